@@ -1,0 +1,87 @@
+# make alone lists the targets.
+
+GO          ?= go
+BIN         := bin
+OUT         ?= out/report
+EXPERIMENT  ?= transfer
+FUZZTIME    ?= 10s
+BENCH       ?= .
+NAT         ?= A=restricted,B=restricted
+TESTFLAGS   ?=
+PKGS        ?= ./...
+PLATFORMS   := linux/amd64 linux/arm64 darwin/arm64 windows/amd64
+
+LINT_VERSION := v2.15.0
+LINT_MODULE  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+LINT_DIR     ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fnwire/golangci-lint-$(LINT_VERSION)
+
+# The commit goes into the binaries (--version) where there is one to ask for.
+VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && echo true || echo false)
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test race lint fmt vet cross fuzz bench lab report cover clean lint-tool
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## compile the commands into ./bin
+	@mkdir -p $(BIN)
+	$(GO) build -trimpath -buildvcs=$(VCS) -o $(BIN)/ ./cmd/...
+
+demo: build ## two functions behind two NATs hand over real state; prints one table
+	$(BIN)/experiments demo
+
+test: ## run all tests (TESTFLAGS=-short for a quick run, PKGS=./relay/... for a part)
+	$(GO) test $(TESTFLAGS) $(PKGS)
+
+race: ## run all tests under the race detector (needs a C compiler)
+	$(GO) test -race $(TESTFLAGS) $(PKGS)
+
+lint: fmt vet lint-tool ## gofmt, go vet and golangci-lint (compiled on first use: minutes)
+	@tool=golangci-lint; test -x "$(LINT_DIR)/golangci-lint" && tool="$(LINT_DIR)/golangci-lint"; \
+	"$$tool" run $(PKGS)
+
+fmt:
+	@bad=$$(find . -name '*.go' -not -path './$(BIN)/*' -exec gofmt -l {} +) || exit 1; \
+	if [ -n "$$bad" ]; then echo "not formatted, run gofmt -w on:"; echo "$$bad"; exit 1; fi
+
+vet:
+	$(GO) vet $(PKGS)
+
+# A golangci-lint of the right version on PATH will do; otherwise one is compiled into the cache.
+lint-tool:
+	@want=$(LINT_VERSION:v%=%); \
+	if [ -x "$(LINT_DIR)/golangci-lint" ]; then exit 0; fi; \
+	if golangci-lint version 2>/dev/null | grep -qwF "$$want"; then exit 0; fi; \
+	echo "compiling golangci-lint $(LINT_VERSION) into $(LINT_DIR)"; \
+	GOBIN="$(LINT_DIR)" GOFLAGS= CGO_ENABLED=0 $(GO) install $(LINT_MODULE)@$(LINT_VERSION)
+
+cross: ## compile fnlib and fnwire for every system that functions run on
+	@set -e; for p in $(PLATFORMS); do \
+	  echo "$$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -o /dev/null ./cmd/fnwire; \
+	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath ./fnlib/...; \
+	done
+
+fuzz: ## run every fuzz target for FUZZTIME (default 10s) each
+	@set -e; grep -r --include='*_test.go' '^func Fuzz' . | \
+	sed -E 's|^(.*)/[^/]*:func (Fuzz[A-Za-z0-9_]*).*|\1 \2|' | sort -u | while read -r dir name; do \
+	  echo "== $$dir $$name"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
+	done
+
+bench: ## run the Go benchmarks (BENCH=regexp, PKGS=./transport)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKGS)
+
+lab: build ## raise a lab of namespaces and NATs for your own programs (NAT=A=KIND,B=KIND)
+	$(BIN)/experiments lab up --nat $(NAT)
+
+report: build ## a quick experiment with its HTML report (EXPERIMENT=transfer, OUT=out/report)
+	$(BIN)/experiments run $(EXPERIMENT) --quick --out $(OUT)
+	$(BIN)/experiments report $(OUT)
+
+cover: ## test coverage over all packages, as text and cover.html
+	$(GO) test -short -coverpkg=./... -coverprofile=cover.out $(PKGS)
+	$(GO) tool cover -html=cover.out -o cover.html
+	$(GO) tool cover -func=cover.out | tail -1
+
+clean: ## remove what the other targets made
+	rm -rf $(BIN) out cover.out cover.html
