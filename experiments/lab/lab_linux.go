@@ -1,0 +1,168 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/vishvananda/netns"
+)
+
+// Lab is a running lab. Its methods may be called from several goroutines.
+type Lab struct {
+	hosts   []HostInfo
+	core    *node
+	nodes   map[string]*node // of the hosts, by name
+	routers []*node
+	spawner *spawner
+	blocks  blocks
+
+	mu     sync.RWMutex // guards closed, and holds off closing while a namespace is being entered
+	closed bool
+	procs  procs
+	done   chan struct{} // closed when Close has finished
+}
+
+// New makes the hosts of spec and joins them. [Enter] must have been called before. The lab lives until Close,
+// or the end of the process; ctx only bounds its making. The error wraps [ErrUnavailable] if the rights are missing.
+func New(ctx context.Context, spec Spec) (*Lab, error) {
+	spec, err := spec.check()
+	if err != nil {
+		return nil, err
+	}
+	if err := usable(); err != nil {
+		return nil, err
+	}
+	l := &Lab{
+		nodes:  map[string]*node{},
+		blocks: blocks{count: map[pair]int{}},
+		procs:  procs{running: map[*Proc]struct{}{}},
+		done:   make(chan struct{}),
+	}
+	if l.spawner, err = newSpawner(ctx); err != nil {
+		return nil, err
+	}
+	if l.core, err = makeCore(); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	for i, h := range spec.Hosts {
+		if err = ctx.Err(); err == nil {
+			err = l.addHost(i, h)
+		}
+		if err != nil {
+			_ = l.Close()
+			return nil, fmt.Errorf("lab: host %s: %w", h.Name, err)
+		}
+	}
+	return l, nil
+}
+
+func (l *Lab) addHost(i int, h Host) error {
+	n, err := newNode()
+	if err != nil {
+		return err
+	}
+	l.nodes[h.Name] = n
+	info := HostInfo{Host: h, Addr: outsideAddr(i), PublicAddr: outsideAddr(i)}
+	if h.NAT == None {
+		err = plug(l.core, n, hostName, i, info.Addr)
+	} else {
+		var router *node
+		info.Addr = lanAddr(i, 2)
+		if router, err = makeRouter(l.core, n, i, h.NAT); err == nil {
+			l.routers = append(l.routers, router)
+		}
+	}
+	l.hosts = append(l.hosts, info)
+	return err
+}
+
+// Close kills every process of the lab, waits for them, and lets the namespaces go. A second call waits for the first.
+// Sockets made inside Do stay usable for as long as they are open, and keep their namespace alive: close them.
+func (l *Lab) Close() error {
+	l.mu.Lock()
+	first := !l.closed
+	l.closed = true
+	l.mu.Unlock()
+	if !first {
+		<-l.done
+		return nil
+	}
+	defer close(l.done)
+	l.spawner.killAll()
+	for _, p := range l.procs.all() {
+		_ = p.Wait()
+	}
+	l.spawner.close()
+	for _, n := range l.routers {
+		n.close()
+	}
+	for _, n := range l.nodes {
+		n.close()
+	}
+	if l.core != nil {
+		l.core.close()
+	}
+	return nil
+}
+
+// Hosts returns the hosts in the order of the Spec.
+func (l *Lab) Hosts() []HostInfo { return slices.Clone(l.hosts) }
+
+// Addr returns the host's own address, private if it is behind a NAT; the zero Addr if there is no such host.
+func (l *Lab) Addr(host string) netip.Addr {
+	h, _ := l.host(host)
+	return h.Addr
+}
+
+// PublicAddr returns the outside address of the host's NAT, or its own if it is public; the zero Addr if there is no such host.
+func (l *Lab) PublicAddr(host string) netip.Addr {
+	h, _ := l.host(host)
+	return h.PublicAddr
+}
+
+func (l *Lab) host(name string) (HostInfo, error) {
+	names := make([]string, 0, len(l.hosts))
+	for _, h := range l.hosts {
+		if h.Name == name {
+			return h, nil
+		}
+		names = append(names, h.Name)
+	}
+	return HostInfo{}, fmt.Errorf("lab: no host %q: there are %s", name, strings.Join(names, ", "))
+}
+
+// Do runs fn inside the host's network namespace, on a thread of its own, and returns its error. Sockets that fn makes
+// belong to the host for good and may be used anywhere. Goroutines that fn starts are outside (net.Dial with a
+// host name starts some; with an IP address it does not); for processes use [Lab.Start].
+func (l *Lab) Do(host string, fn func() error) error {
+	if _, err := l.host(host); err != nil {
+		return err
+	}
+	return onThread(func() error {
+		if err := l.enter(host); err != nil {
+			return err
+		}
+		return fn()
+	})
+}
+
+// enter moves the calling thread into the host.
+func (l *Lab) enter(host string) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.closed {
+		return ErrClosed
+	}
+	if err := netns.Set(l.nodes[host].ns); err != nil {
+		return fmt.Errorf("lab: enter %s: %w", host, err)
+	}
+	return nil
+}
+
+var errNoEnter = errors.New("lab: the program did not come to lab.Enter when started again: call it first thing in main or TestMain")

@@ -1,0 +1,42 @@
+//go:build !linux
+
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+)
+
+// Lab is a running lab: on this system there is none.
+type Lab struct{}
+
+// Proc is a process inside a host of a lab.
+type Proc struct{}
+
+func unavailable() error {
+	return fmt.Errorf("%w: they exist on Linux only, and this is %s", ErrUnavailable, runtime.GOOS)
+}
+
+// Enter returns an error that wraps [ErrUnavailable].
+func Enter() error { return unavailable() }
+
+// New returns an error that wraps [ErrUnavailable].
+func New(context.Context, Spec) (*Lab, error) { return nil, unavailable() }
+
+func (*Lab) Close() error                                            { return nil }
+func (*Lab) Hosts() []HostInfo                                       { return nil }
+func (*Lab) Addr(string) netip.Addr                                  { return netip.Addr{} }
+func (*Lab) PublicAddr(string) netip.Addr                            { return netip.Addr{} }
+func (*Lab) Do(string, func() error) error                           { return unavailable() }
+func (*Lab) Start(context.Context, string, *exec.Cmd) (*Proc, error) { return nil, unavailable() }
+func (*Lab) Block(string, string) (func() error, error)              { return nil, unavailable() }
+func (*Lab) BlockOneWay(string, string) (func() error, error)        { return nil, unavailable() }
+func (*Lab) BlockUDP(string, string) (func() error, error)           { return nil, unavailable() }
+func (*Proc) Wait() error                                            { return unavailable() }
+func (*Proc) Signal(os.Signal) error                                 { return unavailable() }
+func (*Proc) Pid() int                                               { return 0 }
+func (*Proc) State() *os.ProcessState                                { return nil }

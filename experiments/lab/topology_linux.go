@@ -1,0 +1,149 @@
+package lab
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+const (
+	mtu        = 1500
+	bridgeName = "inet"
+	wanName    = "wan"  // a router's outside interface
+	lanName    = "lan"  // a router's inside interface
+	hostName   = "eth0" // a host's only interface besides lo
+)
+
+var coreAddr = netip.AddrFrom4([4]byte{198, 51, 100, 1})
+
+// outsideAddr is the address on the internet of the lab of the i-th host or its router.
+func outsideAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, byte(2 + i)}) }
+
+// lanAddr is an address in the private network of the i-th host: n is 1 for the router, 2 for the host.
+func lanAddr(i, n int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(1 + i), 0, byte(n)}) }
+
+// makeCore makes the namespace with the bridge that is the internet of the lab.
+// It answers packets for foreign networks with "net unreachable", so that whoever tries to leave the lab learns it at once.
+func makeCore() (*node, error) {
+	core, err := newNode()
+	if err != nil {
+		return nil, err
+	}
+	err = core.do(func() error {
+		if err := (sysctl{"ipv4/ip_forward", "1", false}).set(); err != nil {
+			return err
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU = bridgeName, mtu
+		snooping := false
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}); err != nil {
+			return fmt.Errorf("make bridge: %w", err)
+		}
+		if err := configure(bridgeName, coreAddr, netip.Addr{}); err != nil {
+			return err
+		}
+		return addBlockTable()
+	})
+	if err != nil {
+		core.close()
+		return nil, fmt.Errorf("core: %w", err)
+	}
+	return core, nil
+}
+
+// plug joins a node to the bridge with an interface called name.
+func plug(core, n *node, name string, i int, addr netip.Addr) error {
+	port := fmt.Sprintf("port%d", i)
+	if err := connect(n, name, core, port); err != nil {
+		return err
+	}
+	err := core.do(func() error {
+		bridge, err := netlink.LinkByName(bridgeName)
+		if err != nil {
+			return fmt.Errorf("find bridge: %w", err)
+		}
+		link, err := netlink.LinkByName(port)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", port, err)
+		}
+		if err := netlink.LinkSetMaster(link, bridge); err != nil {
+			return fmt.Errorf("put %s on the bridge: %w", port, err)
+		}
+		return netlink.LinkSetUp(link)
+	})
+	if err != nil {
+		return err
+	}
+	return n.do(func() error { return configure(name, addr, coreAddr) })
+}
+
+// makeRouter makes the router of the i-th host, and joins the host to it.
+func makeRouter(core, host *node, i int, kind Kind) (*node, error) {
+	router, err := newNode()
+	if err != nil {
+		return nil, err
+	}
+	err = func() error {
+		if err := plug(core, router, wanName, i, outsideAddr(i)); err != nil {
+			return err
+		}
+		if err := connect(host, hostName, router, lanName); err != nil {
+			return err
+		}
+		err := router.do(func() error {
+			if err := (sysctl{"ipv4/ip_forward", "1", false}).set(); err != nil {
+				return err
+			}
+			if err := configure(lanName, lanAddr(i, 1), netip.Addr{}); err != nil {
+				return err
+			}
+			return addNAT(kind, lanAddr(i, 2))
+		})
+		if err != nil {
+			return err
+		}
+		return host.do(func() error { return configure(hostName, lanAddr(i, 2), lanAddr(i, 1)) })
+	}()
+	if err != nil {
+		router.close()
+		return nil, fmt.Errorf("router: %w", err)
+	}
+	return router, nil
+}
+
+// connect makes a virtual cable: an interface in a and one in b.
+func connect(a *node, aName string, b *node, bName string) error {
+	return a.do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU = aName, mtu
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: bName, PeerNamespace: netlink.NsFd(b.ns)}
+		if err := netlink.LinkAdd(veth); err != nil {
+			return fmt.Errorf("make veth %s: %w", aName, err)
+		}
+		return nil
+	})
+}
+
+// configure gives an interface of the thread's namespace its address, in a /24, sets it up, and adds a default route if gw is valid.
+func configure(name string, addr, gw netip.Addr) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", name, err)
+	}
+	ipNet := &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(24, 32)}
+	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet}); err != nil {
+		return fmt.Errorf("give %s its address: %w", name, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", name, err)
+	}
+	if !gw.IsValid() {
+		return nil
+	}
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice()}); err != nil {
+		return fmt.Errorf("add default route on %s: %w", name, err)
+	}
+	return nil
+}
