@@ -1,0 +1,412 @@
+package transport
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/quic-go/quic-go"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/internal/udpx"
+	"github.com/fnwire/fnwire/transport/punch"
+)
+
+// MaxPeers is the most peers an endpoint keeps; peers without a link make room first.
+const MaxPeers = 4096
+
+// Nonce is an instance's share of the key that authenticates punch probes.
+type Nonce [16]byte
+
+// Errors that callers branch on.
+var (
+	ErrClosed   = errors.New("transport: endpoint is closed")
+	ErrTooMany  = errors.New("transport: too many linked peers")
+	ErrNoDirect = errors.New("transport: no direct path")
+)
+
+// Relay is how an Endpoint reaches peers that it cannot (yet) reach directly. All methods may be
+// called at the same time, and none blocks.
+type Relay interface {
+	// ID names the relay in offers and answers.
+	ID() string
+	// Addr is where its frames go to and come from on the endpoint's socket.
+	Addr() netip.AddrPort
+	// Ready is closed once packets can be sent.
+	Ready() <-chan struct{}
+	// Send forwards packets of seg bytes each (the last may be shorter) to a peer. The 24 bits of tag
+	// arrive with them. A packet that cannot be sent is dropped.
+	Send(to ident.Short, tag uint32, b []byte, seg int) error
+	// HandlePacket takes a datagram from Addr. ok is false for frames that are the relay's own
+	// business; else packet, which aliases b, came from a peer.
+	HandlePacket(b []byte) (from ident.Short, tag uint32, packet []byte, ok bool)
+}
+
+// Config is what an Endpoint needs.
+type Config struct {
+	Identity ident.Identity
+	Key      job.Key
+	// Listen4 and Listen6 are the local addresses; the zero value means all interfaces and a free port.
+	Listen4, Listen6 netip.AddrPort
+	// NoIPv6 leaves the IPv6 socket out. It is left out anyway where the system has no IPv6.
+	NoIPv6 bool
+	// OnLink is told of each new link, whoever dialled. It must not block.
+	OnLink func(*Link)
+	// Logger is silent when nil.
+	Logger *slog.Logger
+	// Sockets, when set, are used instead of the system's: an in-memory network in virtual time.
+	Sockets []udpx.Socket
+}
+
+// Endpoint is an instance's end of all its links. All methods are safe for concurrent use.
+type Endpoint struct {
+	cfg   Config
+	log   *slog.Logger
+	hub   *hub
+	tls   *libp2ptls.Identity
+	nonce Nonce
+	stun  stunClient
+	raw   syscall.RawConn // of the IPv4 socket; nil in memory
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	local  []netip.AddrPort
+	nat    NAT
+	relays map[string]Relay
+	peers  map[peer.ID]*remote
+	trs    [classes]*quic.Transport
+	links  map[linkKey]*slot
+	closed bool
+}
+
+// Open binds the sockets and starts reading them. Close ends everything it started.
+func Open(cfg Config) (*Endpoint, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	id, err := libp2ptls.NewIdentity(cfg.Identity.Private)
+	if err != nil {
+		return nil, fmt.Errorf("transport: identity: %w", err)
+	}
+	v4, v6, err := openSockets(cfg)
+	if err != nil {
+		return nil, err
+	}
+	pub, err := ident.PublicKey(cfg.Identity.Peer)
+	if err != nil {
+		return nil, fmt.Errorf("transport: %w", err)
+	}
+	e := &Endpoint{
+		cfg: cfg, log: cfg.Logger, tls: id,
+		hub:    newHub(ident.ShortOf(cfg.Key.ID(), pub), cfg.Logger, v4, v6),
+		relays: make(map[string]Relay),
+		peers:  make(map[peer.ID]*remote),
+		links:  make(map[linkKey]*slot),
+	}
+	if c, ok := v4.(syscall.Conn); ok {
+		if e.raw, err = c.SyscallConn(); err != nil {
+			return nil, fmt.Errorf("transport: UDP socket: %w", err)
+		}
+	}
+	_, _ = rand.Read(e.nonce[:]) // never fails (crypto/rand)
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.hub.onSTUN = e.stun.handle
+	e.local = e.hostCandidates()
+	// quic-go prints to stderr when the kernel grants small buffers, as on most function platforms.
+	// A library must be silent; the Endpoint logs it instead.
+	if os.Getenv(quicBufferWarning) == "" {
+		_ = os.Setenv(quicBufferWarning, "true")
+	}
+	e.hub.start()
+	if err := e.listen(Auto); err != nil {
+		_ = e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+const quicBufferWarning = "QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING"
+
+func openSockets(cfg Config) (v4, v6 udpx.Socket, err error) {
+	for _, s := range cfg.Sockets {
+		if s.LocalAddr().Addr().Unmap().Is4() {
+			v4 = s
+		} else {
+			v6 = s
+		}
+	}
+	if v4 != nil || v6 != nil {
+		return v4, v6, nil
+	}
+	l4, l6 := cfg.Listen4, cfg.Listen6
+	if !l4.IsValid() {
+		l4 = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+	}
+	if !l6.IsValid() {
+		l6 = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+	}
+	c4, err := udpx.Listen("udp4", l4)
+	if err != nil {
+		return nil, nil, fmt.Errorf("transport: UDP socket: %w", err)
+	}
+	if cfg.NoIPv6 {
+		return c4, nil, nil
+	}
+	if c6, err := udpx.Listen("udp6", l6); err == nil {
+		return c4, c6, nil
+	}
+	return c4, nil, nil
+}
+
+// PeerID is the identity of this instance.
+func (e *Endpoint) PeerID() peer.ID { return e.cfg.Identity.Peer }
+
+// Nonce is what offers and answers carry of this instance, for ProbeKey at the peer.
+func (e *Endpoint) Nonce() Nonce { return e.nonce }
+
+// LocalPort is the UDP port of the IPv4 socket.
+func (e *Endpoint) LocalPort() uint16 { return e.hub.v4.LocalAddr().Port() }
+
+// Write sends packets of seg bytes each to an address; relay legs are given it as their way out.
+func (e *Endpoint) Write(to netip.AddrPort, b []byte, seg int) error { return e.hub.write(b, seg, to) }
+
+// AddRelay makes a relay usable. A relay with the same ID is replaced.
+func (e *Endpoint) AddRelay(r Relay) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.relays[r.ID()] = r
+	e.publishLegs()
+}
+
+// RemoveRelay forgets a relay.
+func (e *Endpoint) RemoveRelay(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.relays, id)
+	e.publishLegs()
+}
+
+// publishLegs runs under e.mu.
+func (e *Endpoint) publishLegs() {
+	e.hub.update(func(t *tables) {
+		clear(t.legs)
+		for _, r := range e.relays {
+			t.legs[r.Addr()] = r
+		}
+	})
+	byID := make(map[string]Relay, len(e.relays))
+	for id, r := range e.relays {
+		byID[id] = r
+	}
+	e.hub.legs.Store(&byID)
+}
+
+// Peer is what a verified offer or answer says about its sender.
+type Peer struct {
+	ID         peer.ID
+	Nonce      Nonce
+	Candidates []netip.AddrPort
+	Relay      string // ID of its home relay; "" = none
+}
+
+// Admit lets a peer in: its packets are accepted from now on, its candidates are probed unless class
+// is RelayOnly, and if dialling is this side's part (see Dials) a link is dialled. With renew, a link
+// that is up is replaced, since the peer has told that it has none.
+func (e *Endpoint) Admit(p Peer, class Class, renew bool) error {
+	if class >= classes {
+		return fmt.Errorf("transport: class %d is unknown", class)
+	}
+	if err := e.listen(class); err != nil {
+		return err
+	}
+	r, err := e.remote(p)
+	if err != nil {
+		return err
+	}
+	if p.Relay != "" {
+		r.relayID.Store(&p.Relay)
+	}
+	e.hub.replay(r)
+	if class != RelayOnly {
+		r.post(punch.Start{Remote: p.Candidates})
+	}
+	if e.Dials(p.ID) {
+		e.dial(r, class, renew)
+	}
+	return nil
+}
+
+// Dials reports whether this side is the QUIC client of its links with a peer. It is the one with
+// the lower peer ID, whoever asked for the link: so two instances that call each other at the same
+// moment end up with one link, without a tie to break.
+func (e *Endpoint) Dials(id peer.ID) bool { return e.cfg.Identity.Peer < id }
+
+// remote returns the peer's record, made if it is new.
+func (e *Endpoint) remote(p Peer) (*remote, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	if r := e.peers[p.ID]; r != nil {
+		return r, nil
+	}
+	if len(e.peers) >= MaxPeers && !e.evict() {
+		return nil, ErrTooMany
+	}
+	pub, err := ident.PublicKey(p.ID)
+	if err != nil {
+		return nil, fmt.Errorf("transport: %w", err)
+	}
+	key := e.probeKey(p.Nonce)
+	short := ident.ShortOf(e.cfg.Key.ID(), pub)
+	tag := punch.TagOf(key)
+	m := punch.New(punch.Config{Key: key, Controlling: e.Dials(p.ID), NoRelay: len(e.relays) == 0})
+	m.Step(time.Now(), punch.SetLocal{Candidates: slices.Clone(e.local)})
+	r := newRemote(e.hub, p.ID, short, m, e.hub.leg)
+	e.peers[p.ID] = r
+	e.hub.update(func(t *tables) {
+		t.peers[short] = r
+		t.tags[tag] = r
+	})
+	ctx, cancel := context.WithCancel(e.ctx)
+	r.stop = func() {
+		cancel()
+		e.hub.update(func(t *tables) {
+			delete(t.peers, short)
+			delete(t.tags, tag)
+			if path := r.route.Load().path; t.paths[path] == r {
+				delete(t.paths, path)
+			}
+		})
+	}
+	e.wg.Go(func() { r.run(ctx) })
+	return r, nil
+}
+
+// evict forgets a peer without links, the one that was idle longest. It runs under e.mu.
+func (e *Endpoint) evict() bool {
+	busy := make(map[peer.ID]bool)
+	for k := range e.links {
+		busy[k.peer] = true
+	}
+	var victim *remote
+	for id, r := range e.peers {
+		if !busy[id] && (victim == nil || r.used.Load() < victim.used.Load()) {
+			victim = r
+		}
+	}
+	if victim == nil {
+		return false
+	}
+	victim.stop()
+	delete(e.peers, victim.id)
+	return true
+}
+
+// probeKey authenticates punch probes between this instance and one peer. Both sides get the same key.
+func (e *Endpoint) probeKey(theirs Nonce) [32]byte {
+	a, b := e.nonce, theirs
+	if slices.Compare(a[:], b[:]) > 0 {
+		a, b = b, a
+	}
+	return e.cfg.Key.MAC("punch probe", a[:], b[:])
+}
+
+// listen makes the quic.Transport of a class and accepts its links.
+func (e *Endpoint) listen(class Class) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return ErrClosed
+	}
+	if e.trs[class] != nil {
+		return nil
+	}
+	p := newPort(e.hub, class)
+	tr := &quic.Transport{Conn: p, ConnectionIDGenerator: classIDs{class}, DisableVersionNegotiationPackets: true}
+	if e.raw != nil {
+		tr.Conn = &oobPort{port: p, raw: e.raw}
+	}
+	ln, err := tr.Listen(&tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: e.serverTLS}, e.quicConfig())
+	if err != nil {
+		return fmt.Errorf("transport: QUIC: %w", err)
+	}
+	e.trs[class] = tr
+	e.hub.ports[class].Store(p)
+	e.wg.Go(func() { e.accept(ln, class) })
+	return nil
+}
+
+// Stats are counters since Open.
+type Stats struct {
+	DirectIn, DirectOut, RelayIn, RelayOut uint64 // bytes of QUIC packets
+	Dropped                                uint64 // batches that QUIC or a state machine could not take in time
+	Strangers                              uint64 // packets of nobody that was admitted
+	Peers, Links                           int
+}
+
+// Stats returns the counters.
+func (e *Endpoint) Stats() Stats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h := &e.hub.stats
+	return Stats{
+		DirectIn: h.directIn.Load(), DirectOut: h.directOut.Load(),
+		RelayIn: h.relayIn.Load(), RelayOut: h.relayOut.Load(),
+		Dropped: h.dropped.Load(), Strangers: h.strangers.Load(),
+		Peers: len(e.peers), Links: len(e.links),
+	}
+}
+
+// Close ends all links and goroutines and closes the sockets. It may be called more than once.
+func (e *Endpoint) Close() error {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		e.wg.Wait()
+		return nil
+	}
+	e.closed = true
+	links := make([]*Link, 0, len(e.links))
+	for _, s := range e.links {
+		if s.link != nil {
+			links = append(links, s.link)
+		}
+	}
+	trs := e.trs
+	e.mu.Unlock()
+
+	var closing sync.WaitGroup
+	for _, l := range links {
+		closing.Go(func() { _ = l.Close() })
+	}
+	closing.Wait()
+	e.cancel()
+	var err error
+	for class, tr := range trs {
+		if tr != nil {
+			err = errors.Join(err, tr.Close())
+			_ = e.hub.ports[class].Load().Close()
+		}
+	}
+	e.hub.close()
+	e.wg.Wait()
+	return err
+}

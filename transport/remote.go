@@ -1,0 +1,274 @@
+package transport
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/transport/punch"
+)
+
+const (
+	tickInterval   = 50 * time.Millisecond // while traffic flows on a direct path
+	wantedFor      = 10 * time.Second      // traffic this recent makes a direct path worth more rounds
+	historyLength  = 32
+	punchQueueSize = 64
+)
+
+// remote is an admitted peer: its addresses, its relay, and the state machine of its direct path.
+type remote struct {
+	hub       *hub
+	id        peer.ID
+	short     ident.Short
+	relayAddr *net.UDPAddr // virtual, generation 1
+	legs      func(id string) Relay
+	stop      func() // ends run and leaves the hub's tables
+
+	route      atomic.Pointer[route]
+	directAddr atomic.Pointer[net.UDPAddr] // virtual, of the current generation; nil before the first
+	relayID    atomic.Pointer[string]      // the peer's home relay
+
+	// Times in hub.now units, written on the packet path.
+	sent, heard, relayHeard atomic.Int64
+	used                    atomic.Int64 // any traffic, by any path
+	dozing                  atomic.Bool  // run waits for the machine's own wake-up only
+	kick                    chan struct{}
+
+	events  chan punch.Event
+	machine *punch.Machine // touched by run only
+	wanted  atomic.Int32   // dials waiting for a direct path
+
+	mu      sync.Mutex // guards what follows
+	status  punch.State
+	changed chan struct{} // closed and replaced at each change of status
+	history []PathChange
+}
+
+// route is what the packet path needs to know of the machine's state.
+type route struct {
+	how  punch.Route
+	path netip.AddrPort
+	gen  uint16
+}
+
+// choose tells which ways a packet takes that QUIC sends on the path of a generation.
+func (r *route) choose(class Class, gen uint16, hasRelay bool) (direct, relay bool) {
+	has := r.path.IsValid()
+	switch {
+	case class == RelayOnly:
+		return false, true
+	case class == DirectOnly:
+		return has, false
+	case !hasRelay:
+		return has, false
+	case !has || gen != r.gen:
+		// Not yet validated by QUIC, or of a path that was replaced: the relay carries it, so that the
+		// peer sees the address of that generation.
+		return false, true
+	case r.how == punch.RouteBoth:
+		return true, true
+	default:
+		return r.how == punch.RouteDirect, r.how == punch.RouteRelay
+	}
+}
+
+// PathChange is an entry of a link's history.
+type PathChange struct {
+	At         time.Time
+	Route      string // "direct", "relay" or "both"
+	Address    string // of the peer, when direct
+	Generation uint16
+	Reason     string
+}
+
+func newRemote(h *hub, id peer.ID, short ident.Short, m *punch.Machine, legs func(string) Relay) *remote {
+	p := &remote{
+		hub: h, id: id, short: short, machine: m, legs: legs,
+		relayAddr: virtualAddr(short, relayGeneration),
+		kick:      make(chan struct{}, 1),
+		events:    make(chan punch.Event, punchQueueSize),
+		changed:   make(chan struct{}),
+	}
+	p.route.Store(&route{how: punch.RouteRelay})
+	p.status = m.State()
+	return p
+}
+
+// leg returns the relay that reaches the peer, or nil.
+func (p *remote) leg() Relay {
+	id := p.relayID.Load()
+	if id == nil {
+		return nil
+	}
+	return p.legs(*id)
+}
+
+func (p *remote) markSent(now int64) {
+	p.sent.Store(now)
+	if p.dozing.Load() && p.dozing.CompareAndSwap(true, false) {
+		select {
+		case p.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// receivePunch queues a probe. When the queue is full the probe is lost, as on any network.
+func (p *remote) receivePunch(from netip.AddrPort, b []byte) {
+	p.post(punch.Packet{From: from, Data: append([]byte(nil), b...)})
+}
+
+func (p *remote) post(e punch.Event) {
+	select {
+	case p.events <- e:
+	default:
+		p.hub.stats.dropped.Add(1)
+	}
+}
+
+// run drives the state machine until ctx ends.
+func (p *remote) run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var wake time.Time
+	for {
+		var ev punch.Event
+		select {
+		case <-ctx.Done():
+			return
+		case ev = <-p.events:
+		case <-timer.C:
+			ev = p.traffic()
+		case <-p.kick:
+			ev = p.traffic()
+		}
+		now := time.Now()
+		out := p.machine.Step(now, ev)
+		p.apply(out)
+		wake = p.nextWake(now, out.Wake)
+		timer.Reset(max(time.Until(wake), 0))
+	}
+}
+
+// nextWake is the machine's wish, or sooner while traffic flows on the direct path.
+func (p *remote) nextWake(now time.Time, wish time.Time) time.Time {
+	wake := now.Add(time.Hour)
+	if !wish.IsZero() && wish.Before(wake) {
+		wake = wish
+	}
+	if p.route.Load().path.IsValid() && p.since(p.sent.Load()) < 2*tickInterval {
+		if t := now.Add(tickInterval); t.Before(wake) {
+			wake = t
+		}
+		return wake
+	}
+	p.dozing.Store(true)
+	return wake
+}
+
+func (p *remote) since(t int64) time.Duration {
+	if t == 0 {
+		return time.Hour
+	}
+	return time.Duration(p.hub.now() - t)
+}
+
+func (p *remote) traffic() punch.Traffic {
+	at := func(v int64) time.Time {
+		if v == 0 {
+			return time.Time{}
+		}
+		return p.hub.epoch.Add(time.Duration(v - 1))
+	}
+	return punch.Traffic{
+		Sent:          at(p.sent.Load()),
+		Received:      at(p.heard.Load()),
+		RelayReceived: at(p.relayHeard.Load()),
+		Wanted:        p.wanted.Load() > 0 || p.since(p.used.Load()) < wantedFor,
+	}
+}
+
+// apply sends what the machine wants sent and publishes a change of state.
+func (p *remote) apply(out punch.Output) {
+	if out.Changed {
+		p.publish(p.machine.State())
+	}
+	for _, d := range out.Send {
+		if d.To.IsValid() {
+			_ = p.hub.write(d.Data, len(d.Data), d.To) // a lost probe is repeated
+		} else if leg := p.leg(); leg != nil {
+			_ = leg.Send(p.short, 0, d.Data, len(d.Data))
+		}
+	}
+}
+
+func (p *remote) publish(s punch.State) {
+	old := p.route.Load()
+	next := &route{how: s.Route, path: s.Path, gen: s.Generation}
+	if d := p.directAddr.Load(); s.Generation > relayGeneration && (d == nil || d.Port != int(s.Generation)) {
+		p.directAddr.Store(virtualAddr(p.short, s.Generation))
+	}
+	if next.path != old.path {
+		p.hub.update(func(t *tables) {
+			if old.path.IsValid() && t.paths[old.path] == p {
+				delete(t.paths, old.path)
+			}
+			if next.path.IsValid() {
+				t.paths[next.path] = p
+			}
+		})
+		p.heard.Store(p.hub.now())
+	}
+	p.route.Store(next)
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if *next != *old {
+		if len(p.history) == historyLength {
+			p.history = append(p.history[:0], p.history[1:]...)
+		}
+		p.history = append(p.history, PathChange{
+			At: time.Now(), Route: routeName(s.Route), Address: addrString(s.Path), Generation: s.Generation, Reason: s.Reason,
+		})
+	}
+	p.status = s
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// watch returns the state and a channel that is closed when it changes.
+func (p *remote) watch() (punch.State, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.status, p.changed
+}
+
+func (p *remote) pathHistory() []PathChange {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]PathChange(nil), p.history...)
+}
+
+func routeName(r punch.Route) string {
+	switch r {
+	case punch.RouteDirect:
+		return "direct"
+	case punch.RouteBoth:
+		return "both"
+	default:
+		return "relay"
+	}
+}
+
+func addrString(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}

@@ -1,0 +1,93 @@
+package transport
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// Stream is a QUIC stream as a [net.Conn] with half-close. One goroutine may read while another
+// writes; Close may be called at any time.
+type Stream struct {
+	s      *quic.Stream
+	link   *Link
+	closed atomic.Bool
+}
+
+func newStream(l *Link, s *quic.Stream) *Stream { return &Stream{s: s, link: l} }
+
+// Link returns the link that the stream is on.
+func (s *Stream) Link() *Link { return s.link }
+
+func (s *Stream) Read(b []byte) (int, error) {
+	n, err := s.s.Read(b)
+	return n, s.mapError(err)
+}
+
+func (s *Stream) Write(b []byte) (int, error) {
+	n, err := s.s.Write(b)
+	return n, s.mapError(err)
+}
+
+// mapError gives the errors that users of net.Conn test for.
+func (s *Stream) mapError(err error) error {
+	var reset *quic.StreamError
+	var timeout net.Error
+	switch {
+	case err == nil:
+		return nil
+	case s.closed.Load():
+		return net.ErrClosed
+	case errors.As(err, &timeout) && timeout.Timeout() && s.link.conn.Context().Err() == nil:
+		return os.ErrDeadlineExceeded
+	case errors.As(err, &reset) && reset.Remote:
+		return ErrReset
+	default:
+		return s.link.wrap(err)
+	}
+}
+
+// ErrReset is returned when the peer has closed or aborted its end of a stream with data unread.
+var ErrReset = errors.New("transport: stream reset by peer")
+
+// CloseWrite sends the end of the stream after what was written; reading goes on.
+func (s *Stream) CloseWrite() error { return s.s.Close() }
+
+// Close ends both directions. What was written is still delivered. Cancelling the read side matters:
+// a stream that is closed for writing only would stay open until the peer ends its side.
+func (s *Stream) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	s.s.CancelRead(0)
+	_ = s.s.Close() // fails only if the write side was cancelled, and then there is nothing to end
+	return nil
+}
+
+// Abort ends both directions at once; what was written and not yet acknowledged may be lost.
+func (s *Stream) Abort() {
+	if s.closed.Swap(true) {
+		return
+	}
+	s.s.CancelRead(0)
+	s.s.CancelWrite(0)
+}
+
+// LocalAddr returns the address that QUIC knows this end by, which is virtual.
+func (s *Stream) LocalAddr() net.Addr { return s.link.conn.LocalAddr() }
+
+// RemoteAddr returns the address that QUIC knows the peer by, which is virtual.
+func (s *Stream) RemoteAddr() net.Addr { return s.link.conn.RemoteAddr() }
+
+// SetDeadline is of net.Conn.
+func (s *Stream) SetDeadline(t time.Time) error { return s.s.SetDeadline(t) }
+
+// SetReadDeadline is of net.Conn.
+func (s *Stream) SetReadDeadline(t time.Time) error { return s.s.SetReadDeadline(t) }
+
+// SetWriteDeadline is of net.Conn.
+func (s *Stream) SetWriteDeadline(t time.Time) error { return s.s.SetWriteDeadline(t) }
