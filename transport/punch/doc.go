@@ -1,0 +1,72 @@
+// Package punch decides, for one peer, whether packets go directly or through the relay: it probes
+// the peer's candidate addresses through both NATs, settles with the peer on one direct path, keeps
+// that path open, doubts it as soon as it falls silent, gives it up and punches again.
+//
+// It is a pure function of (state, event, time): Machine.Step takes what happened and returns the
+// datagrams to send and the time of the next call. It never opens a socket, reads a clock, starts a
+// goroutine or takes a lock, and it never carries data.
+//
+// # Roles
+//
+// Of two instances one is controlling (the one that dials). Only it nominates: it chooses the path
+// among those that answered, and gives it a generation, which starts at 2 and grows. A path is
+// trusted by the controlling side after a full-size round trip, by the controlled side after a
+// nomination from an address that answered one of its own probes.
+//
+// # Wire format
+//
+// All integers are big endian. Addresses are 16 bytes of IPv6, or of IPv4 in its mapped form
+// (::ffff:a.b.c.d), followed by a port of 2 bytes. The MAC is the first 16 bytes of
+// HMAC-SHA256(key, bytes 0..15 || bytes 32..end). Unknown flags and bytes after the last known one
+// are ignored by the receiver; a type, a MAC or a length out of bounds is refused without an answer.
+//
+// Flags: 1 nominates; 2 the sender is controlling; 4 the sender doubts the path it probes.
+// The role flag is what makes a packet that is reflected to its own sender worthless.
+//
+// PROBE, 64 or 1280 bytes, instance to instance. A nomination has 1280 (PaddedSize), so that a
+// path which is too narrow for full-size packets is never chosen; so has a probe with flag 4.
+//
+//	offset  size  field
+//	     0     1  type, 0x10
+//	     1     1  flags
+//	     2     2  generation (zero unless flag 1 is set)
+//	     4     4  tag of the key  \ transaction id
+//	     8     8  sequence number /
+//	    16    16  MAC
+//	    32        zeros to the end
+//
+// REPLY, exactly as long as the PROBE that it answers.
+//
+//	offset  size  field
+//	     0     1  type, 0x11
+//	     1     1  flags: 1 as in the PROBE, 2 the role of the replier
+//	     2     2  generation as in the PROBE
+//	     4    12  transaction id of the PROBE
+//	    16    16  MAC
+//	    32    18  address that the PROBE came from
+//	    50        zeros to the end
+//
+// CALL, through the relay only: "these are my candidates; probe them now". 32 to 320 bytes.
+//
+//	offset  size  field
+//	     0     1  type, 0x12
+//	     1     1  flags: 2 only
+//	     2     2  count of candidates, at most 16
+//	     4     2  zero
+//	     6     2  generation up to which the sender has given its direct paths up
+//	     8     8  sequence number
+//	    16    16  MAC
+//	    32  18*n  candidates
+//
+// Sequence numbers of PROBE and CALL are one series, which starts at the sender's clock in
+// microseconds since 1970 and grows by one, so that a new Machine goes on above an older one with the
+// same key. A CALL must be newer than all before it; a PROBE must not have been seen before and
+// must not be 256 or more behind the newest.
+//
+// # What a stranger's address can receive
+//
+// Offers are authenticated, but a dishonest instance may name anybody's address. An address that
+// never answered receives in one round at most 9 probes of 64 bytes, plus one more for each nomination
+// that came from it, plus a single nomination (one in the whole round) if an authentic PROBE came
+// from it. A round has at most 20 addresses; at most 4 rounds come in a row and then one in RetryMin.
+package punch

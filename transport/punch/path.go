@@ -1,0 +1,292 @@
+package punch
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+const (
+	doubtEvery = 100 * time.Millisecond // between two probes of a path in doubt
+	lostEvery  = time.Second            // the same once it counts as lost (NoRelay)
+	// relayFresh is how recent data from the relay must be to mean that the peer doubts the path.
+	relayFresh   = 300 * time.Millisecond
+	confirmCount = 3 // probes after success, so that the other NAT opens too
+	maxChecks    = 2 // probes between the first unanswered send and the doubt
+)
+
+// path is the selected direct path; its zero value means none.
+type path struct {
+	addr       netip.AddrPort
+	generation uint16
+	rtt        time.Duration
+	since      time.Time // when it was selected
+
+	sent       time.Time // last send of any kind
+	heard      time.Time // last authentic packet
+	confirmed  time.Time // last REPLY
+	unanswered time.Time // first send known after heard; zero = none
+	checks     int       // probes sent since unanswered
+	relayFirst time.Time // first relayed data known after heard; zero = none
+	relayLast  time.Time
+	idle       time.Duration // the keep-alive, jittered
+
+	confirms int // probes still to send after success
+	nextConf time.Time
+
+	doubt  time.Time // when doubt began; zero = sure
+	tell   bool      // the doubt is our own, so the peer must know
+	next   time.Time // of the next probe in doubt
+	gaveUp bool      // NoRelay: doubt has lasted for LostAfter
+}
+
+func (p *path) selected() bool { return p.addr.IsValid() }
+
+// sure reports whether the path is selected and not in doubt.
+func (p *path) sure() bool { return p.selected() && p.doubt.IsZero() }
+
+// hear notes that something of the peer arrived at t.
+func (p *path) hear(t time.Time) {
+	if !t.After(p.heard) {
+		return
+	}
+	p.heard = t
+	if !t.Before(p.unanswered) {
+		p.unanswered, p.checks = time.Time{}, 0
+	}
+	if !t.Before(p.relayFirst) {
+		p.relayFirst = time.Time{}
+	}
+}
+
+// transmit notes a send at t.
+func (p *path) transmit(t time.Time) {
+	if t.After(p.sent) {
+		p.sent = t
+	}
+	if p.unanswered.IsZero() && t.After(p.heard) {
+		p.unanswered = t
+	}
+}
+
+// confirm notes a REPLY. Doubt ends only by one to a probe that was sent since the doubt began:
+// packets merely heard may come over a path that is broken the other way.
+func (p *path) confirm(now time.Time, t transaction) {
+	p.hear(now)
+	p.unanswered, p.checks = time.Time{}, 0
+	p.confirmed = now
+	p.addRTT(now.Sub(t.at))
+	if !p.doubt.IsZero() && !t.at.Before(p.doubt) && t.size == PaddedSize {
+		p.doubt, p.gaveUp = time.Time{}, false
+	}
+}
+
+func (p *path) addRTT(d time.Duration) {
+	if p.rtt == 0 {
+		p.rtt = d
+		return
+	}
+	p.rtt += (d - p.rtt) / 8
+}
+
+// choose selects a path; an older one is forgotten.
+func (m *Machine) choose(addr netip.AddrPort, generation uint16, rtt time.Duration) {
+	if c := m.find(addr); c != nil && c.rtt > 0 {
+		rtt = c.rtt
+	}
+	m.path = path{
+		addr: addr, generation: generation, rtt: rtt, since: m.now, sent: m.now, heard: m.now,
+		confirmed: m.now, confirms: confirmCount, idle: m.keepAlive(),
+	}
+	m.path.nextConf = m.now.Add(m.confirmGap())
+	m.generation, m.nominated = generation, max(m.nominated, generation)
+	m.lastPath = addr
+	m.nomination, m.deferred = nomination{}, deferred{}
+	m.backoff, m.reason = m.cfg.RetryMin, ""
+	m.owed, m.owedCall = false, false
+	// What is left of the round looks for a neighbour only.
+	neighbour := m.sameNetwork(addr)
+	for _, c := range m.candidates {
+		if neighbour || !c.local || c.addr == addr {
+			c.next = time.Time{}
+		}
+	}
+}
+
+func (m *Machine) keepAlive() time.Duration {
+	return m.between(m.cfg.KeepAlive*9/10, m.cfg.KeepAlive*11/10)
+}
+
+func (m *Machine) confirmGap() time.Duration {
+	return m.between(20*time.Millisecond, 60*time.Millisecond)
+}
+
+// traffic takes over what the owner saw. Times from before the path was selected belong to an
+// older one.
+func (m *Machine) traffic(e Traffic) {
+	m.wanted = e.Wanted
+	p := &m.path
+	if !p.selected() {
+		return
+	}
+	if e.Received.After(p.since) {
+		p.hear(e.Received)
+	}
+	if e.Sent.After(p.since) {
+		p.transmit(e.Sent)
+	}
+	if e.RelayReceived.After(p.since) && e.RelayReceived.After(p.heard) {
+		p.relayLast = e.RelayReceived
+		if p.relayFirst.IsZero() {
+			p.relayFirst = e.RelayReceived
+		}
+	}
+}
+
+// doubtAfter is the silence after a send that raises doubt.
+func (m *Machine) doubtAfter() time.Duration {
+	rtt := m.path.rtt
+	return max(min(max(3*rtt+50*time.Millisecond, m.cfg.DoubtMin), m.cfg.DoubtMax), rtt*3/2)
+}
+
+// checkAt is when a path that has not answered is probed before it is doubted. A trailing
+// acknowledgement is never answered; this keeps it from raising doubt.
+func (m *Machine) checkAt() time.Time {
+	p := &m.path
+	if p.unanswered.IsZero() || p.checks >= maxChecks {
+		return time.Time{}
+	}
+	d := m.doubtAfter()
+	first := max(min(d/2, d-p.rtt*5/4), d/4)
+	return p.unanswered.Add(first + time.Duration(p.checks)*d/4)
+}
+
+func (m *Machine) doubtAt() time.Time {
+	if m.path.unanswered.IsZero() {
+		return time.Time{}
+	}
+	return m.path.unanswered.Add(m.doubtAfter())
+}
+
+// relayDoubtAt leaves the direct path the time by which it may be slower than the relay.
+func (m *Machine) relayDoubtAt() time.Time {
+	p := &m.path
+	if p.relayFirst.IsZero() {
+		return time.Time{}
+	}
+	t := p.relayFirst.Add(min(p.rtt/2+20*time.Millisecond, relayFresh*3/4))
+	if t.Sub(p.relayLast) > relayFresh {
+		return time.Time{}
+	}
+	return t
+}
+
+func (m *Machine) idleAt() time.Time {
+	p := &m.path
+	if p.sent.After(p.heard) {
+		return p.sent.Add(p.idle)
+	}
+	return p.heard.Add(p.idle)
+}
+
+func (m *Machine) lostAt() time.Time {
+	if m.path.gaveUp {
+		return time.Time{}
+	}
+	return m.path.doubt.Add(max(m.cfg.LostAfter, 2*m.path.rtt))
+}
+
+func (m *Machine) advancePath() {
+	p := &m.path
+	if p.sure() {
+		switch {
+		case m.due(m.doubtAt()):
+			m.enterDoubt(m.silence(), true)
+		case m.due(m.relayDoubtAt()) && m.now.Sub(p.relayLast) <= relayFresh:
+			m.enterDoubt("peer sends through the relay", true)
+		case m.due(m.checkAt()):
+			p.checks++
+			m.probePath(0, ProbeSize)
+		case p.confirms > 0 && m.due(p.nextConf):
+			p.confirms--
+			p.nextConf = m.now.Add(m.confirmGap())
+			m.probePath(0, ProbeSize)
+		case m.due(m.idleAt()):
+			p.idle = m.keepAlive()
+			m.probePath(0, ProbeSize)
+		}
+	}
+	if !p.selected() || p.sure() {
+		return
+	}
+	if m.due(m.lostAt()) {
+		m.lose(m.silence(), true)
+	}
+	if p.selected() && m.due(p.next) {
+		m.probeDoubt()
+	}
+}
+
+func (m *Machine) wakePath(w *time.Time) {
+	p := &m.path
+	switch {
+	case p.sure():
+		earlier(w, m.doubtAt())
+		earlier(w, m.checkAt())
+		earlier(w, m.idleAt())
+		if t := m.relayDoubtAt(); m.now.Before(t) {
+			earlier(w, t)
+		}
+		if p.confirms > 0 {
+			earlier(w, p.nextConf)
+		}
+	case p.selected():
+		earlier(w, m.lostAt())
+		earlier(w, p.next)
+	}
+}
+
+func (m *Machine) silence() string {
+	return fmt.Sprintf("direct path silent for %v", m.now.Sub(m.path.heard).Round(10*time.Millisecond))
+}
+
+func (m *Machine) probePath(flags byte, size int) {
+	m.sendProbe(m.path.addr, flags, 0, size)
+	m.path.transmit(m.now)
+}
+
+func (m *Machine) probeDoubt() {
+	var flags byte
+	if m.path.tell {
+		flags = flagDoubt
+	}
+	m.path.next = m.now.Add(doubtEvery)
+	if m.path.gaveUp {
+		m.path.next = m.now.Add(lostEvery)
+	}
+	m.probePath(flags, PaddedSize)
+}
+
+// enterDoubt makes data go both ways until the path answers again or is lost. tell lets the peer
+// know; a doubt that the peer caused is not told, or the two would keep each other in doubt.
+func (m *Machine) enterDoubt(reason string, tell bool) {
+	m.path.doubt, m.path.tell, m.path.next = m.now, tell, m.now
+	m.path.gaveUp = false
+	m.reason = reason
+}
+
+// lose gives the path up and looks for another. Without a relay it stays selected, because a dead
+// path is as good as none.
+func (m *Machine) lose(reason string, call bool) {
+	m.reason = reason
+	m.backoff = m.cfg.RetryMin
+	if m.cfg.NoRelay {
+		if m.path.sure() {
+			m.enterDoubt(reason, false)
+		}
+		m.path.gaveUp = true
+	} else {
+		m.path = path{}
+	}
+	m.startRound(call)
+}

@@ -1,0 +1,278 @@
+package punch
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Config is what a Machine is made of. Key and Controlling must be set, all else has a default.
+type Config struct {
+	Key         [32]byte // shared by the two instances alone
+	Controlling bool     // exactly one of the two is
+
+	// Rand fills a slice for transaction ids and jitter; nil = crypto/rand.
+	Rand func([]byte)
+
+	// NoRelay says that no data can go through the relay: while a path is selected Route stays
+	// Direct, and a path that is lost stays selected until a better one is found. CALLs are still
+	// put out; drop them if there is no way to carry them.
+	NoRelay bool
+
+	FirstRepeat time.Duration // from the first probe to the second; doubles then. 0 = 30 ms
+	MaxRepeat   time.Duration // between two probes of one candidate. 0 = 2 s
+	Round       time.Duration // length of one attempt. 0 = 4 s
+	KeepAlive   time.Duration // idle time, ±10 %, after which a direct path is probed. 0 = 15 s
+	DoubtMin    time.Duration // least silence after a send that raises doubt. 0 = 150 ms
+	DoubtMax    time.Duration // most silence, unless 1.5 RTT is more. 0 = 600 ms
+	LostAfter   time.Duration // length of doubt, or 2 RTT if that is more. 0 = 1 s
+	RetryMin    time.Duration // from a failed round to the next, doubling. 0 = 5 s
+	RetryMax    time.Duration // 0 = 60 s
+}
+
+func (c Config) withDefaults() Config {
+	for _, d := range []struct {
+		v    *time.Duration
+		zero time.Duration
+	}{
+		{&c.FirstRepeat, 30 * time.Millisecond}, {&c.MaxRepeat, 2 * time.Second},
+		{&c.Round, 4 * time.Second}, {&c.KeepAlive, 15 * time.Second},
+		{&c.DoubtMin, 150 * time.Millisecond}, {&c.DoubtMax, 600 * time.Millisecond},
+		{&c.LostAfter, time.Second}, {&c.RetryMin, 5 * time.Second}, {&c.RetryMax, time.Minute},
+	} {
+		if *d.v <= 0 {
+			*d.v = d.zero
+		}
+	}
+	if c.Rand == nil {
+		c.Rand = func(b []byte) { _, _ = rand.Read(b) } // never fails (crypto/rand)
+	}
+	return c
+}
+
+// Event is one of SetLocal, Start, Packet and Traffic.
+type Event interface{ event() }
+
+// SetLocal gives the instance's own candidates; the first MaxCandidates count. Once started, a
+// change goes to the peer in a CALL.
+type SetLocal struct{ Candidates []netip.AddrPort }
+
+// Start gives the peer's candidates from a verified offer or answer and starts a round at once. With
+// Call the peer is called too, over the relay.
+type Start struct {
+	Remote []netip.AddrPort
+	Call   bool
+}
+
+// Packet is a datagram that arrived with a first byte of 0x10 to 0x1f. A zero From means that it came
+// through the relay. Data is not kept.
+type Packet struct {
+	From netip.AddrPort
+	Data []byte
+}
+
+// Traffic is the tick: what the owner saw of the peer. Step wants it every 50 ms or so while data
+// flows on a direct path, and when Output.Wake is reached. Times that have not come yet are zero.
+type Traffic struct {
+	Sent     time.Time // last time anything was sent on the selected direct path
+	Received time.Time // last time anything of the peer was heard on it
+	// RelayReceived is the last time that data of the current generation came through the relay:
+	// the peer doubts the path.
+	RelayReceived time.Time
+	Wanted        bool // data flows or a direct path is asked for; rounds are repeated only then
+}
+
+func (SetLocal) event() {}
+func (Start) event()    {}
+func (Packet) event()   {}
+func (Traffic) event()  {}
+
+// Datagram is to be sent from the socket whose candidates were given. A zero To means through the
+// relay.
+type Datagram struct {
+	To   netip.AddrPort
+	Data []byte
+}
+
+// Output is what the owner must do after a Step, at once and in order.
+type Output struct {
+	Send    []Datagram
+	Wake    time.Time // call Step with Traffic by then; zero = no need
+	Changed bool      // State has another phase, route, path, generation or reason
+}
+
+// Machine is the state of the paths to one peer. It is not safe for concurrent use.
+type Machine struct {
+	cfg  Config
+	tag  Tag
+	seal *sealer
+	now  time.Time
+	wake time.Time
+	out  Output
+
+	started, wanted bool
+	local, remote   []netip.AddrPort
+	candidates      []*candidate
+	lastPath        netip.AddrPort // probed in later rounds though nobody named it
+
+	round    round
+	nextTry  time.Time     // of the next round, if wanted
+	backoff  time.Duration // then the next but one
+	credit   time.Time     // limits rounds: see allowRound
+	owed     bool          // a round waits for credit
+	owedCall bool
+
+	nomination nomination // controlling
+	deferred   deferred   // controlled
+	path       path
+	generation uint16 // of the last path that was selected
+	nominated  uint16 // highest generation that was ever offered
+
+	sequence  uint64
+	pending   []transaction
+	seen      window // of the peer's PROBEs
+	seenCalls uint64 // newest CALL
+
+	since    time.Time
+	observed netip.AddrPort
+	reason   string
+	counters Counters
+}
+
+// New returns a Machine that does nothing until it is started.
+func New(cfg Config) *Machine {
+	cfg = cfg.withDefaults()
+	return &Machine{cfg: cfg, tag: TagOf(cfg.Key), seal: newSealer(cfg.Key), backoff: cfg.RetryMin, reason: notTried}
+}
+
+// frozenAfter is how late a wake-up may be before the process counts as having been frozen.
+const frozenAfter = 5 * time.Second
+
+// Step applies one event at the given time, which must not go back.
+func (m *Machine) Step(now time.Time, ev Event) Output {
+	if now.Before(m.now) {
+		now = m.now
+	}
+	m.now, m.out = now, Output{}
+	before := m.look()
+	if m.frozen() {
+		m.thaw()
+	}
+	switch e := ev.(type) {
+	case SetLocal:
+		m.setLocal(e.Candidates)
+	case Start:
+		m.start(e)
+	case Packet:
+		m.receive(e)
+	case Traffic:
+		m.traffic(e)
+	}
+	m.advance()
+	m.wake = m.nextWake()
+	after := m.look()
+	if after.phase != before.phase || after.route != before.route || after.path != before.path {
+		m.since = now
+	}
+	m.out.Wake, m.out.Changed = m.wake, after != before
+	return m.out
+}
+
+// frozen compares both clocks: a suspended virtual machine may not count the pause in its monotonic
+// clock, and a stopped process sees no step of its wall clock.
+func (m *Machine) frozen() bool {
+	return !m.wake.IsZero() &&
+		(m.now.Sub(m.wake) > frozenAfter || m.now.Round(0).Sub(m.wake.Round(0)) > frozenAfter)
+}
+
+func (m *Machine) thaw() {
+	if m.path.selected() {
+		m.enterDoubt("process was frozen", true)
+	}
+	if m.started {
+		m.startRound(true)
+	}
+}
+
+func (m *Machine) setLocal(candidates []netip.AddrPort) {
+	local := unmapAll(candidates)
+	if slices.Equal(local, m.local) {
+		return
+	}
+	m.local = local
+	if !m.started {
+		return
+	}
+	m.backoff = m.cfg.RetryMin
+	if m.path.selected() {
+		m.call()
+		return
+	}
+	m.startRound(true)
+}
+
+func (m *Machine) start(e Start) {
+	m.started = true
+	m.remote = unmapAll(e.Remote)
+	m.backoff = m.cfg.RetryMin
+	m.suspect("peer started again")
+	m.startRound(e.Call)
+}
+
+// suspect starts a doubt if the path was not heard lately; otherwise the path is kept beside the
+// round that follows.
+func (m *Machine) suspect(reason string) {
+	if m.path.sure() && m.now.Sub(m.path.heard) > time.Second {
+		m.enterDoubt(reason, false)
+	}
+}
+
+// advance does everything whose time has come.
+func (m *Machine) advance() {
+	m.advancePath()
+	m.advanceNomination()
+	m.advanceRound()
+}
+
+// nextWake is the earliest time at which advance would do something.
+func (m *Machine) nextWake() time.Time {
+	var w time.Time
+	m.wakePath(&w)
+	m.wakeNomination(&w)
+	m.wakeRound(&w)
+	return w
+}
+
+// earlier moves w to t if t is set and earlier.
+func earlier(w *time.Time, t time.Time) {
+	if !t.IsZero() && (w.IsZero() || t.Before(*w)) {
+		*w = t
+	}
+}
+
+// due reports whether t is set and has come.
+func (m *Machine) due(t time.Time) bool { return !t.IsZero() && !m.now.Before(t) }
+
+// between returns a random duration in [lo, hi].
+func (m *Machine) between(lo, hi time.Duration) time.Duration {
+	var b [8]byte
+	m.cfg.Rand(b[:])
+	return lo + time.Duration(binary.BigEndian.Uint64(b[:])%uint64(hi-lo+1))
+}
+
+func unmapAll(in []netip.AddrPort) []netip.AddrPort {
+	out := make([]netip.AddrPort, 0, min(len(in), MaxCandidates))
+	for _, a := range in {
+		a = unmap(a)
+		if len(out) < MaxCandidates && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func unmap(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}

@@ -1,0 +1,145 @@
+package punch
+
+import (
+	"slices"
+	"time"
+)
+
+// receive reads a datagram and counts it as refused unless it was good for something.
+func (m *Machine) receive(p Packet) {
+	msg, err := m.seal.open(p.Data)
+	if err != nil || msg.flags&flagControlling == m.role() {
+		m.counters.Refused++
+		return
+	}
+	p.From = unmap(p.From)
+	relayed := !p.From.Addr().IsValid()
+	ok := false
+	switch {
+	case msg.kind == TypeCall:
+		ok = relayed && m.receiveCall(msg)
+	case relayed || !m.usable(p.From):
+	case msg.kind == TypeProbe:
+		ok = m.receiveProbe(p, msg)
+	case msg.kind == TypeReply:
+		ok = m.receiveReply(p, msg)
+	}
+	if !ok {
+		m.counters.Refused++
+	}
+}
+
+func (m *Machine) receiveCall(msg message) bool {
+	if msg.sequence <= m.seenCalls {
+		return false
+	}
+	m.seenCalls = msg.sequence
+	remote := unmapAll(msg.candidates)
+	news := !slices.Equal(remote, m.remote)
+	m.remote, m.started = remote, true
+	if news {
+		m.backoff = m.cfg.RetryMin
+	}
+	switch p := &m.path; {
+	case p.selected() && p.generation <= msg.generation:
+		m.lose("peer gave the direct path up", false)
+		return true
+	case p.selected():
+		m.suspect("peer called")
+	}
+	// A repeated CALL must not repeat a round that has just begun.
+	if news || !m.round.active || m.round.ends.Sub(m.now) < m.cfg.Round-time.Second {
+		m.startRound(false)
+	}
+	return true
+}
+
+func (m *Machine) receiveProbe(p Packet, msg message) bool {
+	if msg.flags&flagNominate != 0 && (m.cfg.Controlling || msg.generation < m.generation) {
+		return false
+	}
+	if !m.seen.fresh(msg.sequence) {
+		return false
+	}
+	m.round.heard = true
+	c := m.learn(p.From)
+	if c != nil {
+		c.heard = m.now
+	}
+	if p.From == m.path.addr {
+		m.path.hear(m.now)
+		if msg.flags&flagDoubt != 0 && m.path.sure() && m.now.Sub(m.path.confirmed) > max(2*m.path.rtt, m.cfg.DoubtMin) {
+			m.enterDoubt("peer doubts the direct path", false)
+		}
+	}
+	if msg.flags&flagNominate != 0 {
+		m.receiveNomination(c, p, msg)
+		return true
+	}
+	m.reply(p, msg)
+	if c == nil || c.addr == m.path.addr {
+		return true
+	}
+	m.counter(c)
+	m.nominateEarly(c)
+	return true
+}
+
+// reply answers a PROBE, in its own length.
+func (m *Machine) reply(p Packet, msg message) {
+	m.counters.Replies++
+	m.send(p.From, message{
+		kind: TypeReply, flags: msg.flags&flagNominate | m.role(), generation: msg.generation,
+		tag: msg.tag, sequence: msg.sequence, observed: p.From, size: msg.size,
+	})
+}
+
+func (m *Machine) receiveReply(p Packet, msg message) bool {
+	i := slices.IndexFunc(m.pending, func(t transaction) bool {
+		return t.sequence == msg.sequence && t.tag == msg.tag
+	})
+	if i < 0 {
+		return false
+	}
+	t := m.pending[i]
+	// Symmetric paths only: a reply from elsewhere says nothing about the address that was probed.
+	if t.addr != p.From || t.size != msg.size || t.generation != msg.generation ||
+		(t.flags^msg.flags)&flagNominate != 0 || m.now.Sub(t.at) > pendingFor {
+		return false
+	}
+	m.pending = slices.Delete(m.pending, i, i+1)
+	m.round.heard, m.round.answered = true, true
+	if m.usableSelf(msg) {
+		m.observed = msg.observed
+	}
+	c := m.find(p.From)
+	if c != nil {
+		c.answered = m.now
+		if rtt := m.now.Sub(t.at); msg.flags&flagNominate == 0 || c.rtt == 0 || rtt < c.rtt {
+			c.rtt = rtt
+		}
+	}
+	if p.From == m.path.addr {
+		m.path.confirm(m.now, t)
+		if m.path.sure() && m.reason != "" {
+			m.reason = ""
+		}
+	}
+	switch {
+	case msg.flags&flagNominate != 0:
+		if m.nomination.active() && m.nomination.addr == p.From && m.nomination.generation == msg.generation {
+			m.choose(p.From, msg.generation, m.now.Sub(t.at))
+		}
+	case m.deferred.addr == p.From && p.From.IsValid():
+		m.acceptDeferred()
+	}
+	if c != nil && m.cfg.Controlling {
+		m.consider(c)
+	}
+	return true
+}
+
+// usableSelf reports whether the address that the peer saw can be ours at all.
+func (m *Machine) usableSelf(msg message) bool {
+	return msg.observed.Port() != 0 && !msg.observed.Addr().IsUnspecified()
+}

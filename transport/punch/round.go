@@ -1,0 +1,332 @@
+package punch
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	maxReflexive = 4 // addresses that nobody named and a PROBE came from, in one round
+	maxProbes    = 9 // plain probes in one round to an address that has not answered
+	roundBurst   = 4 // rounds in a row before they are limited to one in RetryMin
+	maxCalls     = 3 // CALLs in one round, while nothing is heard of the peer
+	maxPending   = 256
+)
+
+// pendingFor is how long a reply to a probe is waited for.
+const pendingFor = 5 * time.Second
+
+// candidate is an address at which the peer may be.
+type candidate struct {
+	addr      netip.AddrPort
+	local     bool // in the same network as one of our own
+	reflexive bool // not named by the peer
+	sent      int  // plain probes in this round
+	bytes     int  // in this round before an answer
+	allowance int  // probes beyond maxProbes
+	gap       time.Duration
+	next      time.Time // of the next probe; zero = none
+	last      time.Time // of the last probe
+	heard     time.Time // last authentic PROBE from it
+	answered  time.Time // last REPLY from it
+	rtt       time.Duration
+	narrow    bool // nominated in this round and failed
+}
+
+// round is one attempt.
+type round struct {
+	active   bool
+	ends     time.Time
+	early    bool // the one nomination of an address that has not answered was used
+	heard    bool // an authentic PROBE or REPLY arrived
+	answered bool // a REPLY arrived
+	calls    int
+	nextCall time.Time
+}
+
+// transaction is a probe that was not answered yet.
+type transaction struct {
+	addr       netip.AddrPort
+	at         time.Time
+	sequence   uint64
+	tag        Tag
+	size       int
+	flags      byte
+	generation uint16
+}
+
+// allowRound takes one round from the credit, which holds roundBurst and refills in RetryMin each.
+func (m *Machine) allowRound() bool {
+	if m.now.Before(m.roundAllowed()) {
+		return false
+	}
+	if m.credit.Before(m.now) {
+		m.credit = m.now
+	}
+	m.credit = m.credit.Add(m.cfg.RetryMin)
+	return true
+}
+
+func (m *Machine) roundAllowed() time.Time {
+	if m.credit.IsZero() {
+		return m.now
+	}
+	return m.credit.Add(-(roundBurst - 1) * m.cfg.RetryMin)
+}
+
+// startRound probes every candidate afresh, now or as soon as the credit allows.
+func (m *Machine) startRound(call bool) {
+	if !m.allowRound() {
+		m.owed, m.owedCall = true, m.owedCall || call
+		return
+	}
+	m.owed, m.owedCall = false, false
+	m.counters.Rounds++
+	m.counters.Unproven, m.counters.Target = 0, 0
+	m.round = round{active: true, ends: m.now.Add(m.cfg.Round)}
+	m.gather()
+	if m.reason == notTried {
+		m.reason = "probing"
+	}
+	if call {
+		m.call()
+		m.round.calls, m.round.nextCall = 1, m.now.Add(m.cfg.FirstRepeat*8)
+	}
+}
+
+// gather makes the candidates of a new round: those that the peer named, the address of the last
+// path, and unnamed ones from which something came lately. What is known of them is kept.
+func (m *Machine) gather() {
+	old := m.candidates
+	m.candidates = make([]*candidate, 0, len(m.remote)+maxReflexive)
+	keep := func(a netip.AddrPort, reflexive bool) {
+		if m.find(a) != nil || !m.usable(a) {
+			return
+		}
+		c := &candidate{addr: a}
+		if i := slices.IndexFunc(old, func(o *candidate) bool { return o.addr == a }); i >= 0 {
+			c.heard, c.answered, c.rtt = old[i].heard, old[i].answered, old[i].rtt
+		}
+		c.local, c.reflexive = m.sameNetwork(a), reflexive
+		c.gap, c.next = m.cfg.FirstRepeat, m.now
+		if m.path.sure() && a == m.path.addr {
+			c.next = time.Time{} // it has its own probes
+		}
+		m.candidates = append(m.candidates, c)
+	}
+	for _, a := range m.remote {
+		keep(a, false)
+	}
+	keep(m.lastPath, true)
+	for _, o := range old {
+		// Half of the places stay free for addresses that this round brings to light.
+		if o.reflexive && m.now.Sub(o.heard) < pendingFor && m.reflexives() < maxReflexive/2 {
+			keep(o.addr, true)
+		}
+	}
+	slices.SortStableFunc(m.candidates, func(a, b *candidate) int {
+		switch {
+		case a.local == b.local:
+			return 0
+		case a.local:
+			return -1
+		}
+		return 1
+	})
+}
+
+func (m *Machine) find(a netip.AddrPort) *candidate {
+	for _, c := range m.candidates {
+		if c.addr == a {
+			return c
+		}
+	}
+	return nil
+}
+
+func (m *Machine) reflexives() int {
+	n := 0
+	for _, c := range m.candidates {
+		if c.reflexive {
+			n++
+		}
+	}
+	return n
+}
+
+// learn returns the candidate for an address that an authentic PROBE came from, or nil if there are
+// too many.
+func (m *Machine) learn(a netip.AddrPort) *candidate {
+	c := m.find(a)
+	if c == nil && m.reflexives() < maxReflexive {
+		c = &candidate{addr: a, local: m.sameNetwork(a), reflexive: true, gap: m.cfg.FirstRepeat}
+		m.candidates = append(m.candidates, c)
+	}
+	return c
+}
+
+func (m *Machine) advanceRound() {
+	if m.owed && m.due(m.roundAllowed()) {
+		m.startRound(m.owedCall)
+	}
+	if m.retries() && m.due(m.nextTry) {
+		m.startRound(true)
+	}
+	if !m.round.active {
+		return
+	}
+	if m.due(m.round.nextCall) {
+		m.round.nextCall = time.Time{}
+		if !m.round.heard && !m.path.selected() {
+			m.call()
+			m.round.calls++
+			if m.round.calls < maxCalls {
+				m.round.nextCall = m.now.Add(m.cfg.FirstRepeat * 32)
+			}
+		}
+	}
+	if m.due(m.round.ends) {
+		m.endRound()
+		return
+	}
+	for _, c := range m.candidates {
+		if m.due(c.next) {
+			m.probe(c)
+		}
+	}
+}
+
+// retries reports whether the next round is only a matter of time.
+func (m *Machine) retries() bool {
+	return m.wanted && m.started && (!m.path.selected() || m.path.gaveUp) && !m.round.active &&
+		!m.owed && !m.nomination.active() && !m.nextTry.IsZero()
+}
+
+func (m *Machine) endRound() {
+	m.round.active = false
+	for _, c := range m.candidates {
+		c.next = time.Time{}
+	}
+	m.nextTry = m.now.Add(m.between(m.backoff*9/10, m.backoff*11/10))
+	m.backoff = min(2*m.backoff, m.cfg.RetryMax)
+	if m.path.selected() || m.nominating() {
+		return
+	}
+	switch {
+	case len(m.candidates) == 0:
+		m.reason = "peer has no usable candidate"
+	case m.round.answered && m.cfg.Controlling:
+		m.reason = "no path carries full-size packets"
+	case m.round.answered:
+		m.reason = "peer chose no path"
+	case m.round.heard:
+		m.reason = "peer is heard but does not hear us"
+	default:
+		m.reason = "no candidate answered"
+	}
+}
+
+func (m *Machine) wakeRound(w *time.Time) {
+	if m.owed {
+		earlier(w, m.roundAllowed())
+	}
+	if m.retries() {
+		earlier(w, m.nextTry)
+	}
+	if !m.round.active {
+		return
+	}
+	earlier(w, m.round.ends)
+	earlier(w, m.round.nextCall)
+	for _, c := range m.candidates {
+		earlier(w, c.next)
+	}
+}
+
+// probe sends the next plain probe to c, if it may have one more.
+func (m *Machine) probe(c *candidate) {
+	c.next = time.Time{}
+	if c.sent >= maxProbes+c.allowance {
+		return
+	}
+	c.sent++
+	if m.round.active {
+		c.next = m.now.Add(c.gap)
+		c.gap = min(2*c.gap, m.cfg.MaxRepeat)
+	}
+	m.sendProbe(c.addr, 0, 0, ProbeSize)
+}
+
+// counter probes c because a PROBE came from it and it has not answered lately. The pace of its
+// own probes stays as it is.
+func (m *Machine) counter(c *candidate) {
+	if m.now.Sub(c.answered) < time.Second || m.now.Sub(c.last) < m.cfg.FirstRepeat/2 {
+		return
+	}
+	gap := c.gap
+	m.probe(c)
+	c.gap = gap
+}
+
+func (m *Machine) sendProbe(to netip.AddrPort, flags byte, generation uint16, size int) {
+	t := transaction{addr: to, at: m.now, flags: flags | m.role(), generation: generation, size: size}
+	t.tag = m.tag
+	t.sequence = m.nextSequence()
+	m.pending = slices.DeleteFunc(m.pending, func(o transaction) bool { return m.now.Sub(o.at) > pendingFor })
+	if len(m.pending) >= maxPending {
+		m.pending = slices.Delete(m.pending, 0, 1)
+	}
+	m.pending = append(m.pending, t)
+	m.counters.Probes++
+	if c := m.find(to); c != nil {
+		c.last = m.now
+		if m.now.Sub(c.answered) > m.cfg.Round {
+			c.bytes += size
+			m.counters.Unproven += size
+			m.counters.Target = max(m.counters.Target, c.bytes)
+		}
+	}
+	m.send(to, message{
+		kind: TypeProbe, flags: t.flags, generation: generation, tag: t.tag, sequence: t.sequence, size: size,
+	})
+}
+
+// call tells the peer our candidates and to probe them now.
+func (m *Machine) call() {
+	m.counters.Calls++
+	m.send(netip.AddrPort{}, message{
+		kind: TypeCall, flags: m.role(), generation: m.givenUp(), sequence: m.nextSequence(),
+		candidates: m.local, size: headerSize + len(m.local)*addressSize,
+	})
+}
+
+// givenUp is the generation up to which no path of ours can come to life again.
+func (m *Machine) givenUp() uint16 {
+	switch {
+	case m.path.selected():
+		return m.path.generation - 1
+	case m.nomination.active():
+		return m.nomination.generation - 1
+	}
+	return max(m.generation, m.nominated)
+}
+
+func (m *Machine) send(to netip.AddrPort, msg message) {
+	m.out.Send = append(m.out.Send, Datagram{To: to, Data: m.seal.seal(msg)})
+}
+
+func (m *Machine) nextSequence() uint64 {
+	if m.sequence == 0 {
+		m.sequence = uint64(max(m.now.UnixMicro(), 0))
+	}
+	m.sequence++
+	return m.sequence
+}
+
+func (m *Machine) role() byte {
+	if m.cfg.Controlling {
+		return flagControlling
+	}
+	return 0
+}
