@@ -1,57 +1,53 @@
-//go:build linux
-
 package lab_test
 
 import (
-	"context"
 	"fmt"
-	"net"
-	"os"
-	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/fnwire/fnwire/experiments/lab"
-	"github.com/fnwire/fnwire/experiments/lab/labtest"
 )
 
-func TestMain(m *testing.M) {
-	os.Exit(labtest.Main(m))
+func TestParseKind(t *testing.T) {
+	for s, want := range map[string]lab.Kind{
+		"": lab.None, "none": lab.None, "public": lab.None,
+		"full-cone": lab.FullCone, "FullCone": lab.FullCone, "full_cone": lab.FullCone, "eim": lab.FullCone,
+		"port-restricted": lab.PortRestricted, "portrestricted": lab.PortRestricted, "Port Restricted": lab.PortRestricted,
+		"symmetric": lab.Symmetric, "sym": lab.Symmetric,
+		"udp-blocked": lab.UDPBlocked, "no-udp": lab.UDPBlocked,
+	} {
+		if got, err := lab.ParseKind(s); got != want || err != nil {
+			t.Errorf("ParseKind(%q) = %q, %v, want %q", s, got, err, want)
+		}
+	}
+	_, err := lab.ParseKind("address-restricted")
+	if err == nil {
+		t.Fatal("an unknown kind is accepted")
+	}
+	for _, k := range lab.Kinds() {
+		if !strings.Contains(err.Error(), string(k)) {
+			t.Errorf("error %q does not name %s", err, k)
+		}
+	}
 }
 
-func TestSmoke(t *testing.T) {
-	l, err := lab.New(context.Background(), lab.Spec{Hosts: []lab.Host{{"hub", lab.None}, {"a", lab.PortRestricted}, {"b", lab.FullCone}, {"c", lab.Symmetric}, {"d", lab.UDPBlocked}}})
-	if err != nil {
-		t.Fatal(err)
+func TestSpecRefused(t *testing.T) {
+	many := make([]lab.Host, lab.MaxHosts+1)
+	for i := range many {
+		many[i].Name = fmt.Sprint("h", i)
 	}
-	defer l.Close()
-	fmt.Println(l.Hosts())
-	p, err := l.Start(t.Context(), "a", func() *exec.Cmd {
-		c := exec.Command("sh", "-c", "ip a; ip r; ps ax; id; pwd; ping -c1 198.51.100.2; ls -l /proc/self/ns")
-		c.Stdout = os.Stdout
-		c.Stderr = os.Stdout
-		return c
-	}())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Log(p.Wait())
-	var hub net.PacketConn
-	if err := l.Do("hub", func() (err error) { hub, err = net.ListenPacket("udp4", "198.51.100.2:3478"); return }); err != nil {
-		t.Fatal(err)
-	}
-	for _, h := range []string{"a", "b", "c"} {
-		var c net.PacketConn
-		if err := l.Do(h, func() (err error) { c, err = net.ListenPacket("udp4", "0.0.0.0:5000"); return }); err != nil {
-			t.Fatal(err)
+	for name, hosts := range map[string][]lab.Host{
+		"no hosts":       nil,
+		"too many":       many,
+		"no name":        {{}},
+		"name":           {{Name: "a b"}},
+		"two hosts":      {{Name: "a"}, {Name: "a"}},
+		"unknown NAT":    {{Name: "a", NAT: "wall"}},
+		"1 to 64":        {{Name: strings.Repeat("a", 65)}},
+		"letters, digit": {{Name: "ä"}},
+	} {
+		if _, err := lab.New(t.Context(), lab.Spec{Hosts: hosts}); err == nil {
+			t.Errorf("%s: accepted", name)
 		}
-		c.WriteTo([]byte("hi"), hub.LocalAddr())
-		b := make([]byte, 10)
-		n, from, err := hub.ReadFrom(b)
-		t.Log(n, from, err)
-		hub.WriteTo([]byte("ho"), from)
-		n, from, err = c.ReadFrom(b)
-		t.Log(n, from, err)
-		c.Close()
 	}
-	hub.Close()
 }
