@@ -1,0 +1,215 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// within tells whether dir is base or below it.
+func within(dir, base string) bool { return dir == base || strings.HasPrefix(dir, base+"/") }
+
+// part is the part of the design that a directory belongs to.
+func part(dir string) string {
+	for _, p := range []string{
+		"relay/server", "rendezvous/server", "relay", "rendezvous", "transport", "fnlib", "cmd", "experiments", "internal",
+	} {
+		if within(dir, p) {
+			return p
+		}
+	}
+	return ""
+}
+
+// arrows says what the packages of a part may import besides those of their own part.
+var arrows = map[string][]string{
+	"internal":          nil,
+	"relay":             {"internal"},
+	"relay/server":      {"internal", "relay"},
+	"rendezvous":        {"internal"},
+	"rendezvous/server": {"internal", "rendezvous"},
+	"transport":         {"internal"},
+	"fnlib":             {"internal", "relay", "rendezvous", "transport"},
+	"experiments":       {"internal", "relay", "relay/server", "rendezvous", "rendezvous/server", "transport", "fnlib"},
+	"cmd": {
+		"internal", "relay", "relay/server", "rendezvous", "rendezvous/server", "transport", "fnlib", "experiments",
+	},
+}
+
+// mayImport tells whether a file in directory from may import the package in directory to. External
+// tests join what they need for a real run, but never commands or experiments.
+func mayImport(from, to string, externalTest bool) bool {
+	a, b := part(from), part(to)
+	switch {
+	case within(to, "cmd"):
+		return false
+	case b == "experiments":
+		return a == "cmd" || a == "experiments"
+	case externalTest:
+		return true
+	}
+	return a == b || slices.Contains(arrows[a], b)
+}
+
+func TestArrows(t *testing.T) {
+	for dir, files := range packages(t) {
+		if part(dir) == "" {
+			t.Errorf("%s: no part of the design", dir)
+			continue
+		}
+		for _, s := range files {
+			for _, p := range s.imports {
+				to, ours := strings.CutPrefix(p, module+"/")
+				if ours && !(s.external() && to == dir) && !mayImport(dir, to, s.external()) {
+					t.Errorf("%s imports %s: %s may import only %v and itself", s.path, to, part(dir), arrows[part(dir)])
+				}
+			}
+		}
+	}
+}
+
+func TestMayImport(t *testing.T) {
+	for _, c := range []struct {
+		from, to string
+		external bool
+		want     bool
+	}{
+		{"cmd/fnwire", "rendezvous/server", false, true},
+		{"cmd/experiments", "experiments/lab", false, true},
+		{"cmd/fnwire", "cmd/relay", false, false},
+		{"experiments", "experiments/lab", false, true},
+		{"experiments/lab", "fnlib", false, true},
+		{"experiments/lab", "cmd/fnwire", false, false},
+		{"fnlib", "transport", false, true},
+		{"fnlib", "transport/punch", false, true},
+		{"fnlib/store/s3", "fnlib/store", false, true},
+		{"fnlib", "relay/server", false, false},
+		{"fnlib", "relay/server", true, true},
+		{"fnlib", "experiments/lab", true, false},
+		{"relay", "transport", false, false},
+		{"relay", "rendezvous", false, false},
+		{"relay", "relay/server", false, false},
+		{"relay/server", "relay", false, true},
+		{"relay/server", "rendezvous", false, false},
+		{"relayed", "internal/job", false, false},
+		{"transport", "relay", false, false},
+		{"transport", "relay", true, true},
+		{"transport/punch", "internal/job", false, true},
+		{"internal/udpx", "internal/job", false, true},
+		{"internal/natsim", "transport", false, false},
+	} {
+		if got := mayImport(c.from, c.to, c.external); got != c.want {
+			t.Errorf("%s -> %s (external test: %v): %v, want %v", c.from, c.to, c.external, got, c.want)
+		}
+	}
+}
+
+// fence keeps a library to a few directories. A library is an import path and all below it.
+type fence struct {
+	libraries []string
+	dirs      []string // and all below; a trailing * stands for any ending
+	tests     []string // directories whose tests may use it too; "*" for all
+}
+
+var fences = []fence{
+	// The plain QUIC baseline of the experiments is measured against, and must not go through transport.
+	{[]string{"github.com/quic-go/quic-go"}, []string{"transport", "experiments"}, nil},
+	// TestOneFileAsksSTUN says more. For tests it is an independent implementation to compare with.
+	{[]string{"github.com/pion/stun"}, []string{"transport"}, []string{"*"}},
+	{[]string{"github.com/nats-io/nats.go"}, []string{"rendezvous", "fnlib/store/nats*", "cmd", "experiments"}, nil},
+	{[]string{"github.com/nats-io/nats-server"}, []string{"rendezvous/server"}, []string{"rendezvous"}},
+	{[]string{"github.com/prometheus"}, []string{"relay/server", "rendezvous/server", "cmd", "experiments"}, nil},
+	{[]string{"github.com/aws/aws-sdk-go", "github.com/aws/aws-sdk-go-v2", "github.com/minio/minio-go"},
+		[]string{"fnlib/store/s3*", "cmd", "experiments"}, nil},
+	{[]string{"github.com/redis", "github.com/gomodule/redigo"}, []string{"fnlib/store/redis*", "cmd", "experiments"}, nil},
+	{[]string{"github.com/google/nftables", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
+		[]string{"experiments"}, nil},
+	{[]string{"github.com/spf13", "github.com/schollz/progressbar"}, []string{"cmd", "internal/cli", "experiments"}, nil},
+}
+
+func inLibrary(importPath, library string) bool {
+	rest, ok := strings.CutPrefix(importPath, library)
+	return ok && (rest == "" || rest[0] == '/')
+}
+
+func inDirs(dir string, dirs []string) bool {
+	return slices.ContainsFunc(dirs, func(d string) bool {
+		if stem, open := strings.CutSuffix(d, "*"); open {
+			return strings.HasPrefix(dir, stem)
+		}
+		return within(dir, d)
+	})
+}
+
+func fenced(dir, importPath string, test bool) bool {
+	for _, f := range fences {
+		hit := slices.ContainsFunc(f.libraries, func(l string) bool { return inLibrary(importPath, l) })
+		if hit && !inDirs(dir, f.dirs) && !(test && inDirs(dir, f.tests)) {
+			return true
+		}
+	}
+	return libp2pHost(importPath)
+}
+
+// libp2pHost tells whether an import is more of libp2p than its identities and its TLS.
+func libp2pHost(importPath string) bool {
+	rest, ok := strings.CutPrefix(importPath, "github.com/libp2p/go-libp2p")
+	return ok && (rest == "" || rest[0] == '/') && !within(rest, "/core") && rest != "/p2p/security/tls"
+}
+
+func TestFences(t *testing.T) {
+	for dir, files := range packages(t) {
+		for _, s := range files {
+			for _, p := range s.imports {
+				if fenced(dir, p, s.test) {
+					t.Errorf("%s imports %s, which does not belong there", s.path, p)
+				}
+			}
+		}
+	}
+}
+
+func TestOneFileAsksSTUN(t *testing.T) {
+	var users []string
+	for _, files := range packages(t) {
+		for _, s := range files {
+			uses := slices.ContainsFunc(s.imports, func(p string) bool { return inLibrary(p, "github.com/pion/stun") })
+			if uses && !s.test {
+				users = append(users, s.path)
+			}
+		}
+	}
+	if len(users) > 1 {
+		t.Errorf("one file may import pion/stun, not %v", users)
+	}
+}
+
+func TestFenced(t *testing.T) {
+	for _, c := range []struct {
+		dir, importPath string
+		test, want      bool
+	}{
+		{"transport", "github.com/quic-go/quic-go", false, false},
+		{"fnlib", "github.com/quic-go/quic-go/logging", false, true},
+		{"fnlib", "github.com/quic-go/quic-go", true, true},
+		{"relay/server", "github.com/pion/stun/v2", false, true},
+		{"relay/server", "github.com/pion/stun/v2", true, false},
+		{"fnlib/store/nats", "github.com/nats-io/nats.go/jetstream", false, false},
+		{"fnlib/store/natsobj", "github.com/nats-io/nats.go", false, false},
+		{"fnlib", "github.com/nats-io/nats.go", false, true},
+		{"rendezvous", "github.com/nats-io/nats-server/v2/server", false, true},
+		{"rendezvous", "github.com/nats-io/nats-server/v2/server", true, false},
+		{"rendezvous/server", "github.com/nats-io/nats-server/v2/server", false, false},
+		{"cmd/fnwire", "github.com/nats-io/nats-server/v2/server", false, true},
+		{"relay", "github.com/prometheus/client_golang/prometheus", false, true},
+		{"transport", "github.com/libp2p/go-libp2p/core/peer", false, false},
+		{"transport", "github.com/libp2p/go-libp2p/p2p/security/tls", false, false},
+		{"experiments", "github.com/libp2p/go-libp2p", false, true},
+		{"experiments", "github.com/libp2p/go-libp2p/p2p/host/basic", false, true},
+		{"fnlib", "github.com/klauspost/compress/zstd", false, false},
+	} {
+		if got := fenced(c.dir, c.importPath, c.test); got != c.want {
+			t.Errorf("%s imports %s (test: %v): fenced %v, want %v", c.dir, c.importPath, c.test, got, c.want)
+		}
+	}
+}
