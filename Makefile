@@ -6,7 +6,7 @@ OUT         ?= out/report
 EXPERIMENT  ?= transfer
 FUZZTIME    ?= 10s
 BENCH       ?= .
-NAT         ?= A=restricted,B=restricted
+NAT         ?= a=port-restricted,b=port-restricted
 TESTFLAGS   ?=
 PKGS        ?= ./...
 PLATFORMS   := linux/amd64 linux/arm64 darwin/arm64 windows/amd64
@@ -57,9 +57,10 @@ lint-tool:
 	GOBIN="$(LINT_DIR)" GOFLAGS= CGO_ENABLED=0 $(GO) install $(LINT_MODULE)@$(LINT_VERSION)
 
 cross: ## compile fnlib and fnwire for every system that functions run on
-	@set -e; for p in $(PLATFORMS); do \
-	  echo "$$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -o /dev/null ./cmd/fnwire; \
-	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath ./fnlib/...; \
+	@set -e; export CGO_ENABLED=0; for p in $(PLATFORMS); do \
+	  echo "$$p"; export GOOS=$${p%/*} GOARCH=$${p#*/}; \
+	  $(GO) build -trimpath -o /dev/null ./cmd/fnwire; $(GO) build -trimpath ./fnlib/...; \
+	  $(GO) vet ./fnlib/... ./transport/... ./relay ./rendezvous ./internal/... ./cmd/fnwire; \
 	done
 
 fuzz: ## run every fuzz target for FUZZTIME (default 10s) each
@@ -71,7 +72,7 @@ fuzz: ## run every fuzz target for FUZZTIME (default 10s) each
 bench: ## run the Go benchmarks (BENCH=regexp, PKGS=./transport)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKGS)
 
-lab: build ## raise a lab of namespaces and NATs for your own programs (NAT=A=KIND,B=KIND)
+lab: build ## raise a lab of namespaces and NATs for your own programs (NAT=a=KIND,b=KIND)
 	$(BIN)/experiments lab up --nat $(NAT)
 
 report: build ## a quick experiment with its HTML report (EXPERIMENT=transfer, OUT=out/report)
