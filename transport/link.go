@@ -21,10 +21,11 @@ import (
 const (
 	alpn = "fnwire/1"
 
-	idleTimeout  = 30 * time.Second
-	keepAlive    = 10 * time.Second
+	idleTimeout  = 15 * time.Second
+	keepAlive    = 5 * time.Second
 	dialTimeout  = 10 * time.Second // one attempt
 	probeTimeout = 3 * time.Second
+	renewGrace   = 2 * time.Second
 
 	// QUIC application error codes.
 	codeClosed   = 0
@@ -130,12 +131,14 @@ func (s *slot) notify() {
 	s.changed = make(chan struct{})
 }
 
-// dial starts an attempt unless one is under way or a link is up and need not be renewed.
+// dial starts an attempt unless one is under way or a link is up and need not be renewed. A link that
+// has just come up is not renewed: the peer's wish was under way before it saw the link. If it really
+// has none it will ask again.
 func (e *Endpoint) dial(r *remote, class Class, renew bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.slot(linkKey{r.id, class})
-	if e.closed || s.dialing || (s.link != nil && !renew) {
+	if e.closed || s.dialing || (s.link != nil && (!renew || time.Since(s.link.since) < renewGrace)) {
 		return
 	}
 	s.dialing, s.err = true, nil

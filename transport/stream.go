@@ -2,6 +2,7 @@ package transport
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"sync/atomic"
@@ -45,14 +46,22 @@ func (s *Stream) mapError(err error) error {
 	case errors.As(err, &timeout) && timeout.Timeout() && s.link.conn.Context().Err() == nil:
 		return os.ErrDeadlineExceeded
 	case errors.As(err, &reset) && reset.Remote:
-		return ErrReset
+		return &ResetError{Code: uint64(reset.ErrorCode)}
 	default:
 		return s.link.wrap(err)
 	}
 }
 
-// ErrReset is returned when the peer has closed or aborted its end of a stream with data unread.
+// ErrReset matches every ResetError.
 var ErrReset = errors.New("transport: stream reset by peer")
+
+// ResetError is returned when the peer has aborted a stream, or closed it with data unread.
+type ResetError struct{ Code uint64 }
+
+func (e *ResetError) Error() string { return fmt.Sprintf("%v (code %#x)", ErrReset, e.Code) }
+
+// Is makes errors.Is(err, ErrReset) work.
+func (e *ResetError) Is(target error) bool { return target == ErrReset }
 
 // CloseWrite sends the end of the stream after what was written; reading goes on.
 func (s *Stream) CloseWrite() error { return s.s.Close() }
@@ -68,13 +77,14 @@ func (s *Stream) Close() error {
 	return nil
 }
 
-// Abort ends both directions at once; what was written and not yet acknowledged may be lost.
-func (s *Stream) Abort() {
+// Reset ends both directions at once and tells the peer a code, at most 2^62-1. What was written and
+// not yet acknowledged may be lost.
+func (s *Stream) Reset(code uint64) {
 	if s.closed.Swap(true) {
 		return
 	}
-	s.s.CancelRead(0)
-	s.s.CancelWrite(0)
+	s.s.CancelRead(quic.StreamErrorCode(code))
+	s.s.CancelWrite(quic.StreamErrorCode(code))
 }
 
 // LocalAddr returns the address that QUIC knows this end by, which is virtual.

@@ -20,7 +20,8 @@
 // HMAC-SHA256(key, bytes 0..15 || bytes 32..end). Unknown flags and bytes after the last known one
 // are ignored by the receiver; a type, a MAC or a length out of bounds is refused without an answer.
 //
-// Flags: 1 nominates; 2 the sender is controlling; 4 the sender doubts the path it probes.
+// Flags: 1 nominates; 2 the sender is controlling; 4 the sender doubts the path it probes;
+// 8 the sender has given up the path of the generation that the packet carries.
 // The role flag is what makes a packet that is reflected to its own sender worthless.
 //
 // PROBE, 64 or 1280 bytes, instance to instance. A nomination has 1280 (PaddedSize), so that a
@@ -29,7 +30,7 @@
 //	offset  size  field
 //	     0     1  type, 0x10
 //	     1     1  flags
-//	     2     2  generation (zero unless flag 1 is set)
+//	     2     2  generation: with flag 1 the one nominated, else the last one the sender knows of
 //	     4     4  tag of the key  \ transaction id
 //	     8     8  sequence number /
 //	    16    16  MAC
@@ -39,8 +40,8 @@
 //
 //	offset  size  field
 //	     0     1  type, 0x11
-//	     1     1  flags: 1 as in the PROBE, 2 the role of the replier
-//	     2     2  generation as in the PROBE
+//	     1     1  flags: 1 as in the PROBE, 2 and 8 the replier's own
+//	     2     2  generation: with flag 1 as in the PROBE, else the last one the sender knows of
 //	     4    12  transaction id of the PROBE
 //	    16    16  MAC
 //	    32    18  address that the PROBE came from
@@ -57,6 +58,9 @@
 //	     8     8  sequence number
 //	    16    16  MAC
 //	    32  18*n  candidates
+//
+// The generation in plain probes and their replies lets a Machine that was made anew continue above
+// the old one, and its peer notice that a path was forgotten.
 //
 // Sequence numbers of PROBE and CALL are one series, which starts at the sender's clock in
 // microseconds since 1970 and grows by one, so that a new Machine goes on above an older one with the

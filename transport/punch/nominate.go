@@ -52,7 +52,9 @@ func (m *Machine) consider(c *candidate) {
 	case c.narrow || c.addr == m.path.addr:
 		return
 	case n.active() && n.addr == c.addr:
-		if n.early {
+		if n.generation < m.nominated { // the peer knows a higher one
+			m.nominate(c, false)
+		} else if n.early {
 			n.early, n.gap = false, m.nominationGap(c)
 			n.next = m.now.Add(n.gap)
 		}

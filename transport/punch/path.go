@@ -12,7 +12,7 @@ const (
 	// relayFresh is how recent data from the relay must be to mean that the peer doubts the path.
 	relayFresh   = 300 * time.Millisecond
 	confirmCount = 3 // probes after success, so that the other NAT opens too
-	maxChecks    = 2 // probes between the first unanswered send and the doubt
+	maxChecks    = 3 // probes between the first unanswered send and the doubt
 )
 
 // path is the selected direct path; its zero value means none.
@@ -20,7 +20,8 @@ type path struct {
 	addr       netip.AddrPort
 	generation uint16
 	rtt        time.Duration
-	since      time.Time // when it was selected
+	since      time.Time      // when it was selected
+	observed   netip.AddrPort // own address as the peer saw it then
 
 	sent       time.Time // last send of any kind
 	heard      time.Time // last authentic packet
@@ -64,7 +65,7 @@ func (p *path) transmit(t time.Time) {
 	if t.After(p.sent) {
 		p.sent = t
 	}
-	if p.unanswered.IsZero() && t.After(p.heard) {
+	if p.unanswered.IsZero() && !t.Before(p.heard) {
 		p.unanswered = t
 	}
 }
@@ -96,7 +97,7 @@ func (m *Machine) choose(addr netip.AddrPort, generation uint16, rtt time.Durati
 	}
 	m.path = path{
 		addr: addr, generation: generation, rtt: rtt, since: m.now, sent: m.now, heard: m.now,
-		confirmed: m.now, confirms: confirmCount, idle: m.keepAlive(),
+		confirmed: m.now, observed: m.observed, confirms: confirmCount, idle: m.keepAlive(),
 	}
 	m.path.nextConf = m.now.Add(m.confirmGap())
 	m.generation, m.nominated = generation, max(m.nominated, generation)
@@ -157,8 +158,8 @@ func (m *Machine) checkAt() time.Time {
 		return time.Time{}
 	}
 	d := m.doubtAfter()
-	first := max(min(d/2, d-p.rtt*5/4), d/4)
-	return p.unanswered.Add(first + time.Duration(p.checks)*d/4)
+	first := max(min(d/2, d*7/8-p.rtt*5/4), d/4)
+	return p.unanswered.Add(first + time.Duration(p.checks)*d/8)
 }
 
 func (m *Machine) doubtAt() time.Time {
@@ -174,7 +175,7 @@ func (m *Machine) relayDoubtAt() time.Time {
 	if p.relayFirst.IsZero() {
 		return time.Time{}
 	}
-	t := p.relayFirst.Add(min(p.rtt/2+20*time.Millisecond, relayFresh*3/4))
+	t := p.relayFirst.Add(min(p.rtt/4+20*time.Millisecond, relayFresh*3/4))
 	if t.Sub(p.relayLast) > relayFresh {
 		return time.Time{}
 	}
@@ -203,7 +204,7 @@ func (m *Machine) advancePath() {
 		case m.due(m.doubtAt()):
 			m.enterDoubt(m.silence(), true)
 		case m.due(m.relayDoubtAt()) && m.now.Sub(p.relayLast) <= relayFresh:
-			m.enterDoubt("peer sends through the relay", true)
+			m.enterDoubt("peer sends through the relay", false)
 		case m.due(m.checkAt()):
 			p.checks++
 			m.probePath(0, ProbeSize)
@@ -278,15 +279,17 @@ func (m *Machine) enterDoubt(reason string, tell bool) {
 // lose gives the path up and looks for another. Without a relay it stays selected, because a dead
 // path is as good as none.
 func (m *Machine) lose(reason string, call bool) {
-	m.reason = reason
-	m.backoff = m.cfg.RetryMin
-	if m.cfg.NoRelay {
-		if m.path.sure() {
-			m.enterDoubt(reason, false)
-		}
-		m.path.gaveUp = true
-	} else {
-		m.path = path{}
+	if !m.cfg.NoRelay {
+		m.drop(reason, call)
+		return
 	}
+	m.path.gaveUp, m.reason, m.backoff = true, reason, m.cfg.RetryMin
+	m.startRound(call)
+}
+
+// drop forgets the path, which the peer does not use or which is lost, and looks for another.
+func (m *Machine) drop(reason string, call bool) {
+	m.path = path{}
+	m.reason, m.backoff = reason, m.cfg.RetryMin
 	m.startRound(call)
 }

@@ -42,7 +42,7 @@ func (m *Machine) receiveCall(msg message) bool {
 	}
 	switch p := &m.path; {
 	case p.selected() && p.generation <= msg.generation:
-		m.lose("peer gave the direct path up", false)
+		m.drop("peer gave the direct path up", false)
 		return true
 	case p.selected():
 		m.suspect("peer called")
@@ -76,6 +76,10 @@ func (m *Machine) receiveProbe(p Packet, msg message) bool {
 		m.receiveNomination(c, p, msg)
 		return true
 	}
+	m.peerKnows(msg, time.Time{})
+	if m.path.selected() && msg.generation < m.path.generation && m.now.Sub(m.path.since) > 2*m.path.rtt {
+		m.probePath(0, ProbeSize) // the reply shows whether the peer forgot the path
+	}
 	m.reply(p, msg)
 	if c == nil || c.addr == m.path.addr {
 		return true
@@ -88,8 +92,12 @@ func (m *Machine) receiveProbe(p Packet, msg message) bool {
 // reply answers a PROBE, in its own length.
 func (m *Machine) reply(p Packet, msg message) {
 	m.counters.Replies++
+	flags, g := flagNominate|m.role(), msg.generation
+	if msg.flags&flagNominate == 0 {
+		flags, g = m.plainFlags(), m.generation
+	}
 	m.send(p.From, message{
-		kind: TypeReply, flags: msg.flags&flagNominate | m.role(), generation: msg.generation,
+		kind: TypeReply, flags: flags, generation: g,
 		tag: msg.tag, sequence: msg.sequence, observed: p.From, size: msg.size,
 	})
 }
@@ -103,8 +111,8 @@ func (m *Machine) receiveReply(p Packet, msg message) bool {
 	}
 	t := m.pending[i]
 	// Symmetric paths only: a reply from elsewhere says nothing about the address that was probed.
-	if t.addr != p.From || t.size != msg.size || t.generation != msg.generation ||
-		(t.flags^msg.flags)&flagNominate != 0 || m.now.Sub(t.at) > pendingFor {
+	if t.addr != p.From || t.size != msg.size || (t.flags^msg.flags)&flagNominate != 0 ||
+		msg.flags&flagNominate != 0 && t.generation != msg.generation || m.now.Sub(t.at) > pendingFor {
 		return false
 	}
 	m.pending = slices.Delete(m.pending, i, i+1)
@@ -119,11 +127,15 @@ func (m *Machine) receiveReply(p Packet, msg message) bool {
 			c.rtt = rtt
 		}
 	}
+	if msg.flags&flagNominate == 0 {
+		m.peerKnows(msg, t.at)
+	}
 	if p.From == m.path.addr {
 		m.path.confirm(m.now, t)
-		if m.path.sure() && m.reason != "" {
+		if m.path.sure() {
 			m.reason = ""
 		}
+		m.noticeMapping(c)
 	}
 	switch {
 	case msg.flags&flagNominate != 0:
@@ -137,6 +149,32 @@ func (m *Machine) receiveReply(p Packet, msg message) bool {
 		m.consider(c)
 	}
 	return true
+}
+
+// peerKnows notes the last generation that the peer knew of, at the earliest at the given time (zero
+// if that is not known). Three cases of disagreement end the path: the peer lost it, it is a new
+// Machine that knows nothing of it, or it took a nomination that we gave up because no reply came.
+func (m *Machine) peerKnows(msg message, at time.Time) {
+	generation := msg.generation
+	m.nominated = max(m.nominated, generation)
+	switch p := &m.path; {
+	case !p.selected():
+	case generation >= p.generation && msg.flags&flagGivenUp != 0:
+		m.drop("peer gave the direct path up", false)
+	case generation < p.generation && at.After(p.since):
+		m.drop("peer started afresh", true)
+	case generation > p.generation && m.cfg.Controlling && !m.nomination.active():
+		m.drop("peer is on another path", true)
+	}
+}
+
+// noticeMapping nominates the path again if the peer sees us at another address than when it was
+// selected: it still sends to the old one.
+func (m *Machine) noticeMapping(c *candidate) {
+	if m.cfg.Controlling && c != nil && !c.narrow && m.observed != m.path.observed &&
+		!m.nomination.active() && m.now.Sub(m.path.since) > time.Second {
+		m.nominate(c, false)
+	}
 }
 
 // usableSelf reports whether the address that the peer saw can be ours at all.

@@ -261,7 +261,7 @@ func (m *Machine) probe(c *candidate) {
 // counter probes c because a PROBE came from it and it has not answered lately. The pace of its
 // own probes stays as it is.
 func (m *Machine) counter(c *candidate) {
-	if m.now.Sub(c.answered) < time.Second || m.now.Sub(c.last) < m.cfg.FirstRepeat/2 {
+	if m.now.Sub(c.answered) < time.Second || m.now.Sub(c.last) < m.cfg.FirstRepeat/10 {
 		return
 	}
 	gap := c.gap
@@ -270,6 +270,9 @@ func (m *Machine) counter(c *candidate) {
 }
 
 func (m *Machine) sendProbe(to netip.AddrPort, flags byte, generation uint16, size int) {
+	if flags&flagNominate == 0 {
+		flags, generation = flags|m.plainFlags(), m.generation
+	}
 	t := transaction{addr: to, at: m.now, flags: flags | m.role(), generation: generation, size: size}
 	t.tag = m.tag
 	t.sequence = m.nextSequence()
@@ -281,7 +284,7 @@ func (m *Machine) sendProbe(to netip.AddrPort, flags byte, generation uint16, si
 	m.counters.Probes++
 	if c := m.find(to); c != nil {
 		c.last = m.now
-		if m.now.Sub(c.answered) > m.cfg.Round {
+		if c.answered.IsZero() {
 			c.bytes += size
 			m.counters.Unproven += size
 			m.counters.Target = max(m.counters.Target, c.bytes)
@@ -322,6 +325,14 @@ func (m *Machine) nextSequence() uint64 {
 	}
 	m.sequence++
 	return m.sequence
+}
+
+// plainFlags are those of a plain PROBE or its REPLY.
+func (m *Machine) plainFlags() byte {
+	if m.generation > 0 && !m.path.selected() {
+		return m.role() | flagGivenUp
+	}
+	return m.role()
 }
 
 func (m *Machine) role() byte {

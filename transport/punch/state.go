@@ -57,7 +57,7 @@ type Counters struct {
 	Replies  int // probes answered
 	Calls    int // CALLs sent
 	Refused  int // datagrams that were forged, replayed, malformed or out of place
-	Unproven int // bytes sent, probes only, to addresses that have not answered in this round
+	Unproven int // bytes sent, probes only, to addresses that never answered, in this round
 	Target   int // the most of these to one address
 }
 

@@ -35,6 +35,7 @@ const (
 	flagNominate    = 1
 	flagControlling = 2
 	flagDoubt       = 4
+	flagGivenUp     = 8
 )
 
 var (

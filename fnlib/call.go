@@ -1,0 +1,379 @@
+package fnlib
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/transport"
+)
+
+const (
+	reofferDelivered = time.Second      // first repeat of an offer that was delivered and not answered
+	reofferParked    = 30 * time.Second // an offer that is parked is repeated long before it expires
+	linkTimeout      = 10 * time.Second // from the answer to the link
+	linkTries        = 3
+)
+
+// member is what the node knows of an instance, from verified hellos.
+type member struct {
+	name  string
+	epoch uint64
+	seq   uint64 // of the newest hello
+}
+
+type callKey struct {
+	name string
+	path Path
+}
+
+// call is one search for a link, shared by all who want it. It ends when the last of them gives up.
+type call struct {
+	waiters int
+	cancel  context.CancelFunc
+	answer  chan peer.ID // an instance of the name was admitted
+	done    chan struct{}
+
+	link   *transport.Link // set before done is closed
+	err    error
+	phases callPhases
+}
+
+// callPhases are the times that a call took; zero for a link that was there.
+type callPhases struct {
+	answer time.Duration // until the peer's answer (or its own offer) was there
+	link   time.Duration // from there until the link was up
+}
+
+// link returns a link to name, made if there is none.
+func (n *Node) link(ctx context.Context, name string, path Path) (*transport.Link, callPhases, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, callPhases{}, err
+	}
+	n.mu.Lock()
+	if n.ctx.Err() != nil {
+		n.mu.Unlock()
+		return nil, callPhases{}, n.Err()
+	}
+	if l := n.upLocked(name, path); l != nil {
+		n.mu.Unlock()
+		return l, callPhases{}, nil
+	}
+	k := callKey{name, path}
+	c := n.calls[k]
+	if c == nil {
+		c = &call{answer: make(chan peer.ID, 1), done: make(chan struct{})}
+		var cctx context.Context
+		cctx, c.cancel = context.WithCancel(n.ctx)
+		n.calls[k] = c
+		n.wg.Go(func() { n.runCall(cctx, k, c) })
+	}
+	c.waiters++
+	n.mu.Unlock()
+	return n.await(ctx, k, c)
+}
+
+// await waits for a call's end. The last one to give up ends the call.
+func (n *Node) await(ctx context.Context, k callKey, c *call) (*transport.Link, callPhases, error) {
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+	}
+	n.mu.Lock()
+	c.waiters--
+	last := c.waiters == 0
+	if last && n.calls[k] == c {
+		delete(n.calls, k)
+	}
+	n.mu.Unlock()
+	if last {
+		c.cancel()
+		<-c.done // it ends at once, and tells what it was waiting for
+	}
+	select {
+	case <-c.done:
+		if c.link != nil {
+			return c.link, c.phases, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, c.phases, fmt.Errorf("%w: %w", err, stripCanceled(c.err))
+		}
+		return nil, c.phases, c.err
+	default:
+		return nil, c.phases, ctx.Err()
+	}
+}
+
+// stripCanceled leaves what a call was waiting for when its context was cancelled from here.
+func stripCanceled(err error) error {
+	var w *waitingError
+	if errors.As(err, &w) {
+		return w
+	}
+	return err
+}
+
+// waitingError tells what a call was waiting for when it was given up.
+type waitingError struct {
+	what string
+	last error // of an earlier attempt
+}
+
+func (e *waitingError) Error() string {
+	if e.last != nil {
+		return fmt.Sprintf("%s (before that: %v)", e.what, e.last)
+	}
+	return e.what
+}
+
+func (e *waitingError) Unwrap() error { return e.last }
+
+// upLocked returns a link to the newest known instance of name. It runs under n.mu.
+func (n *Node) upLocked(name string, path Path) *transport.Link {
+	var best *member
+	var id peer.ID
+	for p, m := range n.members {
+		if m.name == name && (best == nil || m.epoch > best.epoch) {
+			best, id = m, p
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	return n.ep.Up(id, path)
+}
+
+func (n *Node) runCall(ctx context.Context, k callKey, c *call) {
+	defer close(c.done)
+	defer c.cancel()
+	began := time.Now()
+	var last error
+	for range linkTries {
+		id, err := n.invite(ctx, k, c, last)
+		if err != nil {
+			c.err = err
+			break
+		}
+		if c.phases.answer == 0 {
+			c.phases.answer = time.Since(began)
+		}
+		lctx, cancel := context.WithTimeout(ctx, linkTimeout)
+		c.link, err = n.ep.Link(lctx, id, k.path)
+		cancel()
+		if err == nil {
+			c.phases.link = time.Since(began) - c.phases.answer
+			break
+		}
+		if ctx.Err() != nil {
+			c.err = &waitingError{what: fmt.Sprintf("%q answered; the link was not up yet: %v", k.name, err), last: last}
+			break
+		}
+		last = err
+		c.err = fmt.Errorf("link to %q: %w", k.name, err)
+		n.log.Debug("fnlib: link failed", "to", k.name, "error", err)
+	}
+	n.mu.Lock()
+	if n.calls[k] == c {
+		delete(n.calls, k)
+	}
+	n.mu.Unlock()
+	if c.link != nil {
+		c.err = nil
+		if n.cfg.Metrics != nil {
+			n.cfg.Metrics.Linked(LinkEvent{Peer: k.name, Path: c.link.Status().Path, Took: time.Since(began)})
+		}
+	}
+}
+
+// invite offers until an instance of the name was admitted. An offer for a name that nobody holds is
+// parked at the rendezvous and answered by the instance that joins; nobody polls.
+func (n *Node) invite(ctx context.Context, k callKey, c *call, last error) (peer.ID, error) {
+	select {
+	case id := <-c.answer: // of an earlier offer; the instance may be gone by now
+		if last == nil {
+			return id, nil
+		}
+	default:
+	}
+	for wait := reofferDelivered; ; wait = min(2*wait, reofferParked) {
+		n.mu.Lock()
+		again := n.again
+		n.mu.Unlock()
+		env, err := n.hello(rendezvous.KindOffer, k.name, "", 0, k.path)
+		if err != nil {
+			return "", err
+		}
+		res, err := n.client.Offer(ctx, k.name, env)
+		what := fmt.Sprintf("%q has not joined yet", k.name)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return "", &waitingError{what: fmt.Sprintf("the rendezvous did not take the offer for %q: %v", k.name, err), last: last}
+		case err != nil:
+			return "", fmt.Errorf("offer to %q: %w", k.name, err)
+		case res.Delivered:
+			what = fmt.Sprintf("%q got the offer and has not answered", k.name)
+		default:
+			wait = reofferParked
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case id := <-c.answer:
+			timer.Stop()
+			return id, nil
+		case <-timer.C:
+		case <-again:
+			timer.Stop()
+			wait = reofferDelivered / 2
+		case <-ctx.Done():
+			timer.Stop()
+			return "", &waitingError{what: what, last: last}
+		}
+	}
+}
+
+// hello seals an offer or answer with what is known of this node now.
+func (n *Node) hello(kind, toName, toPeer string, inReplyTo uint64, path Path) (rendezvous.Envelope, error) {
+	home, addr := n.relays.where()
+	n.mu.Lock()
+	n.seq++
+	h := rendezvous.Hello{
+		Job: n.key.ID(), Kind: kind, FromName: n.cfg.Name, FromPeer: n.id.Peer.String(), FromEpoch: n.epoch,
+		ToName: toName, ToPeer: toPeer, Seq: n.seq, InReplyTo: inReplyTo,
+		Class: uint8(path), Nonce: n.ep.Nonce(), Relay: home, RelayAddr: addr,
+	}
+	n.mu.Unlock()
+	if path != RelayOnly {
+		for _, a := range n.ep.Candidates() {
+			h.Candidates = append(h.Candidates, rendezvous.Candidate{Addr: a, Kind: "host"})
+		}
+	}
+	env, err := rendezvous.Seal(n.key, h)
+	if err != nil {
+		return env, fmt.Errorf("fnlib: %w", err)
+	}
+	return env, nil
+}
+
+// queueHello is called by the rendezvous client and must not block: what does not fit is dropped, and
+// repeated by its sender.
+func (n *Node) queueHello(e rendezvous.Envelope) {
+	select {
+	case n.hellos <- e:
+	default:
+		n.log.Warn("fnlib: too many offers at once, one dropped")
+	}
+}
+
+func (n *Node) runHellos() {
+	for {
+		select {
+		case e := <-n.hellos:
+			if err := n.handleHello(e); err != nil {
+				n.log.Warn("fnlib: offer or answer refused", "from", e.FromName, "error", err)
+			}
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// handleHello verifies an offer or answer and admits its sender. Everything after this trusts it.
+func (n *Node) handleHello(e rendezvous.Envelope) error {
+	h, err := rendezvous.Open(n.key, e, rendezvous.Self{Name: n.cfg.Name, Peer: n.id.Peer})
+	if err != nil {
+		return err
+	}
+	id, err := peer.Decode(h.FromPeer)
+	if err != nil {
+		return err
+	}
+	fresh, err := n.learn(id, h)
+	if err != nil {
+		return err
+	}
+	p := transport.Peer{ID: id, Nonce: h.Nonce, Relay: h.Relay}
+	for _, c := range h.Candidates {
+		p.Candidates = append(p.Candidates, c.Addr)
+	}
+	path := Path(h.Class)
+	if h.Kind == rendezvous.KindAnswer {
+		if !fresh {
+			return nil
+		}
+		if err := n.ep.Admit(p, path, false); err != nil {
+			return err
+		}
+		n.answered(h, id)
+		return nil
+	}
+	if err := n.ep.Admit(p, path, fresh); err != nil {
+		return err
+	}
+	n.answered(h, id) // who calls us needs not be called
+	env, err := n.hello(rendezvous.KindAnswer, h.FromName, h.FromPeer, h.Seq, path)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, linkTimeout)
+	defer cancel()
+	return n.client.Answer(ctx, h.FromPeer, env)
+}
+
+// learn records who the sender is. fresh is false if a newer hello of it was seen: then it says
+// nothing about whether the sender has a link. A fenced-off instance is refused.
+func (n *Node) learn(id peer.ID, h rendezvous.Hello) (fresh bool, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for p, m := range n.members {
+		if m.name == h.FromName && p != id {
+			if m.epoch > h.FromEpoch {
+				return false, fmt.Errorf("%q: epoch %d is fenced off by %d", h.FromName, h.FromEpoch, m.epoch)
+			}
+			if m.epoch < h.FromEpoch && n.ep.Up(p, Auto) == nil {
+				delete(n.members, p)
+			}
+		}
+	}
+	m := n.members[id]
+	if m == nil {
+		if len(n.members) >= maxMembers {
+			return false, errors.New("too many peers")
+		}
+		n.members[id] = &member{name: h.FromName, epoch: h.FromEpoch, seq: h.Seq}
+		return true, nil
+	}
+	m.epoch = max(m.epoch, h.FromEpoch)
+	if h.Seq <= m.seq {
+		return false, nil
+	}
+	m.seq = h.Seq
+	return true, nil
+}
+
+// answered tells a waiting call that an instance of its name was admitted.
+func (n *Node) answered(h rendezvous.Hello, id peer.ID) {
+	n.mu.Lock()
+	c := n.calls[callKey{h.FromName, Path(h.Class)}]
+	n.mu.Unlock()
+	if c == nil {
+		return
+	}
+	select {
+	case c.answer <- id:
+	default:
+	}
+}
+
+// nameOf returns the name that an admitted peer has proven to hold.
+func (n *Node) nameOf(id peer.ID) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if m := n.members[id]; m != nil {
+		return m.name
+	}
+	return ""
+}

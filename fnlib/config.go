@@ -1,0 +1,125 @@
+package fnlib
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/transport"
+)
+
+// Environment variables that FromEnv reads.
+const (
+	EnvURL    = "FNWIRE_URL"     // NATS servers, separated by commas
+	EnvCreds  = "FNWIRE_CREDS"   // NATS credentials file, optional
+	EnvJob    = "FNWIRE_JOB"     // label of the job, for people only
+	EnvJobKey = "FNWIRE_JOB_KEY" // the job key in base64
+	EnvName   = "FNWIRE_NAME"    // this function's name in the job
+)
+
+// Config says what to join. URL, JobKey and Name are required.
+type Config struct {
+	URL    string // of the rendezvous' NATS servers, separated by commas: nats://host:4222
+	Creds  string // NATS credentials file; empty: the job key vouches for the connection
+	Job    string // label of the job in logs and receipts; it proves nothing
+	JobKey string // 32 bytes in base64, as `fnwire keygen` prints; all functions of the job share it
+	Name   string // 1 to 64 letters, digits, '-' and '_'
+
+	// Exclusive makes Join fail while another instance holds the name. Otherwise the newest instance
+	// takes the name over and the older one is closed with ErrFenced.
+	Exclusive bool
+	// Logger gets what the node does; nil is silence. Keys and tokens are never logged, addresses and
+	// identities at debug level only.
+	Logger *slog.Logger
+	// Metrics is told of what happens; nil is nobody.
+	Metrics Metrics
+	// Listen is the local UDP address; the zero value is every interface and a free port.
+	Listen netip.AddrPort
+	// NoIPv6 leaves IPv6 out.
+	NoIPv6 bool
+}
+
+// FromEnv reads a Config from the environment (FNWIRE_URL, FNWIRE_CREDS, FNWIRE_JOB, FNWIRE_JOB_KEY,
+// FNWIRE_NAME). Join tells what is missing.
+func FromEnv() Config {
+	return Config{
+		URL:    os.Getenv(EnvURL),
+		Creds:  os.Getenv(EnvCreds),
+		Job:    os.Getenv(EnvJob),
+		JobKey: os.Getenv(EnvJobKey),
+		Name:   os.Getenv(EnvName),
+	}
+}
+
+func (c *Config) check() (job.Key, error) {
+	if c.URL == "" {
+		return job.Key{}, fmt.Errorf("no rendezvous URL: set Config.URL or %s (`fnwire dev` prints one)", EnvURL)
+	}
+	if c.JobKey == "" {
+		return job.Key{}, fmt.Errorf("no job key: set Config.JobKey or %s (`fnwire keygen` makes one)", EnvJobKey)
+	}
+	if err := job.CheckName(c.Name); err != nil {
+		return job.Key{}, fmt.Errorf("%w: %w (set Config.Name or %s)", ErrName, err, EnvName)
+	}
+	return job.ParseKey(c.JobKey)
+}
+
+// Metrics is told of events. Its methods may be called at the same time and must not block.
+type Metrics interface {
+	// Linked: a link to a peer is up.
+	Linked(LinkEvent)
+	// Sent and Received: a transfer has ended, well or badly.
+	Sent(Receipt, error)
+	Received(from, key string, bytes int64, took time.Duration, err error)
+}
+
+// LinkEvent describes a new link.
+type LinkEvent struct {
+	Peer string        // name
+	Path string        // "relay" or "direct"
+	Took time.Duration // from the call; 0 if the peer called
+}
+
+// Path is a policy: which ways a link may use.
+type Path = transport.Class
+
+// The policies. The default is Auto.
+const (
+	Auto       = transport.Auto       // over the relay at once, directly as soon as possible
+	DirectOnly = transport.DirectOnly // never over a relay; fails where NATs cannot be punched
+	RelayOnly  = transport.RelayOnly  // never directly
+)
+
+// ParsePath reads "auto", "direct" or "relay".
+func ParsePath(s string) (Path, error) {
+	for _, p := range []Path{Auto, DirectOnly, RelayOnly} {
+		if s == p.String() {
+			return p, nil
+		}
+	}
+	return 0, fmt.Errorf("path %q: want auto, direct or relay", s)
+}
+
+// Errors that callers branch on, with errors.Is.
+var (
+	// ErrName: a name is illegal.
+	ErrName = errors.New("illegal name")
+	// ErrClosed: the node was closed.
+	ErrClosed = errors.New("fnlib: node is closed")
+	// ErrFenced: a newer instance has taken the node's name; the node is closed.
+	ErrFenced = errors.New("fnlib: a newer instance has taken this name")
+	// ErrNotListening: the peer does not listen for the service that was dialled.
+	ErrNotListening = errors.New("fnlib: the peer does not listen for this service")
+	// ErrRejected: the receiving application refused the state.
+	ErrRejected = errors.New("fnlib: state rejected by the receiver")
+	// ErrDigest: the bytes received are not the bytes sent.
+	ErrDigest = errors.New("fnlib: digest mismatch")
+	// ErrLink: the link to the peer broke before the peer confirmed.
+	ErrLink = errors.New("fnlib: link to the peer is lost")
+	// ErrNoDirect: there is no direct path and the policy allows no other.
+	ErrNoDirect = transport.ErrNoDirect
+)

@@ -1,0 +1,51 @@
+// Package fnlib is what a function imports. A function joins a job under a name and then sends state
+// to, or opens a stream to, any other function of the job by name:
+//
+//	node, err := fnlib.Join(ctx, fnlib.FromEnv())
+//	receipt, err := node.Send(ctx, "reduce-0", "part-7", bytes.NewReader(part))
+//	in, err := node.Receive(ctx)
+//	conn, err := node.Dial(ctx, "reduce-0")
+//
+// Bytes flow over one end-to-end encrypted QUIC connection for each pair of functions: over a relay
+// at once, directly as soon as the NATs between them are punched. It never looks inside the state, and
+// never keeps more of it in memory than QUIC's windows.
+//
+// # Streams on the wire
+//
+// A QUIC stream starts with a byte that tells its type. Integers are big endian.
+//
+// CONN, a net.Conn to a service of the peer; both ways are the application's afterwards. If nobody
+// listens, the stream is reset with code 0x10.
+//
+//	offset  size  field
+//	     0     1  type, 0x01
+//	     1     1  n, length of the service's name, at most 64
+//	     2     n  service
+//
+// SEND, one state from the opener to the other end.
+//
+//	offset  size  field
+//	     0     1  type, 0x02
+//	     1     1  flags, zero; others are refused
+//	     2     2  n, length of the key, at most 1024
+//	     4     8  size of the state in bytes, all ones if not known
+//	    12     n  key
+//	          then chunks: 4 bytes length (1 to 1,048,576), the bytes;
+//	          then the trailer: 4 bytes zero, 8 bytes total, 32 bytes SHA-256 of the state
+//
+// REPLY, the other end's only word on a SEND stream.
+//
+//	offset  size  field
+//	     0     1  type, 0x03
+//	     1     1  status: 0 accepted, 1 rejected by the application, 2 digest differs, 3 malformed
+//	     2     2  n, length of the reason, at most 1024
+//	     4     8  bytes received
+//	    12    32  SHA-256 of them
+//	    44     n  reason, text
+//
+// PING, answered with the same nine bytes.
+//
+//	offset  size  field
+//	     0     1  type, 0x04
+//	     1     8  nonce
+package fnlib

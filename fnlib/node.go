@@ -1,0 +1,303 @@
+package fnlib
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/transport"
+)
+
+const (
+	leaveTimeout   = time.Second
+	lingerTimeout  = 2 * time.Second
+	helloQueue     = 256
+	receiveQueue   = 64
+	maxMembers     = 16384 // peers whose hellos are remembered
+	relayTimeout   = time.Second
+	stunSettle     = 50 * time.Millisecond
+	headerDeadline = 10 * time.Second
+)
+
+// Node is this function's membership in a job. All methods are safe for concurrent use.
+type Node struct {
+	cfg Config
+	key job.Key
+	id  ident.Identity
+	log *slog.Logger
+
+	client *rendezvous.Client
+	ep     *transport.Endpoint
+	relays relays
+	hellos chan rendezvous.Envelope
+	again  chan struct{} // closed and replaced (under mu) when the rendezvous came back
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup
+	once   sync.Once
+	joined Timings
+
+	incoming chan *Incoming
+
+	mu        sync.Mutex // guards what follows
+	epoch     uint64
+	seq       uint64
+	members   map[peer.ID]*member
+	calls     map[callKey]*call
+	listeners map[string]*Listener
+	unflushed map[*transport.Link]time.Time // links with closed streams whose last bytes may be under way
+}
+
+// Timings says how long the parts of Join took.
+type Timings struct {
+	Connect time.Duration // NATS connection
+	Join    time.Duration // request to the rendezvous
+	Relay   time.Duration // until a relay could be used; 0 if none
+	STUN    time.Duration // until the mapped address was known; 0 if unknown
+	Total   time.Duration
+}
+
+// Join connects to the rendezvous, takes the name and gets ready to be called: it returns when a relay
+// and the node's own mapped address are known, or a second later without them. Errors match ErrName,
+// or those of package rendezvous: ErrUnreachable, ErrUnauthorized, ErrNotAllowed, ErrHeld, ErrNoService.
+func Join(ctx context.Context, cfg Config) (*Node, error) {
+	n, err := join(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("fnlib: join: %w", err)
+	}
+	return n, nil
+}
+
+func join(ctx context.Context, cfg Config) (*Node, error) {
+	key, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	id, err := ident.New()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: cfg, key: key, id: id, log: cfg.Logger,
+		hellos:    make(chan rendezvous.Envelope, helloQueue),
+		again:     make(chan struct{}),
+		incoming:  make(chan *Incoming, receiveQueue),
+		members:   make(map[peer.ID]*member),
+		calls:     make(map[callKey]*call),
+		listeners: make(map[string]*Listener),
+		unflushed: make(map[*transport.Link]time.Time),
+	}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	if err := n.start(ctx); err != nil {
+		n.close(err)
+		return nil, err
+	}
+	return n, nil
+}
+
+// start does what Join must wait for. What it started is ended by close.
+func (n *Node) start(ctx context.Context) error {
+	began := time.Now()
+	ep, err := transport.Open(transport.Config{
+		Identity: n.id, Key: n.key, Listen4: n.cfg.Listen, NoIPv6: n.cfg.NoIPv6, Logger: n.log, OnLink: n.onLink,
+	})
+	if err != nil {
+		return err
+	}
+	n.ep = ep
+	n.relays.init(n)
+	client, err := rendezvous.Dial(ctx, rendezvous.Config{
+		URL: n.cfg.URL, Creds: n.cfg.Creds, Key: n.key, Name: n.cfg.Name, Exclusive: n.cfg.Exclusive,
+		Identity: n.id, Logger: n.log,
+		OnEnvelope: n.queueHello, OnRelays: n.relays.set, OnFenced: n.onFenced, OnReconnect: n.onReconnect,
+	})
+	if err != nil {
+		return err
+	}
+	n.client = client
+	n.joined.Connect = time.Since(began)
+	joined, err := client.Join(ctx)
+	if err != nil {
+		return err
+	}
+	n.joined.Join = time.Since(began) - n.joined.Connect
+	n.mu.Lock()
+	n.epoch = joined.Epoch
+	n.mu.Unlock()
+	n.relays.set(joined.Relays)
+	n.discover(ctx, joined.Relays)
+	n.joined.Total = time.Since(began)
+	n.wg.Go(n.runClient)
+	n.wg.Go(n.runHellos)
+	for _, e := range joined.Parked {
+		n.queueHello(e)
+	}
+	n.log.Debug("fnlib: joined", "name", n.cfg.Name, "epoch", joined.Epoch, "relays", len(joined.Relays), "took", n.joined.Total)
+	return ctx.Err()
+}
+
+// discover learns the mapped address and waits for a relay, both at once and not for long.
+func (n *Node) discover(ctx context.Context, infos []rendezvous.RelayInfo) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+	defer cancel()
+	servers := stunServers(infos)
+	var wg sync.WaitGroup
+	if len(servers) > 0 {
+		wg.Go(func() {
+			if nat, err := n.ep.Discover(ctx, servers, stunSettle); err == nil {
+				n.joined.STUN = time.Since(began)
+				n.log.Debug("fnlib: address", "mapping", nat.Mapping, "reflexive", nat.Reflexive)
+			} else {
+				n.log.Warn("fnlib: own address unknown, direct paths are unlikely", "error", err)
+			}
+		})
+	}
+	if n.relays.wait(ctx) {
+		n.joined.Relay = time.Since(began)
+	} else if len(infos) > 0 {
+		n.log.Warn("fnlib: no relay answered; UDP may be blocked here, or the relays are down", "relays", len(infos))
+	}
+	wg.Wait()
+}
+
+func (n *Node) runClient() {
+	err := n.client.Run(n.ctx)
+	if err != nil && n.ctx.Err() == nil {
+		if errors.Is(err, rendezvous.ErrFenced) {
+			err = ErrFenced
+		}
+		n.log.Error("fnlib: membership ended", "error", err)
+		n.wg.Go(func() { n.shut(err) })
+	}
+}
+
+func (n *Node) onFenced(epoch uint64) {
+	n.log.Warn("fnlib: a newer instance has taken the name", "name", n.cfg.Name, "epoch", epoch)
+	n.cancel(ErrFenced)
+}
+
+func (n *Node) onReconnect() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.epoch = n.client.Epoch()
+	close(n.again)
+	n.again = make(chan struct{})
+}
+
+// Name is the node's name in the job.
+func (n *Node) Name() string { return n.cfg.Name }
+
+// Epoch counts the holders that the name has had; this node is the newest as long as it is open.
+func (n *Node) Epoch() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.epoch
+}
+
+// Identity is the node's libp2p peer ID, made fresh by Join.
+func (n *Node) Identity() string { return n.id.Peer.String() }
+
+// Timings says how long the parts of Join took.
+func (n *Node) Timings() Timings { return n.joined }
+
+// Done is closed when the node is closed, by Close or because it was fenced off (see Err).
+func (n *Node) Done() <-chan struct{} { return n.ctx.Done() }
+
+// Err tells why the node is closed: ErrClosed or ErrFenced; nil while it is open.
+func (n *Node) Err() error {
+	if n.ctx.Err() == nil {
+		return nil
+	}
+	return context.Cause(n.ctx)
+}
+
+// Member is a function of the job that has joined.
+type Member = rendezvous.Member
+
+// List returns who has joined the job, sorted by name.
+func (n *Node) List(ctx context.Context) ([]Member, error) {
+	ms, err := n.client.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("fnlib: list: %w", err)
+	}
+	slices.SortFunc(ms, func(a, b Member) int {
+		switch {
+		case a.Name < b.Name:
+			return -1
+		case a.Name > b.Name:
+			return 1
+		}
+		return 0
+	})
+	return ms, nil
+}
+
+// Stats are the counters of the node's packets.
+func (n *Node) Stats() transport.Stats { return n.ep.Stats() }
+
+// NAT is what the node knows of the NAT it is behind.
+func (n *Node) NAT() transport.NAT { return n.ep.NAT() }
+
+// Close leaves the job and ends everything that Join started. What was written to connections and
+// closed there is delivered first, within two seconds. Close may be called more than once.
+func (n *Node) Close() error {
+	n.shut(ErrClosed)
+	n.wg.Wait()
+	return nil
+}
+
+// shut ends the node without waiting for its goroutines.
+func (n *Node) shut(why error) {
+	n.once.Do(func() {
+		if n.ctx.Err() == nil {
+			n.linger()
+			ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+			if err := n.client.Leave(ctx); err != nil {
+				n.log.Debug("fnlib: leave", "error", err)
+			}
+			cancel()
+		}
+		n.teardown(why)
+	})
+}
+
+func (n *Node) teardown(why error) {
+	n.cancel(why)
+	n.mu.Lock()
+	ls := make([]*Listener, 0, len(n.listeners))
+	for _, l := range n.listeners {
+		ls = append(ls, l)
+	}
+	n.mu.Unlock()
+	for _, l := range ls {
+		_ = l.Close()
+	}
+	if n.client != nil {
+		_ = n.client.Close()
+	}
+	if n.ep != nil {
+		if err := n.ep.Close(); err != nil {
+			n.log.Debug("fnlib: close", "error", err)
+		}
+	}
+}
+
+// close is for a Join that failed.
+func (n *Node) close(why error) {
+	n.once.Do(func() { n.teardown(why) })
+	n.wg.Wait()
+}

@@ -1,0 +1,191 @@
+package fnlib
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"time"
+
+	"github.com/fnwire/fnwire/transport"
+)
+
+// Incoming is a state that a peer is sending. The application reads it to io.EOF, which comes only if
+// the digest is right, and then accepts it, which the sender is waiting for. It is an io.Reader for
+// one goroutine.
+type Incoming struct {
+	From string // the sender's name, as its offer has proven
+	Key  string
+	Size int64 // -1 if the sender did not know
+
+	n       *Node
+	s       *transport.Stream
+	hash    hash.Hash
+	began   time.Time
+	read    int64
+	left    int // of the chunk at hand
+	end     error
+	settled bool
+}
+
+// Receive waits for the next state that any peer sends. States arrive as their streams do; many may be
+// read at the same time.
+func (n *Node) Receive(ctx context.Context) (*Incoming, error) {
+	select {
+	case in := <-n.incoming:
+		return in, nil
+	default:
+	}
+	select {
+	case in := <-n.incoming:
+		return in, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("fnlib: receive: %w", ctx.Err())
+	case <-n.ctx.Done():
+		return nil, fmt.Errorf("fnlib: receive: %w", n.Err())
+	}
+}
+
+// serveSend queues a state. The queue is bounded; QUIC's flow control holds what does not fit.
+func (n *Node) serveSend(s *transport.Stream) error {
+	h, err := readSendHeader(s)
+	if err != nil {
+		return err
+	}
+	_ = s.SetReadDeadline(time.Time{})
+	in := &Incoming{From: n.nameOf(s.Link().Peer()), Key: h.key, Size: -1, n: n, s: s, hash: sha256.New(), began: time.Now()}
+	if h.size != unknownSize {
+		in.Size = int64(h.size) //nolint:gosec // G115: at most 2^62
+	}
+	select {
+	case n.incoming <- in:
+	case <-s.Link().Done():
+	case <-n.ctx.Done():
+	}
+	return nil
+}
+
+// Read returns io.EOF after the last byte, if all bytes are those that were sent; else ErrDigest, or
+// ErrLink if the sender gave up or is gone.
+func (in *Incoming) Read(b []byte) (int, error) {
+	if in.end != nil {
+		return 0, in.end
+	}
+	if len(b) == 0 {
+		return 0, nil
+	}
+	if in.left == 0 {
+		if err := in.nextChunk(); err != nil {
+			in.end = err
+			return 0, err
+		}
+	}
+	n, err := in.s.Read(b[:min(len(b), in.left)])
+	in.left -= n
+	in.read += int64(n)
+	in.hash.Write(b[:n])
+	if err != nil {
+		in.end = in.broken(err)
+		if n > 0 {
+			return n, nil
+		}
+	}
+	return n, in.end
+}
+
+// nextChunk reads the next chunk's length, or the trailer: then it returns io.EOF.
+func (in *Incoming) nextChunk() error {
+	var b [trailerSize]byte
+	if _, err := io.ReadFull(in.s, b[:4]); err != nil {
+		return in.broken(err)
+	}
+	n := binary.BigEndian.Uint32(b[:])
+	if n > maxChunk {
+		return in.refuse(statusProtocol, fmt.Sprintf("chunk of %d bytes", n))
+	}
+	if in.left = int(n); n > 0 {
+		return nil
+	}
+	if _, err := io.ReadFull(in.s, b[4:]); err != nil {
+		return in.broken(err)
+	}
+	total, want := binary.BigEndian.Uint64(b[4:]), b[12:]
+	digest := in.hash.Sum(nil)
+	if total != uint64(in.read) || subtle.ConstantTimeCompare(digest, want) == 0 || (in.Size >= 0 && in.Size != in.read) { //nolint:gosec // G115: a size
+		return errors.Join(ErrDigest, in.refuse(statusDigest, ""))
+	}
+	return io.EOF
+}
+
+// broken tells of a stream that ended before the state did.
+func (in *Incoming) broken(err error) error {
+	if in.n.ctx.Err() != nil {
+		return in.n.Err()
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("%w: state %q from %q broke off after %d bytes: %w", ErrLink, in.Key, in.From, in.read, err)
+}
+
+// refuse answers with a status other than accepted and returns the error for the application.
+func (in *Incoming) refuse(status byte, reason string) error {
+	in.settle(status, reason)
+	if reason == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", errWire, reason)
+}
+
+// Bytes is how much was read so far.
+func (in *Incoming) Bytes() int64 { return in.read }
+
+// Path is what the bytes come over at the moment: "direct", "relay" or "both".
+func (in *Incoming) Path() string { return in.s.Link().Status().Path }
+
+// Digest is the SHA-256 of what was read so far.
+func (in *Incoming) Digest() Digest { return Digest(in.hash.Sum(nil)) }
+
+// Accept tells the sender that the application has the state. It must have been read to io.EOF.
+func (in *Incoming) Accept() error {
+	if in.end != io.EOF { //nolint:errorlint // Read returns it bare
+		if in.end != nil {
+			return in.end
+		}
+		return errors.New("fnlib: accept: the state was not read to its end")
+	}
+	return in.settle(statusAccepted, "")
+}
+
+// Reject tells the sender that the application does not want the state, and why. What was not read is
+// dropped.
+func (in *Incoming) Reject(reason string) error {
+	if reason == "" {
+		reason = "rejected by the application"
+	}
+	return in.settle(statusRejected, reason)
+}
+
+func (in *Incoming) settle(status byte, reason string) error {
+	if in.settled {
+		return nil
+	}
+	in.settled = true
+	p := reply{status: status, bytes: uint64(in.read), reason: reason} //nolint:gosec // G115: a size
+	in.hash.Sum(p.digest[:0])
+	_ = in.s.SetWriteDeadline(time.Now().Add(headerDeadline))
+	_, err := in.s.Write(appendReply(nil, p))
+	in.n.wrote(in.s.Link())
+	_ = in.s.Close()
+	if in.n.cfg.Metrics != nil {
+		in.n.cfg.Metrics.Received(in.From, in.Key, in.read, time.Since(in.began), err)
+	}
+	if err != nil {
+		return fmt.Errorf("fnlib: receipt to %s: %w", in.From, err)
+	}
+	return nil
+}

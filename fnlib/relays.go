@@ -1,0 +1,157 @@
+package fnlib
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/fnwire/fnwire/relay"
+	"github.com/fnwire/fnwire/rendezvous"
+)
+
+// relays are the node's legs to the relays that the rendezvous has named. The first one that answers
+// is the node's home: peers reach it there. Others are used to reach peers whose home they are.
+type relays struct {
+	n *Node
+
+	mu    sync.Mutex // guards what follows
+	legs  map[string]*leg
+	home  *relay.Client
+	ready chan struct{} // closed when home is set
+}
+
+type leg struct {
+	client *relay.Client
+	info   rendezvous.RelayInfo
+	stop   context.CancelFunc
+}
+
+func (r *relays) init(n *Node) {
+	r.n = n
+	r.legs = make(map[string]*leg)
+	r.ready = make(chan struct{})
+}
+
+// set brings the legs in line with what the rendezvous says: new relays are bound, new tokens are
+// handed on, relays that are gone are given up unless they are the home and still work.
+func (r *relays) set(infos []rendezvous.RelayInfo) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.n.ctx.Err() != nil {
+		return
+	}
+	seen := make(map[string]bool, len(infos))
+	for _, info := range infos {
+		seen[info.ID] = true
+		l := r.legs[info.ID]
+		if l != nil && l.info.Addr == info.Addr {
+			if !slices.Equal(l.info.Token, info.Token) {
+				l.client.SetToken(info.Token)
+			}
+			l.info = info
+			continue
+		}
+		if l != nil {
+			r.drop(info.ID)
+		}
+		r.add(info)
+	}
+	for id, l := range r.legs {
+		if !seen[id] && l.client != r.home {
+			r.drop(id)
+		}
+	}
+}
+
+func (r *relays) add(info rendezvous.RelayInfo) {
+	ctx, cancel := context.WithCancel(r.n.ctx)
+	c := relay.NewClient(relay.Config{
+		ID: info.ID, Addr: info.Addr, Token: info.Token, Identity: r.n.id, Job: r.n.key.ID(),
+		Send: r.n.ep.Write, Logger: r.n.log,
+	})
+	r.legs[info.ID] = &leg{client: c, info: info, stop: cancel}
+	r.n.ep.AddRelay(c)
+	r.n.wg.Go(func() {
+		if err := c.Run(ctx); err != nil && ctx.Err() == nil {
+			r.n.log.Warn("fnlib: relay leg ended", "relay", info.ID, "error", err)
+		}
+	})
+	r.n.wg.Go(func() {
+		select {
+		case <-c.Ready():
+			r.settle(c)
+		case <-ctx.Done():
+		}
+	})
+}
+
+func (r *relays) drop(id string) {
+	l := r.legs[id]
+	l.stop()
+	delete(r.legs, id)
+	r.n.ep.RemoveRelay(id)
+	if r.home == l.client {
+		r.home = nil
+		r.ready = make(chan struct{})
+		for _, other := range r.legs {
+			select {
+			case <-other.client.Ready():
+				r.setHome(other.client)
+				return
+			default:
+			}
+		}
+	}
+}
+
+func (r *relays) settle(c *relay.Client) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.home == nil {
+		r.setHome(c)
+	}
+}
+
+func (r *relays) setHome(c *relay.Client) {
+	r.home = c
+	close(r.ready)
+}
+
+// wait returns true when there is a home relay, or false when ctx ends or there are no relays.
+func (r *relays) wait(ctx context.Context) bool {
+	r.mu.Lock()
+	ready, none := r.ready, len(r.legs) == 0
+	r.mu.Unlock()
+	if none {
+		return false
+	}
+	select {
+	case <-ready:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Home returns the home relay's ID and address, or nothing.
+func (r *relays) where() (id string, addr netip.AddrPort) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.home == nil {
+		return "", netip.AddrPort{}
+	}
+	return r.home.ID(), r.home.Addr()
+}
+
+func stunServers(infos []rendezvous.RelayInfo) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, i := range infos {
+		for _, a := range i.STUN {
+			if !slices.Contains(out, a) && len(out) < 8 {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,262 @@
+package fnlib
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/fnwire/fnwire/transport"
+)
+
+// Digest is the SHA-256 of a state.
+type Digest [sha256.Size]byte
+
+// String returns 64 hexadecimal digits.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText makes a Digest a string in JSON.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// Receipt says that the receiving application has accepted a state, and how it got there.
+type Receipt struct {
+	From, To, Key string
+	Bytes         int64
+	Digest        Digest
+	// Path tells over what the bytes went: "direct", "relay", or "relay+direct" if the link moved
+	// while they did. DirectBytes of them were written while the link was direct.
+	Path        string
+	DirectBytes int64
+	Reason      string // why the link was relayed at the end, if it was
+	RTT         time.Duration
+	Phases      Phases
+}
+
+// Phases are the times that a transfer took, one after the other.
+type Phases struct {
+	Answer   time.Duration // from the call to the peer's answer; 0 on a link that was up
+	Link     time.Duration // from there until the QUIC handshake was done; 0 likewise
+	Transfer time.Duration // from there until the last byte was handed to QUIC
+	Confirm  time.Duration // from there to the receipt
+	Total    time.Duration
+}
+
+// Progress is called from time to time during a transfer with the bytes so far.
+type Progress func(bytes int64, path string)
+
+// SendOptions change how Send works. The zero value is the default.
+type SendOptions struct {
+	Path     Path
+	Size     int64    // of the state if known, for the receiver's progress; 0: asked of r if it can tell
+	Progress Progress // called at most every 100 ms, and at the end
+}
+
+// Send hands a state to the function of that name and returns when its application has accepted it,
+// with the digest checked by the receiver. If nobody holds the name, it waits until somebody joins.
+// Memory is constant whatever the size of the state. Errors match ErrRejected, ErrDigest, ErrLink,
+// ErrNoDirect, ErrName, ErrClosed, the context's errors, or are r's own.
+func (n *Node) Send(ctx context.Context, to, key string, r io.Reader) (Receipt, error) {
+	return n.SendWith(ctx, to, key, r, SendOptions{})
+}
+
+// SendWith is Send with options.
+func (n *Node) SendWith(ctx context.Context, to, key string, r io.Reader, opt SendOptions) (Receipt, error) {
+	rc, err := n.send(ctx, to, key, r, opt)
+	if err != nil {
+		err = fmt.Errorf("fnlib: send to %s: %w", to, err)
+	}
+	if n.cfg.Metrics != nil {
+		n.cfg.Metrics.Sent(rc, err)
+	}
+	return rc, err
+}
+
+func (n *Node) send(ctx context.Context, to, key string, r io.Reader, opt SendOptions) (Receipt, error) {
+	rc := Receipt{From: n.cfg.Name, To: to, Key: key}
+	if len(key) > MaxKey {
+		return rc, fmt.Errorf("key of %d bytes, at most %d", len(key), MaxKey)
+	}
+	began := time.Now()
+	h := sendHeader{key: key, size: sizeOf(r, opt.Size)}
+	s, phases, err := n.openStream(ctx, to, opt.Path, appendSendHeader(nil, h))
+	rc.Phases.Answer, rc.Phases.Link = phases.answer, phases.link
+	if err != nil {
+		return rc, err
+	}
+	defer context.AfterFunc(ctx, func() { s.Reset(resetAborted) })()
+	opened := time.Now()
+	w := &stateWriter{s: s, progress: opt.Progress, since: opened}
+	if err := w.copy(r); err != nil {
+		return rc, n.sendFailed(ctx, s, err)
+	}
+	rc.Phases.Transfer = time.Since(opened)
+	confirm := time.Now()
+	p, err := readReply(s)
+	if err != nil {
+		return rc, n.sendFailed(ctx, s, err)
+	}
+	_ = s.Close()
+	rc.Phases.Confirm = time.Since(confirm)
+	rc.Phases.Total = time.Since(began)
+	w.fill(&rc)
+	return rc, w.check(p)
+}
+
+// sendFailed resets the stream, so that the receiver notices, and finds the cause that says most.
+func (n *Node) sendFailed(ctx context.Context, s *transport.Stream, err error) error {
+	if !errors.Is(err, transport.ErrReset) && !errors.Is(err, transport.ErrLinkClosed) {
+		s.Reset(resetAborted)
+	} else if p, rerr := readReply(s); rerr == nil && p.reason != "" { // the receiver said why before it reset
+		s.Reset(resetAborted)
+		return fmt.Errorf("%w: %s", ErrRejected, p.reason)
+	} else {
+		s.Reset(resetAborted)
+	}
+	if cerr := ctx.Err(); cerr != nil {
+		return cerr
+	}
+	if n.ctx.Err() != nil {
+		return n.Err()
+	}
+	if errors.Is(err, transport.ErrLinkClosed) || errors.Is(err, transport.ErrReset) {
+		return fmt.Errorf("%w: %w", ErrLink, err)
+	}
+	return err
+}
+
+// sizeOf finds the size of a reader that can tell, such as a file or a bytes.Reader.
+func sizeOf(r io.Reader, given int64) uint64 {
+	if given > 0 {
+		return uint64(given)
+	}
+	switch v := r.(type) {
+	case interface{ Len() int }:
+		return uint64(v.Len()) //nolint:gosec // G115: a length
+	case *os.File:
+		if st, err := v.Stat(); err == nil && st.Mode().IsRegular() {
+			if at, err := v.Seek(0, io.SeekCurrent); err == nil && at <= st.Size() {
+				return uint64(st.Size() - at) //nolint:gosec // G115: not negative
+			}
+		}
+	}
+	return unknownSize
+}
+
+// buffers are the chunks of sends under way.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 4+chunkSize); return &b }}
+
+// stateWriter writes a state in chunks and hashes it on the way.
+type stateWriter struct {
+	s        *transport.Stream
+	progress Progress
+	since    time.Time
+	told     time.Time
+
+	total, direct int64
+	digest        Digest
+	path          string
+}
+
+func (w *stateWriter) copy(r io.Reader) error {
+	bp := buffers.Get().(*[]byte)
+	defer buffers.Put(bp)
+	buf := *bp
+	hash := sha256.New()
+	for {
+		n, err := fillChunk(r, buf[4:])
+		if n > 0 {
+			hash.Write(buf[4 : 4+n])
+			binary.BigEndian.PutUint32(buf, uint32(n)) //nolint:gosec // G115: at most chunkSize
+			if _, werr := w.s.Write(buf[:4+n]); werr != nil {
+				return werr
+			}
+			w.account(int64(n))
+		}
+		if err == io.EOF { //nolint:errorlint // io.Reader's contract is the bare io.EOF
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("reading the state: %w", err)
+		}
+	}
+	hash.Sum(w.digest[:0])
+	if _, err := w.s.Write(appendTrailer(nil, uint64(w.total), w.digest)); err != nil { //nolint:gosec // G115: a size
+		return err
+	}
+	w.account(0)
+	return w.s.CloseWrite()
+}
+
+// fillChunk fills b, but sends on what there is when the reader has paused: a pipe must not be held up
+// until a chunk is full.
+func fillChunk(r io.Reader, b []byte) (int, error) {
+	n := 0
+	for n < len(b) {
+		m, err := r.Read(b[n:])
+		n += m
+		if err != nil {
+			return n, err
+		}
+		if m < 16<<10 {
+			return n, nil
+		}
+	}
+	return n, nil
+}
+
+// account notes over what path a chunk went and tells the progress.
+func (w *stateWriter) account(n int64) {
+	w.total += n
+	now := time.Now()
+	if n > 0 && !w.told.IsZero() && now.Sub(w.told) < 100*time.Millisecond && w.path != "" {
+		if w.path != "relay" {
+			w.direct += n
+		}
+		return
+	}
+	w.told = now
+	path := w.s.Link().Status().Path
+	if path != "relay" {
+		w.direct += n
+		path = "direct"
+	}
+	w.path = path
+	if w.progress != nil {
+		w.progress(w.total, path)
+	}
+}
+
+func (w *stateWriter) fill(rc *Receipt) {
+	st := w.s.Link().Status()
+	rc.Bytes, rc.Digest, rc.DirectBytes = w.total, w.digest, w.direct
+	rc.RTT, rc.Reason = st.RTT, st.Reason
+	switch {
+	case w.direct == 0 && (w.total > 0 || w.path == "relay"):
+		rc.Path = "relay"
+	case w.direct < w.total:
+		rc.Path = "relay+direct"
+	default:
+		rc.Path = "direct"
+	}
+}
+
+// check compares the receiver's word with what was sent.
+func (w *stateWriter) check(p reply) error {
+	switch {
+	case p.status == statusRejected:
+		return fmt.Errorf("%w: %s", ErrRejected, p.reason)
+	case p.status == statusDigest:
+		return fmt.Errorf("%w (as the receiver found)", ErrDigest)
+	case p.status != statusAccepted:
+		return fmt.Errorf("%w: %s", ErrRejected, p.reason)
+	case p.bytes != uint64(w.total) || p.digest != w.digest: //nolint:gosec // G115: a size
+		return ErrDigest
+	}
+	return nil
+}
