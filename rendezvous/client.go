@@ -1,0 +1,245 @@
+package rendezvous
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/job"
+)
+
+// Config says who joins what. URL (or InProcess), Key and Identity are required; Name only for Join.
+type Config struct {
+	URL       string    // NATS servers, separated by commas
+	Creds     string    // NATS credentials file; else the URL's user, else the job key vouches
+	InProcess InProcess // instead of the network
+	Key       job.Key
+	Name      string
+	Exclusive bool // Join fails with ErrHeld while another instance holds the name, and others fail while this one does
+	Identity  ident.Identity
+	Logger    *slog.Logger // nil discards
+
+	// Callbacks run one at a time, must not block long and must not call the client. Any may be nil.
+	OnEnvelope  func(Envelope)     // an offer or answer arrived; not opened yet
+	OnRelays    func([]RelayInfo)  // relays or tokens differ from those told last; not called for Join's own
+	OnFenced    func(epoch uint64) // a newer instance took the name; once
+	OnReconnect func()             // joined again after the connection or the service was gone
+}
+
+// Joined is what Join returns.
+type Joined struct {
+	Epoch  uint64
+	Lease  time.Duration
+	Relays []RelayInfo
+	Parked []Envelope // offers that waited for this name, oldest first
+}
+
+// OfferResult tells what became of an offer.
+type OfferResult struct {
+	Delivered bool // the holder's instance has it; else it is parked until an instance joins
+	Peer      string
+	Epoch     uint64
+}
+
+// Client speaks for one instance to the rendezvous, over one NATS connection, which it re-makes as
+// often as needed. All methods are safe for concurrent use.
+type Client struct {
+	cfg    Config
+	log    *slog.Logger
+	jobID  job.ID
+	jobKey ed25519.PrivateKey
+	peerID string
+	nc     *nats.Conn
+
+	wake   chan wake // from NATS callbacks to Run
+	closed chan struct{}
+	once   sync.Once
+
+	callbacks sync.Mutex // held while a callback of Config runs
+
+	mu     sync.Mutex // guards what follows
+	epoch  uint64
+	lease  time.Duration
+	fenced uint64 // epoch of the newer holder
+	seen   uint64 // parked offers up to here have arrived
+	told   []RelayInfo
+}
+
+type wake int
+
+const (
+	wakeRenew  wake = iota // relays changed
+	wakeRejoin             // the connection was away
+	wakeFenced
+)
+
+// Dial connects to NATS and listens on the instance's inbox. Errors match ErrUnreachable,
+// ErrUnauthorized or ErrNotAllowed. One failed attempt is an error; later losses heal by themselves.
+func Dial(ctx context.Context, cfg Config) (*Client, error) {
+	if cfg.Key.IsZero() || cfg.Identity.Ed25519 == nil {
+		return nil, fmt.Errorf("rendezvous: dial: %w: job key and identity are required", ErrBadRequest)
+	}
+	if cfg.URL == "" && cfg.InProcess == nil {
+		return nil, fmt.Errorf("rendezvous: dial: %w: no URL", ErrUnreachable)
+	}
+	if cfg.Name != "" {
+		if err := job.CheckName(cfg.Name); err != nil {
+			return nil, fmt.Errorf("rendezvous: dial: %w: %w", ErrIllegalName, err)
+		}
+	}
+	c := &Client{
+		cfg: cfg, log: cfg.Logger, jobKey: cfg.Key.Signer(), peerID: cfg.Identity.Peer.String(),
+		wake: make(chan wake, 16), closed: make(chan struct{}),
+	}
+	c.jobID = job.ID(c.jobKey.Public().(ed25519.PublicKey))
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	nc, err := connect(ctx, natsConfig{
+		url: cfg.URL, creds: cfg.Creds, inProcess: cfg.InProcess,
+		name: "fnwire function", inbox: JobInbox(c.jobID) + "." + c.peerID, nkey: c.jobKey,
+		options: []nats.Option{
+			nats.ReconnectHandler(func(*nats.Conn) { c.poke(wakeRejoin) }),
+			nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+				c.log.Warn("rendezvous: NATS", "err", err)
+			}),
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.nc = nc
+	for _, subject := range []string{SubjectInbox(c.jobID, c.peerID), SubjectInboxAll(c.jobID)} {
+		sub, err := nc.Subscribe(subject, c.onInbox)
+		if err == nil {
+			err = sub.SetPendingLimits(1024, 8<<20)
+		}
+		if err != nil {
+			nc.Close()
+			return nil, fmt.Errorf("rendezvous: subscribe: %w", err)
+		}
+	}
+	return c, nil
+}
+
+// Job returns the identity of the client's job.
+func (c *Client) Job() job.ID { return c.jobID }
+
+// Epoch returns the epoch under which the name is held, 0 before Join.
+func (c *Client) Epoch() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.epoch
+}
+
+// Close ends the connection. It does not leave: see Leave. It is safe to call twice.
+func (c *Client) Close() error {
+	c.once.Do(func() {
+		close(c.closed)
+		c.nc.Close()
+	})
+	return nil
+}
+
+func (c *Client) poke(w wake) {
+	select {
+	case c.wake <- w:
+	default: // Run has more than enough to wake up for, and rejoins whenever a renewal fails
+	}
+}
+
+// onInbox runs on the subscription's goroutine.
+func (c *Client) onInbox(m *nats.Msg) {
+	if len(m.Data) > MaxRequest {
+		return
+	}
+	var in Inbox
+	if err := json.Unmarshal(m.Data, &in); err != nil || in.V != 1 {
+		c.log.Debug("rendezvous: inbox: unreadable message", "bytes", len(m.Data))
+		return
+	}
+	switch {
+	case in.Type == InboxEnvelope && in.Envelope != nil:
+		if m.Reply != "" {
+			_ = m.Respond(nil) // the sender treats silence as not delivered
+		}
+		c.deliver(*in.Envelope)
+	case in.Type == InboxFenced:
+		if c.fence(in.Epoch) {
+			c.poke(wakeFenced)
+		}
+	case in.Type == InboxRelays:
+		c.poke(wakeRenew)
+	}
+}
+
+func (c *Client) deliver(es ...Envelope) {
+	if c.cfg.OnEnvelope == nil {
+		return
+	}
+	c.callbacks.Lock()
+	defer c.callbacks.Unlock()
+	for _, e := range es {
+		c.cfg.OnEnvelope(e)
+	}
+}
+
+// fence notes that a newer instance holds the name and reports whether that is news. Epoch 0 stands for
+// "newer than ours".
+func (c *Client) fence(epoch uint64) bool {
+	c.mu.Lock()
+	if epoch == 0 {
+		epoch = c.epoch + 1
+	}
+	if c.fenced != 0 || c.epoch == 0 || epoch <= c.epoch {
+		c.mu.Unlock()
+		return false
+	}
+	c.fenced = epoch
+	c.mu.Unlock()
+	if c.cfg.OnFenced != nil {
+		c.callbacks.Lock()
+		defer c.callbacks.Unlock()
+		c.cfg.OnFenced(epoch)
+	}
+	return true
+}
+
+func (c *Client) isFenced() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fenced != 0
+}
+
+// tell calls OnRelays if relays are not those told before. Join itself only notes them.
+func (c *Client) tell(relays []RelayInfo, quiet bool) {
+	c.mu.Lock()
+	same := slices.EqualFunc(c.told, relays, func(a, b RelayInfo) bool {
+		return a.ID == b.ID && a.Addr == b.Addr && slices.Equal(a.STUN, b.STUN) && slices.Equal(a.Token, b.Token)
+	})
+	c.told = slices.Clone(relays)
+	c.mu.Unlock()
+	if same || quiet || c.cfg.OnRelays == nil {
+		return
+	}
+	c.callbacks.Lock()
+	defer c.callbacks.Unlock()
+	c.cfg.OnRelays(relays)
+}
+
+// jitter returns d less up to a quarter, so that many clients do not act as one.
+func jitter(d time.Duration) time.Duration {
+	if d < 4 {
+		return d
+	}
+	return d - rand.N(d/4)
+}

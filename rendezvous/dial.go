@@ -1,0 +1,193 @@
+package rendezvous
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+)
+
+// InProcess is a NATS server in the same process, such as *server.Server or a nats-server.
+type InProcess interface {
+	InProcessConn() (net.Conn, error)
+}
+
+const (
+	connectTimeout = 5 * time.Second  // of one attempt, TCP and NATS handshake apart
+	pingInterval   = 10 * time.Second // two missed pongs and the connection is given up
+	reconnectMin   = 50 * time.Millisecond
+	reconnectMax   = 2 * time.Second
+)
+
+// natsConfig is what connect needs to know.
+type natsConfig struct {
+	url, creds string
+	inProcess  InProcess
+	name       string             // shown by the server's monitoring
+	inbox      string             // prefix of reply subjects
+	nkey       ed25519.PrivateKey // signs the server's nonce unless creds or the URL say who we are
+	options    []nats.Option
+}
+
+// connect makes one NATS connection that lives until it is closed. ctx bounds the first attempt only.
+func connect(ctx context.Context, c natsConfig) (*nats.Conn, error) {
+	opts := []nats.Option{
+		nats.Name(c.name),
+		nats.CustomInboxPrefix(c.inbox),
+		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2),
+		nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
+		nats.CustomReconnectDelay(reconnectDelay),
+		nats.ReconnectBufSize(1 << 20),
+		nats.SkipHostLookup(), // the dialer does it, under ctx
+	}
+	opts = append(opts, c.options...)
+	withKey := false
+	switch {
+	case c.creds != "":
+		opts = append(opts, nats.UserCredentials(c.creds))
+	case !hasUser(c.url) && c.nkey != nil:
+		withKey = true
+		opt, err := nkeyOption(c.nkey)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, opt)
+	}
+	nc, err := connectOnce(ctx, c, opts)
+	if withKey && errors.Is(err, nats.ErrNkeysNotSupported) { // a NATS that asks nobody who he is
+		nc, err = connectOnce(ctx, c, opts[:len(opts)-1])
+	}
+	if err != nil {
+		return nil, connectError(ctx, c.url, withKey, err)
+	}
+	return nc, nil
+}
+
+func connectOnce(ctx context.Context, c natsConfig, opts []nats.Option) (*nats.Conn, error) {
+	timeout := connectTimeout
+	if t, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(t))
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	d := &dialer{inProcess: c.inProcess}
+	d.first.Store(&ctx)
+	defer d.first.Store(nil)
+	opts = append(opts[:len(opts):len(opts)], nats.Timeout(max(timeout, time.Millisecond)))
+	if c.inProcess != nil {
+		opts = append(opts, nats.InProcessServer(d))
+	} else {
+		opts = append(opts, nats.SetCustomDialer(d))
+	}
+	return nats.Connect(c.url, opts...)
+}
+
+// dialer ties the connections made while first is set to that context.
+type dialer struct {
+	inProcess InProcess
+	first     atomic.Pointer[context.Context]
+}
+
+func (d *dialer) Dial(network, addr string) (net.Conn, error) {
+	ctx := context.Background()
+	if p := d.first.Load(); p != nil {
+		ctx = *p
+	}
+	nd := net.Dialer{Timeout: connectTimeout}
+	conn, err := nd.DialContext(ctx, network, addr)
+	return d.watch(ctx, conn), err
+}
+
+func (d *dialer) InProcessConn() (net.Conn, error) {
+	ctx := context.Background()
+	if p := d.first.Load(); p != nil {
+		ctx = *p
+	}
+	conn, err := d.inProcess.InProcessConn()
+	return d.watch(ctx, conn), err
+}
+
+// watch cuts conn off when ctx ends before the connection stands, since NATS' handshake takes no context.
+func (d *dialer) watch(ctx context.Context, conn net.Conn) net.Conn {
+	if conn == nil || ctx.Done() == nil {
+		return conn
+	}
+	context.AfterFunc(ctx, func() {
+		if p := d.first.Load(); p != nil && *p == ctx {
+			_ = conn.Close() // the handshake's error tells
+		}
+	})
+	return conn
+}
+
+func reconnectDelay(attempts int) time.Duration {
+	d := reconnectMin << min(attempts, 8)
+	return jitter(min(d, reconnectMax))
+}
+
+func hasUser(rawURL string) bool {
+	for one := range strings.SplitSeq(rawURL, ",") {
+		u, err := url.Parse(strings.TrimSpace(one))
+		if err == nil && u.User != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// NatsUser returns the name under which the holder of an Ed25519 key is known to NATS ("U...").
+func NatsUser(pub ed25519.PublicKey) (string, error) {
+	b, err := nkeys.Encode(nkeys.PrefixByteUser, pub)
+	return string(b), err
+}
+
+func nkeyOption(key ed25519.PrivateKey) (nats.Option, error) {
+	user, err := NatsUser(key.Public().(ed25519.PublicKey))
+	if err != nil {
+		return nil, fmt.Errorf("rendezvous: nkey: %w", err)
+	}
+	return nats.Nkey(user, func(nonce []byte) ([]byte, error) { return ed25519.Sign(key, nonce), nil }), nil
+}
+
+func connectError(ctx context.Context, rawURL string, withKey bool, err error) error {
+	at := redact(rawURL)
+	switch {
+	case isAuthError(err) && withKey:
+		return fmt.Errorf("rendezvous: connect to %s: %w: %w (wrong key, or not on the rendezvous' list: start it with --allow or --open): %w",
+			at, ErrNotAllowed, ErrUnauthorized, err)
+	case isAuthError(err):
+		return fmt.Errorf("rendezvous: connect to %s: %w: %w", at, ErrUnauthorized, err)
+	case ctx.Err() != nil:
+		return fmt.Errorf("rendezvous: connect to %s: %w: %w", at, ErrUnreachable, ctx.Err())
+	default:
+		return fmt.Errorf("rendezvous: connect to %s: %w: %w", at, ErrUnreachable, err)
+	}
+}
+
+func isAuthError(err error) bool {
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked)
+}
+
+// redact takes passwords and tokens out of what is shown.
+func redact(rawURL string) string {
+	out := make([]string, 0, 1)
+	for one := range strings.SplitSeq(rawURL, ",") {
+		u, err := url.Parse(strings.TrimSpace(one))
+		if err != nil {
+			out = append(out, "(unreadable URL)")
+			continue
+		}
+		u.User = nil
+		out = append(out, u.String())
+	}
+	return strings.Join(out, ",")
+}

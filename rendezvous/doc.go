@@ -1,0 +1,78 @@
+// Package rendezvous is how instances of a job find one another: the messages that a function and the
+// rendezvous exchange over NATS, the sealed envelopes that two instances exchange through it, and the
+// client of both. It carries no payload of functions, knows nothing of QUIC or of relays' frames, and
+// trusts the service with nothing but delivery.
+//
+// # Subjects
+//
+//	fnwire.v1.<verb>.<jobID>           request to the service (queue group "fnwire")
+//	fnwire.v1.inbox.<jobID>.<peerID>   to one instance; fnwire.v1.inbox.<jobID>.all to all of a job
+//	fnwire.v1.relay.announce           request of a relay to every copy of the service
+//	fnwire.v1.event.joined.<jobID>.<name>  between copies of the service: a name has a new holder
+//	_INBOX_<jobID>.<peerID>.<...>      replies; the service answers to no other subject
+//
+// # Requests
+//
+// Everything is JSON. Unknown fields are ignored, so that fields can be added; "v" is 1 and changes
+// only if that is not enough. A request is at most [MaxRequest] bytes:
+//
+//	{"body": "<JSON text>", "job_sig": "<base64>", "peer_sig": "<base64>"}
+//
+// Signatures are Ed25519 over "fnwire v1 request", a zero byte, the verb, a zero byte, the job ID (32
+// bytes) and the exact bytes of body. job_sig is made with the job's signing key, peer_sig with the
+// instance's key.
+//
+//	verb     body            signed by      reply
+//	join     JoinRequest     job, instance  JoinReply
+//	renew    RenewRequest    instance       RenewReply
+//	leave    RenewRequest    instance       Reply
+//	offer    OfferRequest    instance       OfferReply
+//	lookup   NameRequest     job            LookupReply
+//	wait     NameRequest     job            LookupReply, once the name has a holder
+//	list     NameRequest     job            ListReply
+//
+// Each body tells when it was issued; the service refuses what is off by more than [MaxClockSkew], and
+// a join that it has seen before. A refusal is {"error": {"code": ..., "message": ...}}, see [Code].
+//
+// # Epochs
+//
+// The first holder of a name gets the time in milliseconds as its epoch, each later one at least one
+// more than the holder before. So epochs grow even if the service has lost its memory in between. A
+// join that names the epoch it had before ("epoch" > 0) is a return: the holder's own identity keeps
+// its epoch, somebody else's wins only if that epoch is higher than the present holder's.
+//
+// # Inbox
+//
+//	{"v":1, "type":"envelope", "envelope":{...}}  an offer or an answer; acknowledged by an empty reply
+//	{"v":1, "type":"fenced", "epoch":N}           the name has a newer holder with this epoch
+//	{"v":1, "type":"relays"}                      relays have changed: renew to learn them
+//
+// # Envelopes
+//
+// [Envelope] is what two instances exchange. Its body repeats everything that matters and is
+// authenticated under the job key, which the service does not have: it can lose an envelope, hold it
+// back or repeat it, but not make or change one.
+//
+// # Relay announcements
+//
+//	{"body": "<JSON of Announcement>", "mac": "<base64>"}  ->  {"body": "<JSON of AnnounceReply>", "mac": ...}
+//
+// Both MACs are HMAC-SHA256 under keys derived from the relay secret, one per direction; the reply's
+// covers the request as well. An announcement holds for [AnnounceTTL].
+package rendezvous
+
+import "time"
+
+// Limits of the protocol.
+const (
+	MaxRequest    = 64 << 10         // bytes of a request
+	MaxEnvelope   = 8 << 10          // bytes of an envelope in JSON
+	MaxCandidates = 16               // candidates in a hello
+	MaxParked     = 16               // offers that wait for one name
+	MaxPark       = 10 * time.Minute // how long an offer may wait, and the age at which Open refuses it
+	MaxWait       = time.Minute      // how long one wait request is held; Client.Wait repeats it
+	MaxClockSkew  = 2 * time.Minute  // of a request's issue time
+
+	AnnounceInterval = 10 * time.Second // how often a relay announces itself
+	AnnounceTTL      = 30 * time.Second // how long an announcement holds
+)

@@ -1,0 +1,234 @@
+package rendezvous
+
+import (
+	"crypto/hmac"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/job"
+)
+
+// Kinds of hello.
+const (
+	KindOffer  = "offer"
+	KindAnswer = "answer"
+)
+
+// Classes of path that the sender of a hello accepts.
+const (
+	ClassAuto   uint8 = 0
+	ClassDirect uint8 = 1
+	ClassRelay  uint8 = 2
+)
+
+// Candidate is an address at which an instance may be reached.
+type Candidate struct {
+	Addr netip.AddrPort `json:"addr"`
+	Kind string         `json:"kind"` // "host", "srflx", "mapped"
+}
+
+// Hello is the body of an offer or an answer.
+type Hello struct {
+	Job        job.ID         `json:"job"`
+	Kind       string         `json:"kind"` // KindOffer or KindAnswer
+	FromName   string         `json:"from_name"`
+	FromPeer   string         `json:"from_peer"`
+	FromEpoch  uint64         `json:"from_epoch"`
+	ToName     string         `json:"to_name"`
+	ToPeer     string         `json:"to_peer,omitempty"` // required in an answer
+	Seq        uint64         `json:"seq"`               // grows over all hellos of one instance
+	Time       time.Time      `json:"time"`
+	InReplyTo  uint64         `json:"in_reply_to,omitempty"` // an answer's: Seq of the offer
+	Class      uint8          `json:"class"`                 // ClassAuto, ClassDirect or ClassRelay
+	Nonce      Nonce          `json:"nonce"`                 // one per instance
+	Candidates []Candidate    `json:"candidates,omitempty"`  // at most MaxCandidates
+	Relay      string         `json:"relay,omitempty"`       // ID of the sender's home relay
+	RelayAddr  netip.AddrPort `json:"relay_addr"`
+}
+
+// Envelope carries a Hello. The fields beside Body are for the service, which routes by them; they
+// prove nothing, and Open refuses an envelope whose body says otherwise.
+type Envelope struct {
+	V         int    `json:"v"`
+	Job       job.ID `json:"job"`
+	Kind      string `json:"kind"`
+	FromName  string `json:"from_name"`
+	FromPeer  string `json:"from_peer"`
+	FromEpoch uint64 `json:"from_epoch"`
+	ToName    string `json:"to_name"`
+	Body      string `json:"body"` // JSON of Hello
+	MAC       []byte `json:"mac"`  // job.Key.MAC("rendezvous envelope", kind, body)
+}
+
+// Self says to whom an envelope must be addressed for Open to accept it.
+type Self struct {
+	Name string
+	Peer peer.ID
+}
+
+func envelopeMAC(key job.Key, kind, body string) []byte {
+	mac := key.MAC("rendezvous envelope", []byte(kind), []byte(body))
+	return mac[:]
+}
+
+// Seal makes the envelope of h. Time is set to now if it is zero. Errors match ErrEnvelope.
+func Seal(key job.Key, h Hello) (Envelope, error) {
+	if h.Time.IsZero() {
+		h.Time = time.Now()
+	}
+	h.Time = h.Time.UTC().Truncate(time.Millisecond)
+	if h.Job != key.ID() {
+		return Envelope{}, fmt.Errorf("%w: seal: hello of another job", ErrEnvelope)
+	}
+	if err := h.check(); err != nil {
+		return Envelope{}, fmt.Errorf("%w: seal: %w", ErrEnvelope, err)
+	}
+	body, err := json.Marshal(h)
+	if err != nil {
+		return Envelope{}, fmt.Errorf("%w: seal: %w", ErrEnvelope, err)
+	}
+	e := Envelope{
+		V: 1, Job: h.Job, Kind: h.Kind, FromName: h.FromName, FromPeer: h.FromPeer, FromEpoch: h.FromEpoch,
+		ToName: h.ToName, Body: string(body), MAC: envelopeMAC(key, h.Kind, string(body)),
+	}
+	if n := e.Size(); n > MaxEnvelope {
+		return Envelope{}, fmt.Errorf("%w: seal: %d bytes, at most %d", ErrEnvelope, n, MaxEnvelope)
+	}
+	return e, nil
+}
+
+// Open checks that a member of the job made e for self within the last ten minutes, and returns what
+// it says. A zero field of self is not compared. Whether the hello is older than another of the same
+// instance (Seq) is for the caller to see. Errors match ErrEnvelope.
+func Open(key job.Key, e Envelope, self Self) (Hello, error) {
+	h, err := open(key, e, self, time.Now())
+	if err != nil {
+		return Hello{}, fmt.Errorf("%w: %w", ErrEnvelope, err)
+	}
+	return h, nil
+}
+
+func open(key job.Key, e Envelope, self Self, now time.Time) (Hello, error) {
+	if e.V != 1 {
+		return Hello{}, fmt.Errorf("version %d", e.V)
+	}
+	if len(e.Body) > MaxEnvelope {
+		return Hello{}, fmt.Errorf("%d bytes, at most %d", len(e.Body), MaxEnvelope)
+	}
+	if !hmac.Equal(e.MAC, envelopeMAC(key, e.Kind, e.Body)) {
+		return Hello{}, fmt.Errorf("not sealed with this job's key")
+	}
+	var h Hello
+	if err := json.Unmarshal([]byte(e.Body), &h); err != nil {
+		return Hello{}, fmt.Errorf("body: %w", err)
+	}
+	switch {
+	case h.Job != key.ID() || e.Job != h.Job:
+		return Hello{}, fmt.Errorf("made for another job")
+	case h.Kind != e.Kind:
+		return Hello{}, fmt.Errorf("kind %.16q outside, %.16q inside", e.Kind, h.Kind)
+	case h.FromPeer != e.FromPeer || h.FromName != e.FromName || h.FromEpoch != e.FromEpoch:
+		return Hello{}, fmt.Errorf("sender outside and inside differ")
+	case h.ToName != e.ToName:
+		return Hello{}, fmt.Errorf("addressee outside and inside differ")
+	case self.Name != "" && h.ToName != self.Name:
+		return Hello{}, fmt.Errorf("addressed to another name")
+	case self.Peer != "" && h.ToPeer != "" && h.ToPeer != self.Peer.String():
+		return Hello{}, fmt.Errorf("addressed to another instance")
+	case self.Peer != "" && h.FromPeer == self.Peer.String():
+		return Hello{}, fmt.Errorf("sent by this very instance")
+	case now.Sub(h.Time) > MaxPark || h.Time.Sub(now) > MaxPark:
+		return Hello{}, fmt.Errorf("made %v ago, at most %v (or clocks differ)", now.Sub(h.Time).Round(time.Second), MaxPark)
+	}
+	return h, h.check()
+}
+
+// check tests what a hello must satisfy whoever made it.
+func (h *Hello) check() error {
+	if err := job.CheckName(h.FromName); err != nil {
+		return err
+	}
+	if err := job.CheckName(h.ToName); err != nil {
+		return err
+	}
+	if err := CheckPeer(h.FromPeer); err != nil {
+		return err
+	}
+	switch {
+	case h.Kind != KindOffer && h.Kind != KindAnswer:
+		return fmt.Errorf("kind %.16q", h.Kind)
+	case h.Kind == KindAnswer && h.ToPeer == "":
+		return fmt.Errorf("answer to nobody")
+	case h.Class > ClassRelay:
+		return fmt.Errorf("class %d", h.Class)
+	case len(h.Relay) > MaxRelayID:
+		return fmt.Errorf("relay ID of %d bytes, at most %d", len(h.Relay), MaxRelayID)
+	case len(h.Candidates) > MaxCandidates:
+		return fmt.Errorf("%d candidates, at most %d", len(h.Candidates), MaxCandidates)
+	}
+	if h.ToPeer != "" {
+		if err := CheckPeer(h.ToPeer); err != nil {
+			return err
+		}
+	}
+	if h.RelayAddr.IsValid() && !usable(h.RelayAddr) {
+		return fmt.Errorf("relay address %v", h.RelayAddr)
+	}
+	for _, c := range h.Candidates {
+		if !usable(c.Addr) || c.Kind == "" || len(c.Kind) > 16 {
+			return fmt.Errorf("candidate %v of kind %.16q", c.Addr, c.Kind)
+		}
+	}
+	return nil
+}
+
+// usable refuses addresses that no instance or relay can have.
+func usable(a netip.AddrPort) bool {
+	ip := a.Addr()
+	return a.IsValid() && a.Port() != 0 && ip.Zone() == "" && !ip.IsUnspecified() && !ip.IsMulticast() &&
+		ip.Unmap() != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// CheckPeer returns an error unless s is the peer ID of an Ed25519 identity in its usual text form.
+func CheckPeer(s string) error {
+	if len(s) > 64 {
+		return fmt.Errorf("peer ID of %d bytes", len(s))
+	}
+	id, err := peer.Decode(s)
+	if err != nil {
+		return fmt.Errorf("peer ID %.64q: %w", s, err)
+	}
+	if id.String() != s { // another spelling of the same ID would be another subject
+		return fmt.Errorf("peer ID %.64q: not in base58", s)
+	}
+	_, err = ident.PublicKey(id)
+	return err
+}
+
+// Size returns the length of e in JSON.
+func (e *Envelope) Size() int {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return MaxEnvelope + 1
+	}
+	return len(b)
+}
+
+// Check tests what the service can test without the job key.
+func (e *Envelope) Check() error {
+	if e.V != 1 || (e.Kind != KindOffer && e.Kind != KindAnswer) || len(e.MAC) != 32 {
+		return fmt.Errorf("%w: malformed", ErrEnvelope)
+	}
+	if err := job.CheckName(e.ToName); err != nil {
+		return fmt.Errorf("%w: %w", ErrEnvelope, err)
+	}
+	if n := e.Size(); n > MaxEnvelope {
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrEnvelope, n, MaxEnvelope)
+	}
+	return nil
+}

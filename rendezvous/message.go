@@ -1,0 +1,249 @@
+package rendezvous
+
+import (
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/job"
+)
+
+// Request is what travels to the service: a body and who vouches for it.
+type Request struct {
+	Body    string `json:"body"`
+	JobSig  []byte `json:"job_sig,omitempty"`
+	PeerSig []byte `json:"peer_sig,omitempty"`
+}
+
+// Head is what every body starts with.
+type Head struct {
+	V      int       `json:"v"`
+	Job    job.ID    `json:"job"`
+	Name   string    `json:"name"` // of the sender; in lookup and wait the name asked for
+	Peer   string    `json:"peer,omitempty"`
+	Issued time.Time `json:"issued"`
+	Nonce  Nonce     `json:"nonce"`
+}
+
+// JoinRequest asks for a name.
+type JoinRequest struct {
+	Head
+	Exclusive bool   `json:"exclusive,omitempty"` // refuse rather than take over, and rather than be taken over
+	Epoch     uint64 `json:"epoch,omitempty"`     // of the same instance's join before
+}
+
+// RenewRequest extends a lease, or ends it (leave).
+type RenewRequest struct {
+	Head
+	Epoch uint64 `json:"epoch"`
+	Seen  uint64 `json:"seen,omitempty"` // the last parked_to that arrived: those offers need not be kept
+}
+
+// OfferRequest has an envelope delivered to the holder of its ToName, or parked until there is one.
+type OfferRequest struct {
+	Head
+	Epoch    uint64   `json:"epoch"`
+	Envelope Envelope `json:"envelope"`
+}
+
+// NameRequest asks about a name (lookup, wait) or about all (list, with an empty name).
+type NameRequest struct {
+	Head
+	TimeoutMS int64 `json:"timeout_ms,omitempty"` // wait: how long to hold the request, at most MaxWait
+}
+
+// RelayInfo is a relay as an instance sees it.
+type RelayInfo struct {
+	ID      string           `json:"id"`
+	Addr    netip.AddrPort   `json:"addr"`
+	STUN    []netip.AddrPort `json:"stun,omitempty"`   // where it answers binding requests, at most 4
+	Token   []byte           `json:"token,omitempty"`  // admits one instance; empty in announcements
+	Expires time.Time        `json:"expires,omitzero"` // of the token
+}
+
+// MaxRelayID is the most bytes that a relay's ID may have.
+const MaxRelayID = 64
+
+// Check returns an error unless r can be a relay. Its ID follows the rule for names.
+func (r *RelayInfo) Check() error {
+	if err := job.CheckName(r.ID); err != nil {
+		return fmt.Errorf("relay ID: %w", err)
+	}
+	if !usable(r.Addr) {
+		return fmt.Errorf("relay %s: address %v", r.ID, r.Addr)
+	}
+	if len(r.STUN) > 4 {
+		return fmt.Errorf("relay %s: %d STUN addresses, at most 4", r.ID, len(r.STUN))
+	}
+	for _, a := range r.STUN {
+		if !usable(a) {
+			return fmt.Errorf("relay %s: STUN address %v", r.ID, a)
+		}
+	}
+	return nil
+}
+
+// Reply is what every reply starts with, and all of it after a refusal or a leave.
+type Reply struct {
+	Error *RefusedError `json:"error,omitempty"`
+}
+
+// Refusal returns the refusal, or nil.
+func (r *Reply) Refusal() *RefusedError { return r.Error }
+
+// JoinReply tells the new holder what it holds.
+type JoinReply struct {
+	Reply
+	Epoch   uint64      `json:"epoch,omitempty"`
+	LeaseMS int64       `json:"lease_ms,omitempty"`
+	Relays  []RelayInfo `json:"relays,omitempty"`
+
+	// Parked offers are kept, and given again to whoever joins, until a renewal says that they arrived.
+	Parked   []Envelope `json:"parked,omitempty"`
+	ParkedTo uint64     `json:"parked_to,omitempty"`
+}
+
+// RenewReply brings fresh tokens, and offers that were parked because the instance did not acknowledge them.
+type RenewReply = JoinReply
+
+// OfferReply tells what became of an offer.
+type OfferReply struct {
+	Reply
+	Delivered bool   `json:"delivered"`       // the holder's instance acknowledged it; else it is parked
+	Peer      string `json:"peer,omitempty"`  // the holder
+	Epoch     uint64 `json:"epoch,omitempty"` // the holder's
+}
+
+// Member is the holder of a name.
+type Member struct {
+	Name  string `json:"name"`
+	Peer  string `json:"peer"`
+	Epoch uint64 `json:"epoch"`
+}
+
+// LookupReply names the holder.
+type LookupReply struct {
+	Reply
+	Member *Member `json:"member,omitempty"`
+}
+
+// ListReply lists the holders by name, at most MaxList.
+type ListReply struct {
+	Reply
+	Members []Member `json:"members,omitempty"`
+	More    bool     `json:"more,omitempty"` // there are others
+}
+
+// MaxList bounds the members in a ListReply.
+const MaxList = 4096
+
+// Inbox is a message to an instance.
+type Inbox struct {
+	V        int       `json:"v"`
+	Type     string    `json:"type"` // InboxEnvelope, InboxFenced or InboxRelays
+	Envelope *Envelope `json:"envelope,omitempty"`
+	Epoch    uint64    `json:"epoch,omitempty"`
+}
+
+// Types of Inbox.
+const (
+	InboxEnvelope = "envelope"
+	InboxFenced   = "fenced"
+	InboxRelays   = "relays"
+)
+
+// signedBytes is what a request's signatures cover.
+func signedBytes(verb string, j job.ID, body string) []byte {
+	b := make([]byte, 0, 64+len(body))
+	b = append(b, "fnwire v1 request\x00"...)
+	b = append(b, verb...)
+	b = append(b, 0)
+	b = append(b, j[:]...)
+	return append(b, body...)
+}
+
+// SignRequest puts body (one of the request types) into a signed request. A nil key makes no signature.
+func SignRequest(verb string, j job.ID, body any, jobKey, peerKey ed25519.PrivateKey) (Request, error) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return Request{}, err
+	}
+	r := Request{Body: string(b)}
+	msg := signedBytes(verb, j, r.Body)
+	if jobKey != nil {
+		r.JobSig = ed25519.Sign(jobKey, msg)
+	}
+	if peerKey != nil {
+		r.PeerSig = ed25519.Sign(peerKey, msg)
+	}
+	return r, nil
+}
+
+// ParseRequest reads a request for job j, as the service does: it checks size, the signatures that the
+// verb needs, version, job, name and issue time, and then fills body, whose head must be at head.
+// Errors are of type *RefusedError.
+func ParseRequest(verb string, j job.ID, data []byte, now time.Time, body any, head *Head) error {
+	if len(data) > MaxRequest {
+		return Refuse(CodeBadRequest, "request of %d bytes, at most %d", len(data), MaxRequest)
+	}
+	var r Request
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Refuse(CodeBadRequest, "request: not JSON")
+	}
+	needJob, needPeer := signers(verb)
+	msg := signedBytes(verb, j, r.Body)
+	if needJob && !j.Verify(msg, r.JobSig) {
+		return Refuse(CodeUnauthorized, "%s is not signed with the job's key", verb)
+	}
+	if err := json.Unmarshal([]byte(r.Body), body); err != nil {
+		return Refuse(CodeBadRequest, "%s: body: %v", verb, err)
+	}
+	if needPeer {
+		if err := CheckPeer(head.Peer); err != nil {
+			return Refuse(CodeBadRequest, "%s: %v", verb, err)
+		}
+		if !verifyPeer(head.Peer, msg, r.PeerSig) {
+			return Refuse(CodeUnauthorized, "%s is not signed by the instance it names", verb)
+		}
+	}
+	switch {
+	case head.V != 1:
+		return Refuse(CodeBadRequest, "%s: version %d, want 1", verb, head.V)
+	case head.Job != j:
+		return Refuse(CodeUnauthorized, "%s: made for another job", verb)
+	case now.Sub(head.Issued).Abs() > MaxClockSkew:
+		return Refuse(CodeStale, "%s was issued %v away from the rendezvous' time; set the clock", verb, now.Sub(head.Issued).Round(time.Second))
+	}
+	if verb != VerbList {
+		if err := job.CheckName(head.Name); err != nil {
+			return Refuse(CodeIllegalName, "%v", err)
+		}
+	}
+	return nil
+}
+
+// signers tells whose signatures a verb needs. A holder is known to the service by its key, so its
+// later requests need only that.
+func signers(verb string) (jobKey, peerKey bool) {
+	switch verb {
+	case VerbJoin:
+		return true, true
+	case VerbRenew, VerbLeave, VerbOffer:
+		return false, true
+	}
+	return true, false
+}
+
+func verifyPeer(peerID string, msg, sig []byte) bool {
+	id, err := peer.Decode(peerID)
+	if err != nil {
+		return false
+	}
+	pub, err := ident.PublicKey(id)
+	return err == nil && len(sig) == ed25519.SignatureSize && ed25519.Verify(pub, msg, sig)
+}

@@ -1,0 +1,120 @@
+package rendezvous
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Run keeps the name: it renews the lease every third of it, joins again after the connection or the
+// service was away, and hands new relays and tokens to OnRelays. It needs a Join before. It returns
+// ErrFenced when a newer instance has taken the name, ErrClosed after Close, and otherwise ctx's error.
+func (c *Client) Run(ctx context.Context) error {
+	c.mu.Lock()
+	lease, epoch := c.lease, c.epoch
+	c.mu.Unlock()
+	if epoch == 0 {
+		return fmt.Errorf("rendezvous: run: %w", ErrUnknown)
+	}
+	if c.isFenced() {
+		return ErrFenced
+	}
+	timer := time.NewTimer(jitter(lease / 3))
+	defer timer.Stop()
+	failed := 0
+	for {
+		away := false
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.closed:
+			return ErrClosed
+		case <-timer.C:
+		case w := <-c.wake:
+			switch w {
+			case wakeFenced:
+				return ErrFenced
+			case wakeRejoin:
+				away = true
+			case wakeRenew:
+				// All instances hear of a new relay at once.
+				if err := c.pause(ctx, jitter(relayNewsSpread)); err != nil {
+					return err
+				}
+			}
+		}
+		err := c.keep(ctx, away || failed > 0)
+		switch {
+		case errors.Is(err, ErrFenced):
+			c.fence(0)
+			return ErrFenced
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			c.log.Warn("rendezvous: name not renewed; trying again", "err", err)
+			failed++
+			timer.Reset(jitter(min(reconnectMin<<min(failed, 10), lease/3)))
+		default:
+			failed = 0
+			timer.Reset(jitter(lease / 3))
+		}
+	}
+}
+
+const relayNewsSpread = 200 * time.Millisecond
+
+func (c *Client) pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.closed:
+		return ErrClosed
+	}
+}
+
+// keep renews once, or joins again if the service may have lost us.
+func (c *Client) keep(ctx context.Context, away bool) error {
+	c.mu.Lock()
+	lease, epoch, seen := c.lease, c.epoch, c.seen
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, max(lease/3, time.Second))
+	defer cancel()
+	if away {
+		return c.rejoin(ctx)
+	}
+	req := RenewRequest{Head: c.head(c.cfg.Name), Epoch: epoch, Seen: seen}
+	var r RenewReply
+	err := c.request(ctx, VerbRenew, &req, &r)
+	if errors.Is(err, ErrUnknown) {
+		return c.rejoin(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.seen = max(c.seen, r.ParkedTo)
+	c.mu.Unlock()
+	c.tell(r.Relays, false)
+	c.deliver(r.Parked...)
+	return nil
+}
+
+// rejoin joins under the epoch held before and delivers what was parked meanwhile.
+func (c *Client) rejoin(ctx context.Context) error {
+	j, err := c.join(ctx)
+	if err != nil {
+		return err
+	}
+	c.log.Info("rendezvous: joined again", "name", c.cfg.Name)
+	c.tell(j.Relays, false)
+	c.deliver(j.Parked...)
+	if c.cfg.OnReconnect != nil {
+		c.callbacks.Lock()
+		defer c.callbacks.Unlock()
+		c.cfg.OnReconnect()
+	}
+	return nil
+}

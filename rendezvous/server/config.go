@@ -1,0 +1,129 @@
+package server
+
+import (
+	"cmp"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/rendezvous"
+)
+
+// Limits bound what the service keeps and does; zero fields get the default.
+type Limits struct {
+	Connections int // NATS connections of the embedded server; 65,536
+	Names       int // records of one job: held names and names with parked offers; 16,384
+	AllNames    int // of all jobs; 262,144
+	JobBytes    int // memory for one job's records; 32 MiB
+	AllBytes    int // for all jobs; 256 MiB
+	Waits       int // waits held for one job; 8,192
+	AllWaits    int // for all jobs; 65,536
+	Concurrent  int // requests worked on at a time; 256
+}
+
+// DefaultLease is how long a name is held without a renewal.
+const DefaultLease = 30 * time.Second
+
+const minLease = 300 * time.Millisecond
+
+// Config of a Server. The zero value is refused: it admits no job.
+type Config struct {
+	// NATS is the URL of an existing NATS; empty embeds one.
+	NATS  string
+	Creds string // NATS credentials file for it
+
+	Listen     string // TCP address of the embedded NATS; empty is 127.0.0.1:0
+	DontListen bool   // embedded NATS only for connections by InProcessConn
+	DataDir    string // JetStream's; empty makes a temporary directory, removed at the end
+	JetStream  bool   // run JetStream in the embedded NATS; implied by StorePassword and Replicated
+
+	// StorePassword adds the user "store", who may use JetStream and nothing of fnwire.
+	StorePassword string
+
+	Allow []job.ID // jobs admitted
+	Open  bool     // admit every job
+
+	Relays      []rendezvous.RelayInfo // that do not announce themselves
+	RelaySecret string                 // lets relays announce themselves; empty: none can
+
+	TokenKey ed25519.PrivateKey // signs relay tokens; nil makes one. Copies must share it.
+	TokenTTL time.Duration      // least time that a token handed out still holds; 0 is 5 min
+
+	// Replicated keeps the table in a JetStream KV bucket, so that other copies may share it. It is
+	// for an existing NATS with JetStream.
+	Replicated bool
+	Replicas   int           // of the bucket; 0 is 1
+	Lease      time.Duration // of a name; 0 is 30 s
+
+	HTTP   string // TCP address of health and metrics; empty serves none
+	Limits Limits
+	Logger *slog.Logger // nil discards
+}
+
+// config is a Config that New has checked and completed.
+type config struct {
+	Config
+	allowed     map[job.ID]bool
+	relaySecret *rendezvous.RelaySecret
+}
+
+func (c *config) admits(id job.ID) bool { return c.Open || c.allowed[id] }
+
+func complete(in Config) (*config, error) {
+	c := &config{Config: in, allowed: make(map[job.ID]bool)}
+	for _, id := range in.Allow {
+		c.allowed[id] = true
+	}
+	if !c.Open && len(c.allowed) == 0 {
+		return nil, errors.New("no job is admitted: allow jobs by ID (--allow), or every job (--open)")
+	}
+	if c.NATS != "" && (c.DontListen || c.StorePassword != "" || c.JetStream) {
+		return nil, errors.New("an existing NATS has its own listener, users and JetStream: configure them there")
+	}
+	if c.DontListen && c.Listen != "" {
+		return nil, errors.New("Listen and DontListen exclude each other")
+	}
+	for i := range c.Relays {
+		if err := c.Relays[i].Check(); err != nil {
+			return nil, err
+		}
+	}
+	if len(c.Relays) > maxRelays {
+		return nil, fmt.Errorf("%d relays, at most %d", len(c.Relays), maxRelays)
+	}
+	if c.RelaySecret != "" {
+		secret, err := rendezvous.NewRelaySecret(c.RelaySecret)
+		if err != nil {
+			return nil, err
+		}
+		c.relaySecret = &secret
+	}
+	if c.TokenKey == nil {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		c.TokenKey = key
+	}
+	if c.Lease != 0 && c.Lease < minLease {
+		return nil, fmt.Errorf("lease of %v, at least %v", c.Lease, minLease)
+	}
+	c.Listen = cmp.Or(c.Listen, "127.0.0.1:0")
+	c.TokenTTL = cmp.Or(c.TokenTTL, 5*time.Minute)
+	c.Lease = cmp.Or(c.Lease, DefaultLease)
+	c.Replicas = cmp.Or(c.Replicas, 1)
+	l := &c.Limits
+	l.Connections = cmp.Or(l.Connections, 1<<16)
+	l.Names, l.AllNames = cmp.Or(l.Names, 1<<14), cmp.Or(l.AllNames, 1<<18)
+	l.JobBytes, l.AllBytes = cmp.Or(l.JobBytes, 32<<20), cmp.Or(l.AllBytes, 256<<20)
+	l.Waits, l.AllWaits = cmp.Or(l.Waits, 1<<13), cmp.Or(l.AllWaits, 1<<16)
+	l.Concurrent = cmp.Or(l.Concurrent, 256)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}

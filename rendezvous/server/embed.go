@@ -1,0 +1,178 @@
+package server
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/fnwire/fnwire/rendezvous"
+)
+
+const (
+	accountFnwire  = "FNWIRE"
+	accountStore   = "STORE"
+	ackWindow      = 10 * time.Second // how long a client may acknowledge an envelope
+	maxNATSPayload = 1 << 20          // NATS' own default; a join reply with 16 parked offers stays below
+)
+
+// embedded is a nats-server inside this process.
+type embedded struct {
+	ns       *natsserver.Server
+	password string
+	temp     string // directory to remove; empty if there is none
+}
+
+func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
+	e := &embedded{password: rand.Text()}
+	jetStream := c.JetStream || c.StorePassword != "" || c.Replicated
+	opts := &natsserver.Options{
+		ServerName: "fnwire-rendezvous", NoSigs: true, NoLog: true, DontListen: c.DontListen,
+		AlwaysEnableNonce: true, DisableJetStreamBanner: true,
+		MaxPayload: maxNATSPayload, MaxConn: c.Limits.Connections, MaxSubs: 0, MaxControlLine: 4096,
+		WriteDeadline: 10 * time.Second, PingInterval: 20 * time.Second, MaxPingsOut: 3,
+		Accounts: []*natsserver.Account{natsserver.NewAccount(accountFnwire), natsserver.NewAccount(accountStore)},
+	}
+	if !c.DontListen {
+		ap, err := resolveListen(c.Listen)
+		if err != nil {
+			return nil, err
+		}
+		opts.Host, opts.Port = ap.Addr().String(), int(ap.Port())
+		if ap.Port() == 0 {
+			opts.Port = natsserver.RANDOM_PORT
+		}
+	}
+	if jetStream {
+		if opts.StoreDir = c.DataDir; opts.StoreDir == "" {
+			if e.temp, err = os.MkdirTemp("", "fnwire-rendezvous-"); err != nil {
+				return nil, fmt.Errorf("data directory: %w", err)
+			}
+			opts.StoreDir = e.temp
+		}
+		opts.JetStream = true
+	}
+	defer func() {
+		if err != nil {
+			e.stop()
+		}
+	}()
+	g := &gate{admit: c.admits, service: e.password, store: c.StorePassword, refused: refused, replyWindow: ackWindow}
+	if c.relaySecret != nil {
+		g.relay, err = rendezvous.NatsUser(c.relaySecret.NATSKey().Public().(ed25519.PublicKey))
+		if err != nil {
+			return nil, err
+		}
+	}
+	opts.CustomClientAuthentication = g
+	if e.ns, err = natsserver.NewServer(opts); err != nil {
+		return nil, fmt.Errorf("embedded NATS: %w", err)
+	}
+	if g.fnwire, err = e.ns.LookupAccount(accountFnwire); err == nil {
+		g.storage, err = e.ns.LookupAccount(accountStore)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("embedded NATS: account: %w", err)
+	}
+	return e, e.start(c, g, jetStream)
+}
+
+func (e *embedded) start(c *config, g *gate, jetStream bool) error {
+	e.ns.Start()
+	if !e.ns.ReadyForConnections(10 * time.Second) {
+		if c.DontListen {
+			return errors.New("embedded NATS: did not start within 10 s")
+		}
+		return fmt.Errorf("embedded NATS: cannot listen on %s (in use?)", c.Listen)
+	}
+	if !jetStream {
+		return nil
+	}
+	if !e.ns.JetStreamEnabled() {
+		return errors.New("embedded NATS: JetStream did not start (is the data directory writable and on a disk with room?)")
+	}
+	for _, a := range []*natsserver.Account{g.fnwire, g.storage} {
+		if err := a.EnableJetStream(nil, nil); err != nil {
+			return fmt.Errorf("embedded NATS: JetStream: %w", err)
+		}
+	}
+	return nil
+}
+
+// connect makes the service's own connection.
+func (e *embedded) connect(opts ...nats.Option) (*nats.Conn, error) {
+	return nats.Connect("", append(opts, nats.InProcessServer(e.ns), nats.UserInfo(serviceUser, e.password))...)
+}
+
+func (e *embedded) url() string {
+	a, ok := e.ns.Addr().(*net.TCPAddr)
+	if !ok {
+		return ""
+	}
+	host := a.AddrPort().Addr().Unmap()
+	if host.IsUnspecified() {
+		host = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // what this machine itself can use
+	}
+	return "nats://" + netip.AddrPortFrom(host, uint16(a.Port)).String()
+}
+
+func (e *embedded) stop() {
+	if e.ns != nil {
+		e.ns.Shutdown()
+		e.ns.WaitForShutdown()
+	}
+	if e.temp != "" {
+		_ = os.RemoveAll(e.temp) // nothing to be done about a leftover in the temporary directory
+	}
+}
+
+// resolveListen accepts ":4222", "host:4222" and "[::1]:0".
+func resolveListen(s string) (netip.AddrPort, error) {
+	a, err := net.ResolveTCPAddr("tcp", s)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("listen address %q: %w", s, err)
+	}
+	ap := a.AddrPort()
+	if !ap.Addr().IsValid() {
+		ap = netip.AddrPortFrom(netip.IPv6Unspecified(), ap.Port())
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
+}
+
+// connectExternal joins an existing NATS, which must be there now and may come and go later.
+func connectExternal(ctx context.Context, c *config, opts ...nats.Option) (*nats.Conn, error) {
+	opts = append(opts, nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(), nats.ReconnectWait(250*time.Millisecond),
+		nats.ReconnectJitter(250*time.Millisecond, 500*time.Millisecond), nats.PingInterval(10*time.Second))
+	if c.Creds != "" {
+		opts = append(opts, nats.UserCredentials(c.Creds))
+	}
+	type result struct {
+		nc  *nats.Conn
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		nc, err := nats.Connect(c.NATS, opts...) // returns within its timeout of 2 s per server
+		done <- result{nc, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			return nil, fmt.Errorf("%w: %w", rendezvous.ErrUnreachable, r.err)
+		}
+		return r.nc, nil
+	case <-ctx.Done():
+		if r := <-done; r.nc != nil {
+			r.nc.Close()
+		}
+		return nil, ctx.Err()
+	}
+}

@@ -1,0 +1,225 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/rendezvous/server"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// within returns a context that no test should ever see end.
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// running is a started server.
+type running struct {
+	*server.Server
+	cancel context.CancelFunc
+	done   chan error
+}
+
+func (r *running) stop(t *testing.T) {
+	t.Helper()
+	r.cancel()
+	if err := <-r.done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	r.done <- nil
+}
+
+func start(t *testing.T, cfg server.Config) *running {
+	t.Helper()
+	s, err := server.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &running{Server: s, cancel: cancel, done: make(chan error, 2)}
+	go func() { r.done <- s.Run(ctx) }()
+	t.Cleanup(func() { r.stop(t) })
+	select {
+	case <-s.Ready():
+	case err := <-r.done:
+		cancel()
+		r.done <- nil
+		t.Fatalf("Run: %v", err)
+	}
+	return r
+}
+
+// instance is a joined client with what it was told.
+type instance struct {
+	*rendezvous.Client
+	id        ident.Identity
+	name      string
+	key       job.Key
+	seq       uint64
+	envelopes chan rendezvous.Envelope
+	relays    chan []rendezvous.RelayInfo
+	fenced    chan uint64
+	returned  chan struct{}
+}
+
+func dial(t *testing.T, url string, key job.Key, name string, change ...func(*rendezvous.Config)) *instance {
+	t.Helper()
+	in, err := tryDial(t, url, key, name, change...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
+func tryDial(t *testing.T, url string, key job.Key, name string, change ...func(*rendezvous.Config)) (*instance, error) {
+	t.Helper()
+	id, err := ident.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := &instance{
+		id: id, name: name, key: key,
+		envelopes: make(chan rendezvous.Envelope, 64), relays: make(chan []rendezvous.RelayInfo, 64),
+		fenced: make(chan uint64, 4), returned: make(chan struct{}, 64),
+	}
+	cfg := rendezvous.Config{
+		URL: url, Key: key, Name: name, Identity: id,
+		OnEnvelope:  func(e rendezvous.Envelope) { in.envelopes <- e },
+		OnRelays:    func(r []rendezvous.RelayInfo) { in.relays <- r },
+		OnFenced:    func(epoch uint64) { in.fenced <- epoch },
+		OnReconnect: func() { in.returned <- struct{}{} },
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	in.Client, err = rendezvous.Dial(within(t), cfg)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { _ = in.Close() })
+	return in, nil
+}
+
+func (in *instance) join(t *testing.T) *rendezvous.Joined {
+	t.Helper()
+	j, err := in.Join(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// run keeps the name until the test ends.
+func (in *instance) run(t *testing.T) <-chan error {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		done <- in.Run(ctx)
+	}()
+	t.Cleanup(func() { cancel(); <-finished })
+	return done
+}
+
+func (in *instance) hello(kind, toName, toPeer string) rendezvous.Hello {
+	in.seq++
+	return rendezvous.Hello{
+		Job: in.key.ID(), Kind: kind, FromName: in.name, FromPeer: in.id.Peer.String(), FromEpoch: in.Epoch(),
+		ToName: toName, ToPeer: toPeer, Seq: in.seq,
+		Candidates: []rendezvous.Candidate{{Addr: netip.MustParseAddrPort("192.0.2.1:4000"), Kind: "host"}},
+	}
+}
+
+func (in *instance) seal(t *testing.T, kind, toName, toPeer string) rendezvous.Envelope {
+	t.Helper()
+	e, err := rendezvous.Seal(in.key, in.hello(kind, toName, toPeer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func (in *instance) offer(t *testing.T, to string) rendezvous.OfferResult {
+	t.Helper()
+	r, err := in.Offer(within(t), to, in.seal(t, rendezvous.KindOffer, to, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// got returns the next value of c.
+func got[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-within(t).Done():
+		t.Fatal("nothing arrived")
+		panic("unreachable")
+	}
+}
+
+func want(t *testing.T, err, target error) {
+	t.Helper()
+	if !errors.Is(err, target) {
+		t.Fatalf("error %v, want %v", err, target)
+	}
+}
+
+func TestOfferAndAnswer(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}})
+	a, b := dial(t, s.URL(), key, "a"), dial(t, s.URL(), key, "b")
+	a.join(t)
+	jb := b.join(t)
+	r := a.offer(t, "b")
+	if !r.Delivered || r.Peer != b.id.Peer.String() || r.Epoch != jb.Epoch {
+		t.Fatalf("offer: %+v", r)
+	}
+	h, err := rendezvous.Open(key, got(t, b.envelopes), rendezvous.Self{Name: "b", Peer: b.id.Peer})
+	if err != nil || h.FromPeer != a.id.Peer.String() || h.FromEpoch != a.Epoch() {
+		t.Fatalf("b got %+v, %v", h, err)
+	}
+	if err := b.Answer(within(t), h.FromPeer, b.seal(t, rendezvous.KindAnswer, "a", h.FromPeer)); err != nil {
+		t.Fatal(err)
+	}
+	if h, err = rendezvous.Open(key, got(t, a.envelopes), rendezvous.Self{Name: "a", Peer: a.id.Peer}); err != nil || h.FromName != "b" {
+		t.Fatalf("a got %+v, %v", h, err)
+	}
+}
+
+func TestOfferWaitsForJoin(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}})
+	a := dial(t, s.URL(), key, "a")
+	a.join(t)
+	if r := a.offer(t, "b"); r.Delivered || r.Peer != "" {
+		t.Fatalf("offer to nobody: %+v", r)
+	}
+	a.offer(t, "b") // replaces the first
+	b := dial(t, s.URL(), key, "b")
+	j := b.join(t)
+	if len(j.Parked) != 1 {
+		t.Fatalf("%d offers parked, want 1", len(j.Parked))
+	}
+	if h, err := rendezvous.Open(key, j.Parked[0], rendezvous.Self{Name: "b", Peer: b.id.Peer}); err != nil || h.Seq != 2 {
+		t.Fatalf("parked: %+v, %v", h, err)
+	}
+}
