@@ -54,7 +54,7 @@ lint-tool:
 	if [ -x "$(LINT_DIR)/golangci-lint" ]; then exit 0; fi; \
 	if golangci-lint version 2>/dev/null | grep -qwF "$$want"; then exit 0; fi; \
 	echo "compiling golangci-lint $(LINT_VERSION) into $(LINT_DIR)"; \
-	GOBIN="$(LINT_DIR)" GOFLAGS= CGO_ENABLED=0 $(GO) install $(LINT_MODULE)@$(LINT_VERSION)
+	GOBIN="$(LINT_DIR)" GOFLAGS= $(GO) install $(LINT_MODULE)@$(LINT_VERSION)
 
 cross: ## compile fnlib and fnwire for every system that functions run on
 	@set -e; export CGO_ENABLED=0; for p in $(PLATFORMS); do \
