@@ -30,7 +30,7 @@
 //	offset  size  field
 //	     0     1  type, 0x10
 //	     1     1  flags
-//	     2     2  generation: with flag 1 the one nominated, else the last one the sender knows of
+//	     2     2  generation: with flag 1 the one nominated, else the last that the sender nominated or accepted
 //	     4     4  tag of the key  \ transaction id
 //	     8     8  sequence number /
 //	    16    16  MAC
@@ -41,7 +41,7 @@
 //	offset  size  field
 //	     0     1  type, 0x11
 //	     1     1  flags: 1 as in the PROBE, 2 and 8 the replier's own
-//	     2     2  generation: with flag 1 as in the PROBE, else the last one the sender knows of
+//	     2     2  generation: with flag 1 as in the PROBE, else the last that the sender nominated or accepted
 //	     4    12  transaction id of the PROBE
 //	    16    16  MAC
 //	    32    18  address that the PROBE came from

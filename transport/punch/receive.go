@@ -94,7 +94,7 @@ func (m *Machine) reply(p Packet, msg message) {
 	m.counters.Replies++
 	flags, g := flagNominate|m.role(), msg.generation
 	if msg.flags&flagNominate == 0 {
-		flags, g = m.plainFlags(), m.generation
+		flags, g = m.plainFlags(), m.known()
 	}
 	m.send(p.From, message{
 		kind: TypeReply, flags: flags, generation: g,

@@ -261,7 +261,7 @@ func (m *Machine) probe(c *candidate) {
 // counter probes c because a PROBE came from it and it has not answered lately. The pace of its
 // own probes stays as it is.
 func (m *Machine) counter(c *candidate) {
-	if m.now.Sub(c.answered) < time.Second || m.now.Sub(c.last) < m.cfg.FirstRepeat/10 {
+	if m.now.Sub(c.answered) < time.Second || m.now.Sub(c.last) < m.cfg.FirstRepeat/30 {
 		return
 	}
 	gap := c.gap
@@ -271,7 +271,7 @@ func (m *Machine) counter(c *candidate) {
 
 func (m *Machine) sendProbe(to netip.AddrPort, flags byte, generation uint16, size int) {
 	if flags&flagNominate == 0 {
-		flags, generation = flags|m.plainFlags(), m.generation
+		flags, generation = flags|m.plainFlags(), m.known()
 	}
 	t := transaction{addr: to, at: m.now, flags: flags | m.role(), generation: generation, size: size}
 	t.tag = m.tag
@@ -312,7 +312,15 @@ func (m *Machine) givenUp() uint16 {
 	case m.nomination.active():
 		return m.nomination.generation - 1
 	}
-	return max(m.generation, m.nominated)
+	return m.known()
+}
+
+// known is the highest generation that this side has nominated or accepted.
+func (m *Machine) known() uint16 {
+	if m.cfg.Controlling {
+		return m.nominated
+	}
+	return m.generation
 }
 
 func (m *Machine) send(to netip.AddrPort, msg message) {
@@ -329,7 +337,7 @@ func (m *Machine) nextSequence() uint64 {
 
 // plainFlags are those of a plain PROBE or its REPLY.
 func (m *Machine) plainFlags() byte {
-	if m.generation > 0 && !m.path.selected() {
+	if m.known() > 0 && !m.path.selected() && !m.nomination.active() {
 		return m.role() | flagGivenUp
 	}
 	return m.role()

@@ -1,0 +1,5 @@
+package transport
+
+import "log/slog"
+
+var discard = slog.New(slog.DiscardHandler)

@@ -1,0 +1,78 @@
+package punch
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestChaos lets anything happen to two instances for a minute; side.check holds the invariants all
+// the while. Then everything heals, and both must agree on a direct path, and stay there.
+func TestChaos(t *testing.T) {
+	runs := uint64(400)
+	if testing.Short() {
+		runs = 50
+	}
+	var worst time.Duration
+	for seed := range runs {
+		s := newSim(t, simConfig{seed: seed, a: easy, b: easy, rtt: time.Duration(1+seed%200) * ms})
+		s.connect(s.b, s.rtt/2)
+		rng := rand.New(rand.NewPCG(seed, 99))
+		end := s.net.Now().Add(time.Minute)
+		for s.net.Now().Before(end) {
+			s.disturb(rng)
+			s.talk([]*side{s.a, s.b}[rng.IntN(2)], time.Duration(1+rng.IntN(200))*ms, time.Duration(rng.IntN(3000))*ms)
+		}
+		s.cut(false, false)
+		s.relayDown, s.relayLoss, s.a.frozen, s.b.frozen = false, 0, false, false
+		healed := s.net.Now()
+		for !s.bothDirect() && s.net.Now().Sub(healed) < 2*time.Minute {
+			s.talk(s.a, 50*ms, 250*ms)
+		}
+		worst = max(worst, s.net.Now().Sub(healed))
+		s.talk(s.a, 50*ms, 3*time.Second)
+		n := len(s.a.history) + len(s.b.history)
+		s.talk(s.a, 50*ms, 20*time.Second)
+		if !s.bothDirect() || len(s.a.history)+len(s.b.history) != n {
+			t.Fatalf("seed %d: direct %v, %d changes after all healed at %v\n%s\n%s", seed, s.bothDirect(),
+				len(s.a.history)+len(s.b.history)-n, healed.Sub(epoch), s.a.story(), s.b.story())
+		}
+	}
+	t.Logf("worst time from healing to direct: %v", worst)
+}
+
+func (s *sim) disturb(rng *rand.Rand) {
+	x := []*side{s.a, s.b}[rng.IntN(2)]
+	switch rng.IntN(9) {
+	case 0:
+		s.cut(true, true)
+	case 1:
+		s.cut(rng.IntN(2) == 0, rng.IntN(2) == 0)
+	case 2:
+		loss := rng.Float64() / 2
+		s.net.Loss = func(_, _ netip.Addr) float64 { return loss }
+	case 3:
+		s.relayDown = rng.IntN(2) == 0
+	case 4:
+		s.relayLoss = rng.Float64() / 2
+	case 5:
+		x.frozen = !x.frozen
+		if !x.frozen {
+			x.tick()
+		}
+	case 6:
+		x.nat.Forget()
+	case 7:
+		public := netip.AddrFrom4([4]byte{203, 0, 113, byte(rng.IntN(200))})
+		x.nat = s.net.AddNAT(easy.kind, public)
+		x.host.Move(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(rng.IntN(200)), 2}), uint16(2000+rng.IntN(1000))), x.nat)
+		x.gather()
+	case 8:
+		x.step(Start{Remote: x.peer.cands, Call: true})
+	}
+}
