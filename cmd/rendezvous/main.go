@@ -1,0 +1,193 @@
+// Command rendezvous runs the service that brings functions of a job together. It parses flags and
+// leaves the rest to package rendezvous/server.
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fnwire/fnwire/internal/cli"
+	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/rendezvous/server"
+)
+
+func main() { os.Exit(cli.Main(newCommand())) }
+
+type options struct {
+	cfg      server.Config
+	allow    []string
+	relays   []string
+	tokenKey string
+	json     bool
+	logLevel string
+}
+
+const long = `Run the rendezvous: who is in a job under which name, offers and answers between
+instances, and tokens for relays.
+
+By default it embeds a NATS server, to which functions connect with their job key. With --nats it serves
+on an existing NATS instead; several copies may do so if all have --replicated and one --token-key.
+
+It admits no job unless told which: --allow JOBID (fnwire keygen prints the ID) or --open for all.`
+
+func newCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "rendezvous (--allow JOBID... | --open) [flags]",
+		Short: "Bring the functions of a job together",
+		Long:  long,
+		Example: `  rendezvous --open
+  rendezvous --listen :4222 --allow JOBID --relay-secret "$SECRET"
+  rendezvous --nats nats://10.0.0.1:4222 --replicated --token-key key --allow JOBID`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	c, f := &o.cfg, cmd.Flags()
+	f.StringVar(&c.NATS, "nats", cli.Env("FNWIRE_RENDEZVOUS_NATS", ""), "URL of an existing NATS to serve on (env FNWIRE_RENDEZVOUS_NATS); default: embed one")
+	f.StringVar(&c.Creds, "creds", cli.Env("FNWIRE_CREDS", ""), "NATS credentials file for --nats (env FNWIRE_CREDS)")
+	f.StringVar(&c.Listen, "listen", cli.Env("FNWIRE_RENDEZVOUS_LISTEN", ""), "address of the embedded NATS (env FNWIRE_RENDEZVOUS_LISTEN; default 127.0.0.1:4222)")
+	f.StringVar(&c.DataDir, "data", cli.Env("FNWIRE_RENDEZVOUS_DATA", ""), "directory for the embedded JetStream (env FNWIRE_RENDEZVOUS_DATA); default: a temporary one, removed at exit")
+	f.StringArrayVar(&o.allow, "allow", nil, "admit the job with this ID; repeatable (env FNWIRE_ALLOW, separated by commas)")
+	f.BoolVar(&c.Open, "open", false, "admit every job")
+	f.StringArrayVar(&o.relays, "relay", nil, "hand out this relay, ID=ADDR:PORT[,STUN-ADDR:PORT...]; repeatable")
+	f.StringVar(&c.RelaySecret, "relay-secret", "", "let relays that know this secret announce themselves (env FNWIRE_RELAY_SECRET)")
+	f.StringVar(&c.StorePassword, "store-password", "", "let user \"store\" with this password use JetStream (env FNWIRE_STORE_PASSWORD)")
+	f.StringVar(&o.tokenKey, "token-key", cli.Env("FNWIRE_TOKEN_KEY", ""), "file with the key that signs relay tokens, made if absent (env FNWIRE_TOKEN_KEY); default: a new key at each start")
+	f.DurationVar(&c.Lease, "lease", server.DefaultLease, "how long a name is held without renewal")
+	f.BoolVar(&c.Replicated, "replicated", false, "keep the table in a JetStream KV bucket that other copies share")
+	f.IntVar(&c.Replicas, "replicas", 1, "replicas of that bucket")
+	f.StringVar(&c.HTTP, "http", cli.Env("FNWIRE_RENDEZVOUS_HTTP", "127.0.0.1:8222"), "address of /healthz, /readyz and /metrics, or \"off\" (env FNWIRE_RENDEZVOUS_HTTP)")
+	f.BoolVar(&o.json, "json", false, "ready line and log as JSON")
+	f.StringVar(&o.logLevel, "log-level", cli.Env("FNWIRE_LOG_LEVEL", "info"), "debug, info, warn or error (env FNWIRE_LOG_LEVEL)")
+	return cmd
+}
+
+// complete turns flags and environment into cfg. Secrets come from the environment here and not as a
+// flag's default, which --help would print.
+func (o *options) complete(stderr io.Writer) (err error) {
+	c := &o.cfg
+	if c.RelaySecret == "" {
+		c.RelaySecret = cli.Env("FNWIRE_RELAY_SECRET", "")
+	}
+	if c.StorePassword == "" && c.NATS == "" {
+		c.StorePassword = cli.Env("FNWIRE_STORE_PASSWORD", "")
+	}
+	allow := o.allow
+	if env := cli.Env("FNWIRE_ALLOW", ""); len(allow) == 0 && env != "" {
+		allow = strings.Split(env, ",")
+	}
+	for _, s := range allow {
+		id, err := job.ParseID(strings.TrimSpace(s))
+		if err != nil {
+			return cli.Usage(fmt.Errorf("--allow: %w", err))
+		}
+		c.Allow = append(c.Allow, id)
+	}
+	if len(c.Allow) == 0 && !c.Open {
+		return cli.Usage(errors.New("no job is admitted: name jobs with --allow JOBID, or admit all with --open"))
+	}
+	for _, s := range o.relays {
+		r, err := parseRelay(s)
+		if err != nil {
+			return cli.Usage(err)
+		}
+		c.Relays = append(c.Relays, r)
+	}
+	if c.NATS == "" {
+		c.JetStream = true
+		if c.Listen == "" {
+			c.Listen = "127.0.0.1:4222"
+		}
+	}
+	if c.HTTP == "off" {
+		c.HTTP = ""
+	}
+	if c.Logger, err = cli.Logger(stderr, o.logLevel, o.json); err != nil {
+		return err
+	}
+	if o.tokenKey != "" {
+		c.TokenKey, err = server.LoadTokenKey(o.tokenKey)
+	}
+	return err
+}
+
+func parseRelay(s string) (rendezvous.RelayInfo, error) {
+	id, addrs, _ := strings.Cut(s, "=")
+	r := rendezvous.RelayInfo{ID: id}
+	for i, one := range strings.Split(addrs, ",") {
+		a, err := netip.ParseAddrPort(one)
+		if err != nil {
+			return r, fmt.Errorf("--relay %q: want ID=ADDR:PORT with an IP address: %w", s, err)
+		}
+		if i == 0 {
+			r.Addr = a
+		}
+		r.STUN = append(r.STUN, a) // a relay answers STUN on its main port
+	}
+	if err := r.Check(); err != nil {
+		return r, fmt.Errorf("--relay %q: %w", s, err)
+	}
+	return r, nil
+}
+
+// readyLine is what --json prints on stdout once requests are answered.
+type readyLine struct {
+	Ready    bool   `json:"ready"`
+	URL      string `json:"url"`
+	HTTP     string `json:"http,omitempty"`
+	TokenKey string `json:"token_key"` // for `relay --token-key`
+}
+
+func (o *options) run(ctx context.Context, stdout, stderr io.Writer) error {
+	if err := o.complete(stderr); err != nil {
+		return err
+	}
+	s, err := server.New(o.cfg)
+	if err != nil {
+		return cli.Usage(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-s.Ready():
+	}
+	line := readyLine{Ready: true, URL: hideUser(s.URL()), HTTP: s.HTTPAddr(), TokenKey: base64.StdEncoding.EncodeToString(s.TokenKey())}
+	if o.json {
+		err = cli.PrintJSON(stdout, line)
+	} else {
+		_, err = fmt.Fprintf(stdout, "rendezvous ready: %s (health and metrics: %s; token key: %s)\n", line.URL, orNone(line.HTTP), line.TokenKey)
+	}
+	if err != nil { // nobody reads; serve all the same
+		o.cfg.Logger.Warn("ready line not printed", "err", err)
+	}
+	return <-done
+}
+
+func orNone(addr string) string {
+	if addr == "" {
+		return "none"
+	}
+	return "http://" + addr
+}
+
+// hideUser takes user and password out of a URL given with --nats.
+func hideUser(url string) string {
+	scheme, rest, ok := strings.Cut(url, "://")
+	if !ok {
+		return url
+	}
+	return scheme + "://" + rest[strings.LastIndexByte(rest, '@')+1:]
+}
