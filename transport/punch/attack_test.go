@@ -285,7 +285,7 @@ func TestReplayedCall(t *testing.T) {
 		sent int
 	}{
 		{newer, victims(9, 1)[0], 0}, // a CALL comes through the relay only
-		{newer, netip.AddrPort{}, 1},
+		{newer, netip.AddrPort{}, 2}, // a probe, and a CALL back
 		{newer, netip.AddrPort{}, 0},
 		{older, netip.AddrPort{}, 0},
 	} {

@@ -31,6 +31,8 @@ func TestChaos(t *testing.T) {
 		s.cut(false, false)
 		s.relayDown, s.relayLoss, s.a.frozen, s.b.frozen = false, 0, false, false
 		healed := s.net.Now()
+		s.a.gather()
+		s.b.gather()
 		for !s.bothDirect() && s.net.Now().Sub(healed) < 2*time.Minute {
 			s.talk(s.a, 50*ms, 250*ms)
 		}
@@ -64,11 +66,12 @@ func (s *sim) disturb(rng *rand.Rand) {
 		x.frozen = !x.frozen
 		if !x.frozen {
 			x.tick()
+			x.gather() // which it could not do before
 		}
 	case 6:
 		x.nat.Forget()
 	case 7:
-		public := netip.AddrFrom4([4]byte{203, 0, 113, byte(rng.IntN(200))})
+		public := netip.AddrFrom4([4]byte{203, 0, x.name[0], byte(rng.IntN(200))})
 		x.nat = s.net.AddNAT(easy.kind, public)
 		x.host.Move(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(rng.IntN(200)), 2}), uint16(2000+rng.IntN(1000))), x.nat)
 		x.gather()

@@ -51,13 +51,13 @@
 //
 //	offset  size  field
 //	     0     1  type, 0x12
-//	     1     1  flags: 2 only
+//	     1     1  flags: 2, and 16 in the answer to a CALL, which is not answered
 //	     2     2  count of candidates, at most 16
 //	     4     2  zero
 //	     6     2  generation up to which the sender has given its direct paths up
 //	     8     8  sequence number
 //	    16    16  MAC
-//	    32  18*n  candidates
+//	    32  18*n  candidates; none = as before
 //
 // The generation in plain probes and their replies lets a Machine that was made anew continue above
 // the old one, and its peer notice that a path was forgotten.

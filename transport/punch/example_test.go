@@ -48,6 +48,7 @@ func Example() {
 	// Output:
 	//   0 ms, 0: probing, relay
 	//   0 ms, 1: probing, relay
+	//  20 ms, 0: nominating, relay
 	//  20 ms, 1: direct, direct
 	//  30 ms, 0: direct, direct
 }

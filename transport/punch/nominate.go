@@ -6,7 +6,8 @@ import (
 )
 
 const (
-	maxNominations  = 8
+	maxNominations  = 8 // full-size probes in one nomination
+	maxNarrow       = 2 // nominations of one address in a round: one may fail by loss alone
 	firstGeneration = 2
 	// earlyFor is how long the nomination of an address that has not answered is waited for.
 	earlyFor = time.Second
@@ -38,7 +39,7 @@ type deferred struct {
 // checks both.
 func (m *Machine) nominateEarly(c *candidate) {
 	if !m.cfg.Controlling || m.path.selected() || m.nomination.active() ||
-		m.round.early || c.narrow || !m.started {
+		m.round.early || c.narrow > 0 || !m.started {
 		return
 	}
 	m.round.early = true
@@ -49,7 +50,7 @@ func (m *Machine) nominateEarly(c *candidate) {
 func (m *Machine) consider(c *candidate) {
 	n := &m.nomination
 	switch {
-	case c.narrow || c.addr == m.path.addr:
+	case c.narrow >= maxNarrow || c.addr == m.path.addr:
 		return
 	case n.active() && n.addr == c.addr:
 		if n.generation < m.nominated { // the peer knows a higher one
@@ -109,14 +110,14 @@ func (m *Machine) advanceNomination() {
 
 func (m *Machine) nominationFailed() {
 	if c := m.find(m.nomination.addr); c != nil {
-		c.narrow = true
+		c.narrow++
 	}
 	m.nomination = nomination{}
 	if !m.path.selected() {
 		m.reason = "no path carries full-size packets"
 	}
 	for _, c := range m.candidates {
-		if !c.narrow && !c.answered.IsZero() && m.now.Sub(c.answered) < m.cfg.Round {
+		if c.narrow < maxNarrow && !c.answered.IsZero() && m.now.Sub(c.answered) < m.cfg.Round {
 			if m.consider(c); m.nomination.active() {
 				return
 			}

@@ -246,7 +246,11 @@ func TestMove(t *testing.T) {
 		if !s.bothDirect() {
 			t.Errorf("%s moved\n%s\n%s", which, s.a.story(), s.b.story())
 		}
-		t.Logf("%s moved: direct after %v", which, s.a.m.State().Since.Sub(moved))
+		for _, y := range []*side{s.a, s.b} {
+			off, _ := y.since(moved, func(h State) bool { return h.Phase != Direct })
+			back, _ := y.since(moved, func(h State) bool { return h.Phase == Direct })
+			t.Logf("%s moved: %s in doubt after %v, direct again after %v", which, y.name, off, back)
+		}
 	}
 }
 

@@ -207,7 +207,7 @@ func (m *Machine) setLocal(candidates []netip.AddrPort) {
 	}
 	m.backoff = m.cfg.RetryMin
 	if m.path.selected() {
-		m.call()
+		m.call(0)
 		return
 	}
 	m.startRound(true)

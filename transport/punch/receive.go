@@ -35,6 +35,9 @@ func (m *Machine) receiveCall(msg message) bool {
 	}
 	m.seenCalls = msg.sequence
 	remote := unmapAll(msg.candidates)
+	if len(remote) == 0 {
+		remote = m.remote
+	}
 	news := !slices.Equal(remote, m.remote)
 	m.remote, m.started = remote, true
 	if news {
@@ -47,8 +50,13 @@ func (m *Machine) receiveCall(msg message) bool {
 	case p.selected():
 		m.suspect("peer called")
 	}
+	answer := msg.flags&flagAnswer != 0
+	if !answer && !m.path.selected() {
+		m.call(flagAnswer) // our last CALL may be lost, and with it candidates that the peer lacks
+	}
 	// A repeated CALL must not repeat a round that has just begun.
-	if news || !m.round.active || m.round.ends.Sub(m.now) < m.cfg.Round-time.Second {
+	begun := m.round.active && m.round.ends.Sub(m.now) >= m.cfg.Round-time.Second
+	if news || !answer && !begun {
 		m.startRound(false)
 	}
 	return true
@@ -171,7 +179,7 @@ func (m *Machine) peerKnows(msg message, at time.Time) {
 // noticeMapping nominates the path again if the peer sees us at another address than when it was
 // selected: it still sends to the old one.
 func (m *Machine) noticeMapping(c *candidate) {
-	if m.cfg.Controlling && c != nil && !c.narrow && m.observed != m.path.observed &&
+	if m.cfg.Controlling && c != nil && c.narrow == 0 && m.observed != m.path.observed &&
 		!m.nomination.active() && m.now.Sub(m.path.since) > time.Second {
 		m.nominate(c, false)
 	}

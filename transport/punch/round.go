@@ -31,7 +31,7 @@ type candidate struct {
 	heard     time.Time // last authentic PROBE from it
 	answered  time.Time // last REPLY from it
 	rtt       time.Duration
-	narrow    bool // nominated in this round and failed
+	narrow    int // failed nominations in this round
 }
 
 // round is one attempt.
@@ -90,7 +90,7 @@ func (m *Machine) startRound(call bool) {
 		m.reason = "probing"
 	}
 	if call {
-		m.call()
+		m.call(0)
 		m.round.calls, m.round.nextCall = 1, m.now.Add(m.cfg.FirstRepeat*8)
 	}
 }
@@ -179,7 +179,7 @@ func (m *Machine) advanceRound() {
 	if m.due(m.round.nextCall) {
 		m.round.nextCall = time.Time{}
 		if !m.round.heard && !m.path.selected() {
-			m.call()
+			m.call(0)
 			m.round.calls++
 			if m.round.calls < maxCalls {
 				m.round.nextCall = m.now.Add(m.cfg.FirstRepeat * 32)
@@ -296,10 +296,10 @@ func (m *Machine) sendProbe(to netip.AddrPort, flags byte, generation uint16, si
 }
 
 // call tells the peer our candidates and to probe them now.
-func (m *Machine) call() {
+func (m *Machine) call(flags byte) {
 	m.counters.Calls++
 	m.send(netip.AddrPort{}, message{
-		kind: TypeCall, flags: m.role(), generation: m.givenUp(), sequence: m.nextSequence(),
+		kind: TypeCall, flags: flags | m.role(), generation: m.givenUp(), sequence: m.nextSequence(),
 		candidates: m.local, size: headerSize + len(m.local)*addressSize,
 	})
 }

@@ -36,6 +36,7 @@ const (
 	flagControlling = 2
 	flagDoubt       = 4
 	flagGivenUp     = 8
+	flagAnswer      = 16
 )
 
 var (
