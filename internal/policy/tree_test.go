@@ -236,6 +236,7 @@ func TestOneCommentPerPackage(t *testing.T) {
 var withoutExample = map[string]string{
 	"internal/policy":         "it has no code",
 	"internal/cli":            "the commands are its examples",
+	"experiments/cli":         "the commands are its examples",
 	"experiments/lab/labtest": "it works on a running test only",
 }
 
