@@ -108,10 +108,12 @@ func Seal(key job.Key, h Hello) (Envelope, error) {
 func Open(key job.Key, e Envelope, self Self) (Hello, error) {
 	h, err := open(key, e, self, time.Now())
 	if err != nil {
-		return Hello{}, fmt.Errorf("%w: %w", ErrEnvelope, err)
+		return Hello{}, wrapEnvelope(err)
 	}
 	return h, nil
 }
+
+func wrapEnvelope(err error) error { return fmt.Errorf("%w: %w", ErrEnvelope, err) }
 
 func open(key job.Key, e Envelope, self Self, now time.Time) (Hello, error) {
 	if e.V != 1 {

@@ -1,0 +1,148 @@
+package server_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/rendezvous/server"
+)
+
+// TestForgedOffer: a member of the job, even, cannot send under another's name.
+func TestForgedOffer(t *testing.T) {
+	key, other := job.NewKey(), job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID(), other.ID()}})
+	a, b := dial(t, s.URL(), key, "a"), dial(t, s.URL(), key, "b")
+	a.join(t)
+	b.join(t)
+	b.run(t)
+	nc, _ := raw(t, s.URL(), nkey(t, key.Signer()), nats.CustomInboxPrefix(rendezvous.JobInbox(key.ID())))
+	head := func(in *instance) rendezvous.Head {
+		return rendezvous.Head{V: 1, Job: key.ID(), Name: in.name, Peer: in.id.Peer.String(), Issued: time.Now()}
+	}
+	good := a.seal(t, rendezvous.KindOffer, "b", "")
+	changed := func(f func(*rendezvous.Envelope)) rendezvous.Envelope { e := good; f(&e); return e }
+	for name, c := range map[string]struct {
+		head rendezvous.Head
+		env  rendezvous.Envelope
+		sign *instance
+		code rendezvous.Code
+	}{
+		"signed by another":   {head(a), good, b, rendezvous.CodeUnauthorized},
+		"another's envelope":  {head(b), good, b, rendezvous.CodeUnauthorized},
+		"another job outside": {head(a), changed(func(e *rendezvous.Envelope) { e.Job = other.ID() }), a, rendezvous.CodeUnauthorized},
+		"another name":        {head(a), changed(func(e *rendezvous.Envelope) { e.FromName = "b" }), a, rendezvous.CodeUnauthorized},
+		"illegal addressee":   {head(a), changed(func(e *rendezvous.Envelope) { e.ToName = "b.>" }), a, rendezvous.CodeBadRequest},
+		"no MAC":              {head(a), changed(func(e *rendezvous.Envelope) { e.MAC = nil }), a, rendezvous.CodeBadRequest},
+		"kind":                {head(a), changed(func(e *rendezvous.Envelope) { e.Kind = "x" }), a, rendezvous.CodeBadRequest},
+		"too large":           {head(a), changed(func(e *rendezvous.Envelope) { e.Body = strings.Repeat("x", rendezvous.MaxEnvelope) }), a, rendezvous.CodeBadRequest},
+		"good":                {head(a), good, a, ""},
+	} {
+		epoch := a.Epoch()
+		if c.head.Name == "b" {
+			epoch = b.Epoch()
+		}
+		req := rendezvous.OfferRequest{Head: c.head, Epoch: epoch, Envelope: c.env}
+		if code := ask(t, nc, rendezvous.VerbOffer, key.ID(), req, nil, c.sign.id.Ed25519); code != c.code {
+			t.Errorf("%s: %q, want %q", name, code, c.code)
+		}
+	}
+	// The service cannot tell a wrong MAC; the addressee can.
+	forged := changed(func(e *rendezvous.Envelope) { e.MAC = make([]byte, 32) })
+	req := rendezvous.OfferRequest{Head: head(a), Epoch: a.Epoch(), Envelope: forged}
+	if code := ask(t, nc, rendezvous.VerbOffer, key.ID(), req, nil, a.id.Ed25519); code != "" {
+		t.Errorf("wrong MAC: %q", code)
+	}
+	refused, accepted := 0, 0
+	for range 2 {
+		switch _, err := rendezvous.Open(key, got(t, b.envelopes), rendezvous.Self{Name: "b", Peer: b.id.Peer}); {
+		case err == nil:
+			accepted++
+		case errors.Is(err, rendezvous.ErrEnvelope):
+			refused++
+		}
+	}
+	if refused != 1 || accepted != 1 {
+		t.Errorf("%d refused, %d accepted", refused, accepted)
+	}
+}
+
+func TestParkedAreBounded(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}})
+	var last *instance
+	for i := range rendezvous.MaxParked {
+		last = dial(t, s.URL(), key, fmt.Sprintf("a%d", i))
+		last.join(t)
+		last.offer(t, "b")
+	}
+	last.offer(t, "b") // one of an instance that has one there replaces it
+	more := dial(t, s.URL(), key, "more")
+	more.join(t)
+	_, err := more.Offer(within(t), "b", more.seal(t, rendezvous.KindOffer, "b", ""))
+	want(t, err, rendezvous.ErrFull)
+	b := dial(t, s.URL(), key, "b")
+	if n := len(b.join(t).Parked); n != rendezvous.MaxParked {
+		t.Errorf("%d parked, want %d", n, rendezvous.MaxParked)
+	}
+	// Until b says that it has them, the next holder gets them too: b may have died on the way.
+	if n := len(dial(t, s.URL(), key, "b").join(t).Parked); n != rendezvous.MaxParked {
+		t.Errorf("%d parked for the next holder, want %d", n, rendezvous.MaxParked)
+	}
+}
+
+func TestParkedAreForgottenOnceSeen(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}, Lease: 300 * time.Millisecond, RelaySecret: secret})
+	a := dial(t, s.URL(), key, "a")
+	a.join(t)
+	a.run(t)
+	a.offer(t, "b")
+	b := dial(t, s.URL(), key, "b")
+	if n := len(b.join(t).Parked); n != 1 {
+		t.Fatalf("%d parked", n)
+	}
+	b.run(t)
+	if err := s.AddRelay(relayInfo("r", 1)); err != nil {
+		t.Fatal(err)
+	}
+	got(t, b.relays) // it has renewed since
+	if n := len(dial(t, s.URL(), key, "b").join(t).Parked); n != 0 {
+		t.Errorf("%d parked for the next holder, want none", n)
+	}
+}
+
+// TestSilentHolder: an instance that is connected but frozen does not swallow an offer.
+func TestSilentHolder(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}, Lease: 3 * time.Second})
+	a, b := dial(t, s.URL(), key, "a"), dial(t, s.URL(), key, "b", func(c *rendezvous.Config) { c.OnEnvelope = nil })
+	a.join(t)
+	b.join(t)
+	_ = b.Close() // dead, and its lease still runs
+	r := a.offer(t, "b")
+	if r.Delivered || r.Peer != b.id.Peer.String() {
+		t.Errorf("offer to a dead instance: %+v", r)
+	}
+	if n := len(dial(t, s.URL(), key, "b").join(t).Parked); n != 1 {
+		t.Errorf("%d parked, want 1", n)
+	}
+	want(t, a.Answer(within(t), b.id.Peer.String(), a.seal(t, rendezvous.KindAnswer, "b", b.id.Peer.String())), rendezvous.ErrGone)
+}
+
+func TestOfferNeedsJoin(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}})
+	a := dial(t, s.URL(), key, "a")
+	_, err := a.Offer(within(t), "b", a.seal(t, rendezvous.KindOffer, "b", ""))
+	want(t, err, rendezvous.ErrUnknown)
+	_, err = a.Offer(within(t), "c", a.seal(t, rendezvous.KindOffer, "b", ""))
+	want(t, err, rendezvous.ErrEnvelope)
+	want(t, a.Run(within(t)), rendezvous.ErrUnknown)
+}
