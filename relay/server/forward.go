@@ -1,0 +1,179 @@
+package server
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/udpx"
+	"github.com/fnwire/fnwire/relay"
+)
+
+// forward serves one socket until that is closed. It allocates nothing for a packet.
+func (s *Server) forward(c *udpx.Conn) error {
+	f := forwarder{Server: s, conn: c, batch: udpx.Batch{Buf: make([]byte, udpx.BufferBytes)}}
+	for failures := 0; ; {
+		if err := c.Read(&f.batch); err != nil {
+			// A full kernel passes; what lasts ends the relay.
+			if failures++; failures > 100 || closed(err) == nil {
+				return closed(err)
+			}
+			continue
+		}
+		failures = 0
+		f.handle()
+	}
+}
+
+type forwarder struct {
+	*Server
+	conn  *udpx.Conn
+	batch udpx.Batch
+	out   []byte // for replies
+	now   time.Duration
+	src   *session // of the batch; looked up for the first DATA
+	asked bool
+}
+
+// handle takes one batch, which has one source, apart into runs for one destination each.
+func (f *forwarder) handle() {
+	f.now, f.src, f.asked = f.Server.now(), nil, false
+	b, seg := f.batch.Buf[:f.batch.N], f.batch.Seg
+	for len(b) > 0 {
+		p := b[:min(seg, len(b))]
+		if p[0] != relay.TypeData {
+			f.other(p)
+			b = b[len(p):]
+			continue
+		}
+		n := run(b, seg)
+		f.data(b[:n], seg)
+		b = b[n:]
+	}
+}
+
+// run returns how many bytes at the start of b are DATA frames to one destination.
+func run(b []byte, seg int) int {
+	first := b[:min(seg, len(b))]
+	if len(first) <= relay.HeaderBytes {
+		return len(first)
+	}
+	dest := ident.Short(first[4:relay.HeaderBytes])
+	n := len(first)
+	for n < len(b) {
+		p := b[n:min(n+seg, len(b))]
+		if len(p) <= relay.HeaderBytes || p[0] != relay.TypeData || ident.Short(p[4:relay.HeaderBytes]) != dest {
+			break
+		}
+		n += len(p)
+	}
+	return n
+}
+
+func (f *forwarder) data(b []byte, seg int) {
+	if seg <= relay.HeaderBytes || len(b) <= relay.HeaderBytes || seg > relay.MaxFrame {
+		f.dropped[dropMalformed].Add(1)
+		return
+	}
+	packets := (len(b) + seg - 1) / seg
+	if !f.asked {
+		f.src, f.asked = f.table.source(f.batch.From, f.now), true
+	}
+	src := f.src
+	if src == nil {
+		f.dropped[dropStranger].Add(uint64(packets))
+		return
+	}
+	f.packetsIn.Add(uint64(packets))
+	f.bytesIn.Add(uint64(len(b)))
+	if !src.proven.Load() {
+		src.in.Add(int64(len(b)))
+	}
+	if !src.packets.take(packets, f.now) || !src.bytes.take(len(b), f.now) || !f.total.take(len(b), f.now) {
+		f.dropped[dropLimit].Add(uint64(packets))
+		return
+	}
+	to := ident.Short(b[4:relay.HeaderBytes])
+	dst := f.table.dest(to, f.now)
+	switch {
+	case dst == nil:
+		f.dropped[dropGone].Add(uint64(packets))
+		f.gone(src, to)
+		return
+	case dst.job != src.job:
+		// The source learns no more than that it is not there.
+		f.dropped[dropCrossJob].Add(uint64(packets))
+		f.gone(src, to)
+		return
+	case !dst.maySend(len(b)):
+		f.dropped[dropAmplification].Add(uint64(packets))
+		return
+	}
+	for i := 0; i < len(b); i += seg {
+		copy(b[i+4:i+relay.HeaderBytes], src.short[:])
+	}
+	if err := f.conn.Write(b, seg, f.batch.ECN, dst.addr); err != nil {
+		f.dropped[dropSend].Add(uint64(packets))
+		return
+	}
+	f.packetsOut.Add(uint64(packets))
+	f.bytesOut.Add(uint64(len(b)))
+}
+
+// gone tells the source, some times a second, that a destination is not bound. The frame is shorter
+// than any DATA, so the rule on amplification holds.
+func (f *forwarder) gone(src *session, dest ident.Short) {
+	if !src.gone.take(1, f.now) || !src.maySend(relay.GoneBytes) {
+		return
+	}
+	f.out = relay.AppendGone(f.out[:0], f.table.nonceOf(src), dest)
+	f.reply(f.conn, f.out, src.addr)
+}
+
+// other takes what is not DATA.
+func (f *forwarder) other(p []byte) {
+	switch {
+	case p[0] < 4:
+		f.out = f.stun(f.conn, f.out, p, f.batch.From)
+	case p[0] == relay.TypePing:
+		f.ping(p)
+	case p[0] == relay.TypeBind && len(p) == relay.BindBytes, p[0] == relay.TypeProve && len(p) == relay.ProveBytes:
+		f.submit(p)
+	default:
+		f.dropped[dropMalformed].Add(1)
+	}
+}
+
+func (f *forwarder) submit(p []byte) {
+	if !f.gate.admits(f.batch.From.Addr(), f.now) {
+		f.dropped[dropLimit].Add(1)
+		return
+	}
+	m := controlFrame{conn: f.conn, from: f.batch.From, n: len(p)}
+	copy(m.b[:], p)
+	select {
+	case f.control <- m:
+	default:
+		f.dropped[dropLimit].Add(1)
+	}
+}
+
+func (f *forwarder) ping(p []byte) {
+	m, ok := relay.ParsePing(p)
+	if !ok {
+		f.dropped[dropMalformed].Add(1)
+		return
+	}
+	if f.stands(m.Short, f.batch.From) {
+		f.out = relay.AppendPong(f.out[:0], relay.Pong{Nonce: m.Nonce, Instance: f.random})
+	} else {
+		f.out = relay.AppendUnbound(f.out[:0], m.Nonce)
+	}
+	f.reply(f.conn, f.out, f.batch.From)
+}
+
+// stands reports whether packets flow both ways between an address and the instance at it.
+func (f *forwarder) stands(short ident.Short, from netip.AddrPort) bool {
+	s := f.table.source(from, f.now)
+	return s != nil && s.short == short && f.table.dest(short, f.now) == s
+}

@@ -1,0 +1,252 @@
+// Package server is the relay: it forwards packets between the instances of a job by identity, and
+// answers STUN binding requests on its main port and on a second one, so that an instance can tell
+// whether its NAT maps by destination. The protocol is described in package relay.
+//
+// It sees ciphertext only, keeps nothing on disk, knows of no other relay, and queues no packets: what
+// the kernel's socket buffers do not take is dropped. A batch that the kernel hands over is rewritten in
+// place, and each run of packets for one destination leaves by one system call.
+//
+// STUN (RFC 8489) is answered when the answer is no longer than the request, so that the relay cannot
+// amplify: a request needs 12 bytes of attributes over IPv4 and 24 over IPv6, for instance a SOFTWARE
+// attribute; one with FINGERPRINT needs these besides. Others get silence, as do requests whose
+// attributes the responder would have to understand and does not.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"time"
+
+	"crypto/ed25519"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/internal/udpx"
+)
+
+// Config of a relay. ID and TokenKey are required; zero means the default.
+type Config struct {
+	ID string // as tokens name it; the rule for names applies
+	// Listen is the main address. The zero value is a free port on all addresses; [::] takes IPv4 too.
+	Listen netip.AddrPort
+	// Listen2 is the second STUN address. The zero value is a free port on Listen's IP address.
+	Listen2 netip.AddrPort
+	// TokenKey returns the public key that verifies tokens. While it is nil nobody is admitted. It is
+	// called for each bind, from any goroutine.
+	TokenKey func() ed25519.PublicKey
+	Limits   Limits
+	Sockets  int          // that share the main port, for as many cores; 0 is one per core, at most 8
+	Logger   *slog.Logger // nil discards
+}
+
+// Server is a relay. Its methods may be called from any goroutine.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	start   time.Time
+	random  uint64 // tells this start from others
+	secret  [32]byte
+	table   *table
+	control chan controlFrame
+	gate    *gate
+	total   bucket
+	counters
+
+	ready  chan struct{}
+	mu     sync.Mutex // guards addresses
+	addr   netip.AddrPort
+	second netip.AddrPort
+}
+
+// New makes a relay; Run brings it to life. An ID that is not a name is an error.
+func New(cfg Config) (*Server, error) {
+	if err := job.CheckName(cfg.ID); err != nil {
+		return nil, fmt.Errorf("relay: ID: %w", err)
+	}
+	if cfg.TokenKey == nil {
+		return nil, errors.New("relay: no token key: nobody could bind")
+	}
+	if !cfg.Listen.Addr().IsValid() {
+		cfg.Listen = netip.AddrPortFrom(netip.IPv6Unspecified(), cfg.Listen.Port())
+	}
+	if !cfg.Listen2.Addr().IsValid() {
+		cfg.Listen2 = netip.AddrPortFrom(cfg.Listen.Addr(), cfg.Listen2.Port())
+	}
+	if cfg.Sockets <= 0 {
+		cfg.Sockets = min(runtime.GOMAXPROCS(0), 8)
+	}
+	cfg.Limits = cfg.Limits.withDefaults()
+	s := &Server{
+		cfg: cfg, log: cfg.Logger, start: time.Now(),
+		table: newTable(cfg.Limits), control: make(chan controlFrame, 1024), gate: newGate(),
+		total: bucket{rate: cfg.Limits.TotalBytesPerSecond},
+		ready: make(chan struct{}),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.log = s.log.With("relay", cfg.ID)
+	_, _ = rand.Read(s.secret[:]) // never fails (crypto/rand)
+	var n [8]byte
+	_, _ = rand.Read(n[:])
+	s.random = binary.BigEndian.Uint64(n[:]) | 1
+	return s, nil
+}
+
+// Ready is closed when the sockets are open.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Addr returns the address that the main socket is bound to, which may be a wildcard; valid once Ready.
+func (s *Server) Addr() netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.addr
+}
+
+// STUNAddrs returns the addresses at which STUN is answered, the main one first; valid once Ready.
+func (s *Server) STUNAddrs() []netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return []netip.AddrPort{s.addr, s.second}
+}
+
+// Revoke ends the session of an instance and refuses it for an hour.
+func (s *Server) Revoke(id ident.Short) {
+	if s.table.revoke(id, s.now()) {
+		s.log.Debug("relay: session revoked", "short", id)
+	}
+}
+
+// now counts from the start of the server, on the monotonic clock.
+func (s *Server) now() time.Duration { return time.Since(s.start) }
+
+// Run opens the sockets and forwards until ctx ends; it then returns nil, and everything it started
+// has ended. It is called once.
+func (s *Server) Run(ctx context.Context) error {
+	main, second, err := s.open()
+	if err != nil {
+		return fmt.Errorf("relay: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	failed := make(chan error, len(main)+1)
+	for _, c := range main {
+		wg.Go(func() { failed <- s.forward(c) })
+	}
+	wg.Go(func() { failed <- s.answerSTUN(second) })
+	wg.Go(func() { s.handleControl(ctx) })
+	wg.Go(func() { s.sweep(ctx) })
+
+	s.mu.Lock()
+	s.addr, s.second = main[0].LocalAddr(), second.LocalAddr()
+	s.mu.Unlock()
+	close(s.ready)
+	s.log.Info("relay: listening", "addr", main[0].LocalAddr(), "stun2", second.LocalAddr(), "sockets", len(main))
+
+	select {
+	case <-ctx.Done():
+		err = nil
+	case err = <-failed:
+		err = fmt.Errorf("relay: socket: %w", err)
+	}
+	cancel()
+	for _, c := range append(main, second) {
+		_ = c.Close()
+	}
+	wg.Wait()
+	return err
+}
+
+func (s *Server) open() (main []*udpx.Conn, second *udpx.Conn, err error) {
+	main, err = udpx.ListenGroup(network(s.cfg.Listen), s.cfg.Listen, s.cfg.Sockets)
+	if err != nil && s.cfg.Listen.Addr() == netip.IPv6Unspecified() {
+		// A host without IPv6.
+		s.cfg.Listen = netip.AddrPortFrom(netip.IPv4Unspecified(), s.cfg.Listen.Port())
+		s.cfg.Listen2 = netip.AddrPortFrom(netip.IPv4Unspecified(), s.cfg.Listen2.Port())
+		main, err = udpx.ListenGroup("udp4", s.cfg.Listen, s.cfg.Sockets)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	second, err = udpx.Listen(network(s.cfg.Listen2), s.cfg.Listen2)
+	if err != nil {
+		for _, c := range main {
+			_ = c.Close()
+		}
+		return nil, nil, err
+	}
+	return main, second, nil
+}
+
+func network(a netip.AddrPort) string {
+	switch {
+	case a.Addr().Unmap().Is4():
+		return "udp4"
+	case a.Addr().IsUnspecified():
+		return "udp"
+	default:
+		return "udp6"
+	}
+}
+
+// sweep ends what has expired.
+func (s *Server) sweep(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.ended.Add(uint64(s.table.sweep(s.now())))
+		}
+	}
+}
+
+// answerSTUN serves the second port, where nothing else is spoken.
+func (s *Server) answerSTUN(c *udpx.Conn) error {
+	b := udpx.Batch{Buf: make([]byte, udpx.BufferBytes)}
+	var out []byte
+	for {
+		if err := c.Read(&b); err != nil {
+			return closed(err)
+		}
+		for p := b.Buf[:b.N]; len(p) > 0; p = p[min(b.Seg, len(p)):] {
+			out = s.stun(c, out, p[:min(b.Seg, len(p))], b.From)
+		}
+	}
+}
+
+func (s *Server) stun(c *udpx.Conn, out, request []byte, from netip.AddrPort) []byte {
+	out = appendSTUN(out[:0], request, from)
+	if len(out) == 0 {
+		s.dropped[dropStranger].Add(1)
+		return out
+	}
+	s.stunAnswered.Add(1)
+	s.reply(c, out, from)
+	return out
+}
+
+// reply sends a control frame; if it is lost the client asks again.
+func (s *Server) reply(c *udpx.Conn, b []byte, to netip.AddrPort) {
+	if err := c.Write(b, 0, 0, to); err != nil {
+		s.dropped[dropSend].Add(1)
+	}
+}
+
+func closed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

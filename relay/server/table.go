@@ -1,0 +1,329 @@
+package server
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/relay"
+)
+
+const (
+	unprovenFor   = 10 * time.Second
+	freshFor      = 2 * time.Minute // how far a bind's time may be off
+	revokedFor    = time.Hour
+	amplification = 3
+	gonePerSecond = 40 // so 10 at once
+)
+
+// session is one address of one instance. It never moves: another address is another session.
+type session struct {
+	short  ident.Short
+	job    job.ID
+	key    [32]byte
+	addr   netip.AddrPort
+	prefix netip.Prefix
+
+	proven  atomic.Bool
+	in, out atomic.Int64 // bytes, counted until proven
+
+	packets, bytes, gone bucket
+
+	// guarded by the table's mutex
+	nonce   relay.Nonce
+	expires time.Duration // of the token
+	drop    time.Duration // when it ends unless proven before
+}
+
+func (s *session) ends() time.Duration {
+	if s.proven.Load() {
+		return s.expires
+	}
+	return min(s.expires, s.drop)
+}
+
+// maySend accounts for n bytes out and reports whether they keep within what an unproven address may get.
+func (s *session) maySend(n int) bool {
+	if s.proven.Load() {
+		return true
+	}
+	if s.out.Add(int64(n)) <= amplification*s.in.Load() {
+		return true
+	}
+	s.out.Add(int64(-n))
+	return false
+}
+
+// holder is what the relay remembers of one Short. It outlives its sessions for as long as an old bind
+// would be taken for fresh.
+type holder struct {
+	stamp   int64         // milliseconds, of the latest bind
+	keep    time.Duration // until when stamp matters
+	revoked time.Duration // until when binds are refused
+	active  *session      // gets the packets
+	pending *session      // unproven, at another address
+}
+
+// table is the relay's state. All its methods may be called from any goroutine; times count from the
+// start of the server.
+type table struct {
+	limits Limits
+
+	mu        sync.RWMutex // guards what follows
+	byAddr    map[netip.AddrPort]*session
+	byShort   map[ident.Short]*holder
+	perJob    map[job.ID]int
+	perPrefix map[netip.Prefix]int
+	sessions  int
+}
+
+func newTable(l Limits) *table {
+	return &table{
+		limits: l, byAddr: make(map[netip.AddrPort]*session), byShort: make(map[ident.Short]*holder),
+		perJob: make(map[job.ID]int), perPrefix: make(map[netip.Prefix]int),
+	}
+}
+
+// source returns the live session at an address.
+func (t *table) source(from netip.AddrPort, now time.Duration) *session {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if s := t.byAddr[from]; s != nil && now < s.ends() {
+		return s
+	}
+	return nil
+}
+
+// dest returns the live session that gets an instance's packets.
+func (t *table) dest(to ident.Short, now time.Duration) *session {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if h := t.byShort[to]; h != nil && h.active != nil && now < h.active.ends() {
+		return h.active
+	}
+	return nil
+}
+
+func (t *table) nonceOf(s *session) relay.Nonce {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return s.nonce
+}
+
+// request is a bind whose token and signature were checked.
+type request struct {
+	short   ident.Short
+	job     job.ID
+	key     [32]byte
+	from    netip.AddrPort
+	nonce   relay.Nonce
+	stamp   int64         // milliseconds
+	expires time.Duration // of the token
+	bytes   int           // of the frame
+}
+
+// bind makes or prolongs a session. Without session and reason the request is to be ignored.
+func (t *table) bind(r request, now time.Duration) (*session, relay.Reason) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.byShort[r.short]
+	if h == nil {
+		if len(t.byShort) >= 2*t.limits.Sessions {
+			return nil, relay.ReasonFull
+		}
+		h = &holder{}
+	}
+	at := h.at(r.from)
+	switch {
+	case now < h.revoked:
+		return nil, relay.ReasonRevoked
+	case r.stamp < h.stamp, r.stamp == h.stamp && (at == nil || at.nonce != r.nonce):
+		return nil, 0 // a replay
+	}
+	if at == nil {
+		if reason := t.full(r, h); reason != 0 {
+			return nil, reason
+		}
+		at = t.add(r, h, now)
+		t.byShort[r.short] = h
+	}
+	h.stamp, h.keep = r.stamp, now+2*freshFor
+	at.nonce, at.expires = r.nonce, r.expires
+	at.in.Add(int64(r.bytes))
+	return at, 0
+}
+
+func (t *table) full(r request, h *holder) relay.Reason {
+	prefix := prefixOf(r.from.Addr())
+	switch {
+	case t.perPrefix[prefix] >= t.limits.PerPrefix:
+		return relay.ReasonPrefix
+	case h.active != nil:
+		return 0 // moves: at most one session more for each that is counted
+	case t.sessions >= t.limits.Sessions:
+		return relay.ReasonFull
+	case t.perJob[r.job] >= t.limits.PerJob:
+		return relay.ReasonJobFull
+	}
+	return 0
+}
+
+func (t *table) add(r request, h *holder, now time.Duration) *session {
+	s := &session{
+		short: r.short, job: r.job, key: r.key, addr: r.from, prefix: prefixOf(r.from.Addr()), drop: now + unprovenFor,
+		packets: bucket{rate: t.limits.PacketsPerSecond}, bytes: bucket{rate: t.limits.BytesPerSecond},
+		gone: bucket{rate: gonePerSecond},
+	}
+	t.sessions++
+	t.perJob[s.job]++
+	t.perPrefix[s.prefix]++
+	if t.byAddr[s.addr] == nil {
+		t.byAddr[s.addr] = s // else not before it is proven
+	}
+	if h.active == nil {
+		h.active = s
+	} else {
+		if h.pending != nil {
+			t.remove(h.pending)
+		}
+		h.pending = s
+	}
+	return s
+}
+
+func (h *holder) at(a netip.AddrPort) *session {
+	switch {
+	case h.active != nil && h.active.addr == a:
+		return h.active
+	case h.pending != nil && h.pending.addr == a:
+		return h.pending
+	}
+	return nil
+}
+
+// find returns the session that a PROVE is about.
+func (t *table) find(from netip.AddrPort, m relay.Prove, now time.Duration) *session {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	h := t.byShort[m.Short]
+	if h == nil {
+		return nil
+	}
+	if s := h.at(from); s != nil && s.nonce == m.Nonce && now < s.ends() {
+		return s
+	}
+	return nil
+}
+
+// prove makes s the one session of its Short and of its address. It returns when s ends, and false
+// if s ended meanwhile.
+func (t *table) prove(s *session) (expires time.Duration, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.byShort[s.short]
+	if h == nil || h.at(s.addr) != s {
+		return 0, false
+	}
+	s.proven.Store(true)
+	if h.pending == s {
+		old := h.active
+		h.active, h.pending = s, nil
+		t.remove(old)
+	}
+	if other := t.byAddr[s.addr]; other != s {
+		if other != nil {
+			t.detach(other)
+		}
+		t.byAddr[s.addr] = s
+	}
+	return s.expires, true
+}
+
+// detach removes s and what its holder has of it.
+func (t *table) detach(s *session) {
+	if h := t.byShort[s.short]; h != nil {
+		switch s {
+		case h.active:
+			h.active, h.pending = h.pending, nil
+		case h.pending:
+			h.pending = nil
+		}
+	}
+	t.remove(s)
+}
+
+// remove takes s out of the counts and of the index by address.
+func (t *table) remove(s *session) {
+	t.sessions--
+	if t.perJob[s.job]--; t.perJob[s.job] == 0 {
+		delete(t.perJob, s.job)
+	}
+	if t.perPrefix[s.prefix]--; t.perPrefix[s.prefix] == 0 {
+		delete(t.perPrefix, s.prefix)
+	}
+	if t.byAddr[s.addr] == s {
+		delete(t.byAddr, s.addr)
+	}
+}
+
+func (t *table) revoke(id ident.Short, now time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.byShort[id]
+	if h == nil {
+		h = &holder{}
+		t.byShort[id] = h
+	}
+	h.revoked = now + revokedFor
+	live := h.active != nil
+	for h.active != nil {
+		t.detach(h.active)
+	}
+	return live
+}
+
+// sweep removes what has ended and returns how many sessions that were. Forwarding goes on while it looks.
+func (t *table) sweep(now time.Duration) (ended int) {
+	var due []ident.Short
+	t.mu.RLock()
+	for short, h := range t.byShort {
+		if h.active != nil && now >= h.active.ends() || h.pending != nil && now >= h.pending.ends() || h.forgettable(now) {
+			due = append(due, short)
+		}
+	}
+	t.mu.RUnlock()
+	if len(due) == 0 {
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, short := range due {
+		h := t.byShort[short]
+		if h == nil {
+			continue
+		}
+		for _, s := range []*session{h.pending, h.active} {
+			if s != nil && now >= s.ends() {
+				t.detach(s)
+				ended++
+			}
+		}
+		if h.forgettable(now) {
+			delete(t.byShort, short)
+		}
+	}
+	return ended
+}
+
+func (h *holder) forgettable(now time.Duration) bool {
+	return h.active == nil && now >= h.keep && now >= h.revoked
+}
+
+func (t *table) count() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.sessions
+}

@@ -1,0 +1,325 @@
+package relay
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+)
+
+const (
+	firstRetry  = 100 * time.Millisecond // doubles to
+	lastRetry   = time.Second
+	silentAfter = 2 * time.Second        // without an answer to binds
+	frameAge    = 10 * time.Second       // then a bind is made anew, for the relay's check of its time
+	proveFor    = 3 * time.Second        // then a lost session is bound anew
+	idlePing    = 15 * time.Second       // more or less a tenth; keeps mappings of NATs alive
+	busyPing    = 250 * time.Millisecond // while sending and hearing nothing
+	pingTries   = 4
+	refusedWait = time.Second // doubles to
+	refusedMost = 30 * time.Second
+)
+
+type phase int
+
+const (
+	phaseIdle  phase = iota // no token
+	phaseBind               // BIND sent, waiting for CHALLENGE
+	phaseProve              // PROVE sent, waiting for BOUND
+	phaseBound
+	phaseRefused
+)
+
+// session is what Run and HandlePacket share under the client's mutex. It does no I/O.
+type session struct {
+	state State
+	err   error
+	token []byte
+	phase phase
+
+	nonce      Nonce // of the bind under way
+	boundNonce Nonce // of the session that stands, as the relay knows it
+	stamp      int64 // milliseconds, of the last bind
+	cookie     Cookie
+	frame      []byte    // BIND or PROVE under way
+	made       time.Time // when frame was made
+	started    time.Time // of the phase
+	next       time.Time // when to send or look again; zero is at once
+	tries      int
+	refusals   int
+
+	ping     Nonce // under way if pinging
+	pinging  bool
+	pingSent time.Time
+	look     time.Time // when to look at sent and heard; zero while idle
+	expires  time.Time
+	observed netip.AddrPort
+	instance uint64
+	rtt      time.Duration
+}
+
+func (s *session) startBind() {
+	s.phase, s.frame, s.tries, s.next, s.pinging = phaseBind, nil, 0, time.Time{}, false
+	s.started = time.Time{}
+}
+
+func (s *session) startPing() {
+	s.pinging, s.tries, s.next = true, 0, time.Time{}
+}
+
+func (s *session) sample(d time.Duration) {
+	if d < 0 {
+		return
+	}
+	if s.rtt == 0 {
+		s.rtt = d
+		return
+	}
+	s.rtt += (d - s.rtt) / 8
+}
+
+// Run binds, keeps the session alive and binds again when it is lost, until ctx ends; it then returns
+// nil. It is called once.
+func (c *Client) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	defer c.usable.Store(false)
+	var out []byte
+	for {
+		c.mu.Lock()
+		now := time.Now()
+		frame, next := c.step(now)
+		out = append(out[:0], frame...)
+		c.mu.Unlock()
+		if len(out) > 0 {
+			// A lost frame is sent again.
+			_ = c.cfg.Send(c.cfg.Addr, out, len(out))
+		}
+		timer.Reset(max(next.Sub(now), 0))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-c.wake:
+		}
+	}
+}
+
+// step returns a frame to send, or nil, and when to call again.
+func (c *Client) step(now time.Time) (frame []byte, next time.Time) {
+	switch c.phase {
+	case phaseBind:
+		return c.stepBind(now)
+	case phaseProve:
+		return c.stepProve(now)
+	case phaseBound:
+		return c.stepBound(now)
+	case phaseRefused:
+		if now.Before(c.next) {
+			return nil, c.next
+		}
+		c.startBind()
+		return c.stepBind(now)
+	default:
+		return nil, now.Add(time.Hour)
+	}
+}
+
+func (c *Client) stepBind(now time.Time) ([]byte, time.Time) {
+	if c.started.IsZero() {
+		c.started = now
+	}
+	if c.state != StateRefused && now.Sub(c.started) >= silentAfter {
+		if c.state != StateSilent {
+			c.log.Warn("relay: no answer; asking on")
+		}
+		c.state, c.err = StateSilent, ErrNoAnswer
+	}
+	if now.Before(c.next) {
+		return nil, c.next
+	}
+	if c.frame == nil || now.Sub(c.made) >= frameAge {
+		c.stamp = max(now.UnixMilli(), c.stamp+1)
+		c.nonce, c.made = newNonce(), now
+		m := Bind{Nonce: c.nonce, Time: time.UnixMilli(c.stamp)}
+		copy(m.Token[:], c.token)
+		c.frame = AppendBind(c.frame[:0], c.cfg.ID, c.cfg.Identity.Ed25519, m)
+	}
+	c.retry(now)
+	return c.frame, c.next
+}
+
+func (c *Client) stepProve(now time.Time) ([]byte, time.Time) {
+	if now.Sub(c.started) >= proveFor {
+		c.startBind()
+		return c.stepBind(now)
+	}
+	if now.Before(c.next) {
+		return nil, c.next
+	}
+	if c.frame == nil {
+		c.frame = AppendProve(nil, c.cfg.ID, c.cfg.Identity.Ed25519, Prove{Short: c.short, Nonce: c.nonce, Cookie: c.cookie})
+		c.made = now
+	}
+	c.retry(now)
+	return c.frame, c.next
+}
+
+func (s *session) retry(now time.Time) {
+	s.next = now.Add(min(firstRetry<<min(s.tries, 10), lastRetry))
+	s.tries++
+}
+
+func (c *Client) stepBound(now time.Time) ([]byte, time.Time) {
+	if !now.Before(c.expires) {
+		c.startBind() // the relay will say what is wrong with the token
+		return c.stepBind(now)
+	}
+	busy := c.busy(now)
+	if busy && !c.pinging {
+		c.startPing()
+	}
+	switch {
+	case !c.pinging && now.Before(c.next):
+		return nil, c.wakeAt()
+	case !c.pinging:
+		c.startPing()
+	case now.Before(c.next) && !busy:
+		return nil, c.wakeAt()
+	case c.tries >= pingTries:
+		c.log.Info("relay: pings unanswered; binding again")
+		c.startBind()
+		return c.stepBind(now)
+	}
+	if c.tries == 0 {
+		// Sent again with the same nonce, so that late answers count.
+		c.ping = newNonce()
+		c.pingSent = now
+	}
+	c.next = now.Add(min(busyPing<<c.tries, lastRetry))
+	c.tries++
+	return AppendPing(nil, Ping{Short: c.short, Nonce: c.ping}), c.wakeAt()
+}
+
+// busy reports, once in each busyPing while packets are sent, whether nothing came back.
+func (c *Client) busy(now time.Time) bool {
+	if c.look.IsZero() {
+		if c.sent.Load() {
+			c.heard.Store(false)
+			c.look = now.Add(busyPing)
+		}
+		return false
+	}
+	if now.Before(c.look) {
+		return false
+	}
+	sent, heard := c.sent.Swap(false), c.heard.Swap(false)
+	if sent {
+		c.look = now.Add(busyPing)
+	} else {
+		c.look = time.Time{} // the next Send wakes Run
+	}
+	return sent && !heard
+}
+
+func (s *session) wakeAt() time.Time {
+	t := s.next
+	if s.expires.Before(t) {
+		t = s.expires
+	}
+	if !s.look.IsZero() && s.look.Before(t) {
+		t = s.look
+	}
+	return t
+}
+
+// control takes a frame of the relay and reports whether Run has to look.
+func (c *Client) control(b []byte, now time.Time) bool {
+	switch b[0] {
+	case TypeChallenge:
+		m, ok := ParseChallenge(b)
+		if !ok || c.phase != phaseBind || m.Nonce != c.nonce || c.frame == nil {
+			return false
+		}
+		if c.tries == 1 {
+			c.sample(now.Sub(c.made))
+		}
+		c.cookie, c.boundNonce = m.Cookie, m.Nonce
+		c.phase, c.frame, c.tries, c.next, c.started = phaseProve, nil, 0, time.Time{}, now
+		c.state, c.err = StateUsable, nil
+		if !c.usable.Swap(true) {
+			select {
+			case <-c.ready:
+			default:
+				close(c.ready)
+			}
+		}
+		return true
+	case TypeBound:
+		m, ok := ParseBound(b)
+		if !ok || c.phase != phaseProve || m.Nonce != c.nonce {
+			return false
+		}
+		c.bound(m, now)
+		return true
+	case TypePong:
+		m, ok := ParsePong(b)
+		if !ok || !c.pinging || c.tries == 0 || m.Nonce != c.ping {
+			return false
+		}
+		if c.tries == 1 {
+			c.sample(now.Sub(c.pingSent))
+		}
+		c.pinging, c.tries, c.next = false, 0, now.Add(jitter(idlePing))
+		c.heard.Store(true)
+		return true
+	case TypeUnbound:
+		n, ok := ParseUnbound(b)
+		if !ok || !c.pinging || c.tries == 0 || n != c.ping {
+			return false
+		}
+		c.log.Info("relay: session lost; binding again")
+		c.startBind()
+		return true
+	case TypeRefused:
+		m, ok := ParseRefused(b)
+		if !ok || c.phase != phaseBind || m.Nonce != c.nonce || c.frame == nil {
+			return false
+		}
+		c.refused(m.Reason, now)
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *Client) bound(m Bound, now time.Time) {
+	if c.tries == 1 {
+		c.sample(now.Sub(c.made))
+	}
+	if c.instance != 0 && c.instance != m.Instance {
+		c.log.Info("relay: it was restarted")
+	}
+	c.instance, c.observed = m.Instance, m.Observed
+	c.expires = now.Add(time.Duration(m.Lifetime) * time.Second)
+	c.phase, c.frame, c.tries, c.pinging = phaseBound, nil, 0, false
+	c.next = now.Add(jitter(idlePing))
+	c.state, c.err, c.refusals = StateBound, nil, 0
+	c.log.Debug("relay: bound", "observed", m.Observed, "lifetime_s", m.Lifetime, "rtt", c.rtt)
+}
+
+func (c *Client) refused(r Reason, now time.Time) {
+	c.phase, c.frame = phaseRefused, nil
+	c.next = now.Add(jitter(min(refusedWait<<min(c.refusals, 10), refusedMost)))
+	c.refusals++
+	err := &RefusedError{Relay: c.cfg.ID, Reason: r}
+	if c.state != StateRefused {
+		c.log.Warn("relay: refused", "reason", r.String())
+	}
+	c.state, c.err = StateRefused, err
+}
+
+// jitter returns d more or less a tenth.
+func jitter(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5)
+}
