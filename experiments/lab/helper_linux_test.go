@@ -31,7 +31,7 @@ func helpers() map[string]func() int {
 // helper returns a command that runs the test binary as one of the helpers.
 func helper(name string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), envHelper+"="+name)
+	cmd.Env = append(os.Environ(), envHelper+"="+name, "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	return cmd
 }

@@ -101,6 +101,12 @@ type HostInfo struct {
 	PublicAddr netip.Addr `json:"public_addr"` // its NAT's outside address, or Addr if there is no NAT
 }
 
+// Check tells what is wrong with s, if anything.
+func (s Spec) Check() error {
+	_, err := s.check()
+	return err
+}
+
 // check returns spec with its kinds spelled out, or what is wrong with it.
 func (s Spec) check() (Spec, error) {
 	if len(s.Hosts) == 0 {
@@ -112,8 +118,8 @@ func (s Spec) check() (Spec, error) {
 	out := Spec{Hosts: make([]Host, 0, len(s.Hosts))}
 	seen := map[string]bool{}
 	for _, h := range s.Hosts {
-		if !validName(h.Name) {
-			return s, fmt.Errorf("lab: host name %q: want 1 to 64 letters, digits, '-' or '_'", h.Name)
+		if err := CheckName(h.Name); err != nil {
+			return s, fmt.Errorf("lab: host: %w", err)
 		}
 		if seen[h.Name] {
 			return s, fmt.Errorf("lab: two hosts named %q", h.Name)
@@ -128,7 +134,11 @@ func (s Spec) check() (Spec, error) {
 	return out, nil
 }
 
-func validName(s string) bool {
+// CheckName returns an error unless name is fit for a host or a lab: 1 to 64 letters, digits, "-" and "_".
+func CheckName(name string) error {
 	const legal = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
-	return len(s) >= 1 && len(s) <= 64 && strings.Trim(s, legal) == ""
+	if len(name) < 1 || len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune(legal, r) }) {
+		return fmt.Errorf("name %q: want 1 to 64 letters, digits, '-' or '_'", name)
+	}
+	return nil
 }

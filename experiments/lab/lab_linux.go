@@ -59,7 +59,23 @@ func New(ctx context.Context, spec Spec) (*Lab, error) {
 			return nil, fmt.Errorf("lab: host %s: %w", h.Name, err)
 		}
 	}
+	if err := l.awaitUp(ctx); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("lab: %w", err)
+	}
 	return l, nil
+}
+
+func (l *Lab) awaitUp(ctx context.Context) error {
+	for _, router := range l.routers {
+		if err := awaitUp(ctx, router, lanName); err != nil {
+			return fmt.Errorf("router: %w", err)
+		}
+	}
+	if err := awaitUp(ctx, l.core, portPrefix); err != nil {
+		return fmt.Errorf("core: %w", err)
+	}
+	return nil
 }
 
 func (l *Lab) addHost(i int, h Host) error {

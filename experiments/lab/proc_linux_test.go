@@ -173,7 +173,11 @@ func (w *watched) gone() {
 	w.t.Helper()
 	for pid, fd := range w.procs {
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(poll, int(patience.Milliseconds())); n != 1 {
+		n, err := unix.Poll(poll, int(patience.Milliseconds()))
+		for errors.Is(err, unix.EINTR) {
+			n, err = unix.Poll(poll, int(patience.Milliseconds()))
+		}
+		if n != 1 {
 			w.t.Errorf("process %d lives on (%v)", pid, err)
 		}
 		_ = unix.Close(fd)

@@ -1,9 +1,13 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 )
@@ -14,6 +18,9 @@ const (
 	wanName    = "wan"  // a router's outside interface
 	lanName    = "lan"  // a router's inside interface
 	hostName   = "eth0" // a host's only interface besides lo
+	portPrefix = "port" // a port of the bridge, with the number of the host
+
+	upTimeout = 10 * time.Second
 )
 
 var coreAddr = netip.AddrFrom4([4]byte{198, 51, 100, 1})
@@ -55,7 +62,7 @@ func makeCore() (*node, error) {
 
 // plug joins a node to the bridge with an interface called name.
 func plug(core, n *node, name string, i int, addr netip.Addr) error {
-	port := fmt.Sprintf("port%d", i)
+	port := fmt.Sprint(portPrefix, i)
 	if err := connect(n, name, core, port); err != nil {
 		return err
 	}
@@ -123,6 +130,33 @@ func connect(a *node, aName string, b *node, bName string) error {
 			return fmt.Errorf("make veth %s: %w", aName, err)
 		}
 		return nil
+	})
+}
+
+// awaitUp returns when the interfaces of a node with the given prefix carry packets. The kernel finds that out in the
+// background, once both ends of a cable are up, and drops what is sent before: a lost ARP request costs a second.
+// Only the end that was set up first needs this; the other is ready at once.
+func awaitUp(ctx context.Context, n *node, prefix string) error {
+	ctx, cancel := context.WithTimeout(ctx, upTimeout)
+	defer cancel()
+	return n.do(func() error {
+		for {
+			links, err := netlink.LinkList()
+			if err != nil {
+				return fmt.Errorf("list interfaces: %w", err)
+			}
+			i := slices.IndexFunc(links, func(l netlink.Link) bool {
+				return strings.HasPrefix(l.Attrs().Name, prefix) && l.Attrs().OperState != netlink.OperUp
+			})
+			if i < 0 {
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%s does not come up: %w", links[i].Attrs().Name, ctx.Err())
+			case <-time.After(time.Millisecond):
+			}
+		}
 	})
 }
 
