@@ -10,12 +10,14 @@ import (
 	"testing"
 )
 
-// block is a fenced block of a Markdown document.
+// block is a block of code in a Markdown document: fenced, or a line that is indented by four spaces.
 type block struct {
 	line  int    // of its first line of text
 	lang  string // the word after the fence
 	lines []string
 }
+
+var makeSpan = regexp.MustCompile("`(make [^`]+)`")
 
 func blocks(text string) (found []block) {
 	var open *block
@@ -30,6 +32,12 @@ func blocks(text string) (found []block) {
 			open = nil
 		case open != nil:
 			open.lines = append(open.lines, line)
+		case strings.HasPrefix(line, "    ") && strings.TrimSpace(line) != "":
+			found = append(found, block{line: i + 1, lines: []string{strings.TrimSpace(line)}})
+		default:
+			for _, m := range makeSpan.FindAllStringSubmatch(line, -1) {
+				found = append(found, block{line: i + 1, lang: "sh", lines: []string{m[1]}})
+			}
 		}
 	}
 	return found
@@ -198,6 +206,10 @@ func TestStale(t *testing.T) {
 }
 
 func TestBlocks(t *testing.T) {
+	loose := blocks("Type `make demo` or\n\n    make test  # all\n")
+	if len(loose) != 2 || loose[0].lines[0] != "make demo" || loose[1].lines[0] != "make test  # all" || loose[1].line != 3 {
+		t.Errorf("%+v", loose)
+	}
 	got := blocks("a\n```sh\nmake demo\n```\nb\n\n```\nx\ny\n```\n")
 	if len(got) != 2 || got[0].lang != "sh" || got[0].line != 3 || len(got[0].lines) != 1 || len(got[1].lines) != 2 {
 		t.Errorf("%+v", got)
