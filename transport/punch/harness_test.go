@@ -38,6 +38,7 @@ type side struct {
 	m    *Machine
 	host *natsim.Host
 	nat  *natsim.NAT
+	kind natsim.Kind
 	sim  *sim
 	peer *side
 
@@ -47,10 +48,10 @@ type side struct {
 	wanted bool
 
 	sent, received, relayReceived time.Time
-	dataIn, dataLost              int
+	dataIn                        int
 	history                       []State
 	firstDirect                   time.Time
-	steps                         int
+	atOnce                        int // wake-ups in a row that were due when they were asked for
 }
 
 // sim is two instances, the network between them and a relay.
@@ -64,12 +65,12 @@ type sim struct {
 }
 
 type simConfig struct {
-	seed       uint64
-	a, b       place
-	rtt, relay time.Duration // round trips; relay 0 = rtt
-	loss       float64
-	lan        bool // b shares a's NAT
-	tweak      func(*Config)
+	seed  uint64
+	a, b  place
+	rtt   time.Duration // by the relay, too
+	loss  float64
+	lan   bool // b shares a's NAT
+	tweak func(*Config)
 }
 
 func newSim(t testing.TB, c simConfig) *sim {
@@ -101,7 +102,7 @@ func (s *sim) newSide(name string, p place, n byte, controlling bool, tweak func
 	if tweak != nil {
 		tweak(&cfg)
 	}
-	x := &side{name: name, m: New(cfg), sim: s, wanted: true}
+	x := &side{name: name, m: New(cfg), sim: s, kind: p.kind, wanted: true}
 	public := netip.AddrFrom4([4]byte{198, 51, 100, n})
 	if p.open {
 		x.host = s.net.AddHost(netip.AddrPortFrom(public, 4000+uint16(n)), nil)
@@ -130,7 +131,6 @@ func (x *side) step(ev Event) {
 	before := x.m.State()
 	now := x.sim.net.Now()
 	out := x.m.Step(now, ev)
-	x.steps++
 	x.check(before, out)
 	for _, d := range out.Send {
 		if d.To.IsValid() {
@@ -141,8 +141,10 @@ func (x *side) step(ev Event) {
 	}
 	x.serial++
 	if serial := x.serial; !out.Wake.IsZero() {
-		if !out.Wake.After(now) && x.steps > 1e6 {
-			x.sim.t.Fatalf("%s: wake-ups do not move on: %+v", x.name, x.m.State())
+		if x.atOnce++; out.Wake.After(now) {
+			x.atOnce = 0
+		} else if x.atOnce > 4 {
+			x.sim.t.Fatalf("%s at %v: wake-ups do not move on: %+v", x.name, x.at(), x.m.State())
 		}
 		x.sim.net.At(out.Wake, func() {
 			if serial == x.serial {

@@ -51,7 +51,7 @@ func (m *Machine) receiveCall(msg message) bool {
 		m.suspect("peer called")
 	}
 	answer := msg.flags&flagAnswer != 0
-	if !answer && !m.path.selected() {
+	if !answer && !m.path.sure() {
 		m.call(flagAnswer) // our last CALL may be lost, and with it candidates that the peer lacks
 	}
 	// A repeated CALL must not repeat a round that has just begun.

@@ -178,7 +178,7 @@ func (m *Machine) advanceRound() {
 	}
 	if m.due(m.round.nextCall) {
 		m.round.nextCall = time.Time{}
-		if !m.round.heard && !m.path.selected() {
+		if !m.round.heard && !m.path.sure() {
 			m.call(0)
 			m.round.calls++
 			if m.round.calls < maxCalls {
@@ -284,7 +284,7 @@ func (m *Machine) sendProbe(to netip.AddrPort, flags byte, generation uint16, si
 	m.counters.Probes++
 	if c := m.find(to); c != nil {
 		c.last = m.now
-		if c.answered.IsZero() {
+		if c.answered.IsZero() && to != m.path.addr {
 			c.bytes += size
 			m.counters.Unproven += size
 			m.counters.Target = max(m.counters.Target, c.bytes)
