@@ -16,6 +16,10 @@ import (
 const (
 	stunFirstRetry = 100 * time.Millisecond
 	stunTries      = 5
+
+	// A relay never answers with more than it was asked with (package relay/server): a mapped IPv6
+	// address takes 24 bytes, and so does this attribute.
+	stunSoftware = "fnwire (any version)"
 )
 
 // ErrNoSTUN is returned when no STUN server answered.
@@ -62,7 +66,7 @@ func (c *stunClient) handle(from netip.AddrPort, b []byte) {
 
 // ask returns the address under which server sees the socket.
 func (c *stunClient) ask(ctx context.Context, server netip.AddrPort, send func([]byte, netip.AddrPort) error) (netip.AddrPort, error) {
-	m, err := stun.Build(stun.TransactionID, stun.BindingRequest)
+	m, err := stun.Build(stun.TransactionID, stun.BindingRequest, stun.NewSoftware(stunSoftware))
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
