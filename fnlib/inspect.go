@@ -1,0 +1,44 @@
+package fnlib
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// RelayStatus is how a node stands with one relay.
+type RelayStatus struct {
+	ID    string
+	Addr  netip.AddrPort
+	STUN  []netip.AddrPort // where it answers binding requests
+	Home  bool             // peers reach the node through this one
+	State string           // "bound" or "usable" when packets flow; else "binding", "silent" or "refused"
+	RTT   time.Duration    // 0 if not measured yet
+	Err   error            // why packets do not flow, if they do not
+}
+
+// Relays tells how the node stands with the relays that the rendezvous has named, sorted by ID.
+func (n *Node) Relays() []RelayStatus {
+	r := &n.relays
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]RelayStatus, 0, len(r.legs))
+	for _, l := range r.legs {
+		state, err := l.client.State()
+		out = append(out, RelayStatus{
+			ID: l.info.ID, Addr: l.info.Addr, STUN: slices.Clone(l.info.STUN), Home: l.client == r.home,
+			State: string(state), RTT: l.client.RTT(), Err: err,
+		})
+	}
+	slices.SortFunc(out, func(a, b RelayStatus) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}
+
+// Candidates are the UDP addresses at which the node may be reached directly: those of its interfaces
+// first, then those that STUN has shown.
+func (n *Node) Candidates() []netip.AddrPort { return n.ep.Candidates() }
+
+// SetReadDeadline makes Read fail from t on; the zero time takes that back. Unlike the other methods
+// it may be called while another goroutine reads: it is how to stop waiting for a sender.
+func (in *Incoming) SetReadDeadline(t time.Time) error { return in.s.SetReadDeadline(t) }
