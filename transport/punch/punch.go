@@ -13,7 +13,7 @@ type Config struct {
 	Key         [32]byte // shared by the two instances alone
 	Controlling bool     // exactly one of the two is
 
-	// Rand fills a slice for transaction ids and jitter; nil = crypto/rand.
+	// Rand fills a slice, for jitter only; nil = crypto/rand.
 	Rand func([]byte)
 
 	// NoRelay says that no data can go through the relay: while a path is selected Route stays
