@@ -1,0 +1,154 @@
+package worker
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/fnwire/fnwire/rendezvous"
+	rendezvousserver "github.com/fnwire/fnwire/rendezvous/server"
+
+	relayserver "github.com/fnwire/fnwire/relay/server"
+)
+
+const (
+	opRendezvous = "rendezvous"
+	opRelay      = "relay"
+)
+
+// RendezvousArgs configure a rendezvous with an embedded NATS that admits every job.
+type RendezvousArgs struct {
+	Listen        string `json:"listen"` // TCP address
+	RelaySecret   string `json:"relay_secret"`
+	StorePassword string `json:"store_password"` // of the NATS user "store"
+	PrivateTemp   bool   `json:"private_temp"`   // the process has a mount namespace of its own
+}
+
+// RelayArgs configure a relay.
+type RelayArgs struct {
+	ID     string         `json:"id"`
+	Listen netip.AddrPort `json:"listen"` // where functions reach it too
+	STUN2  netip.AddrPort `json:"stun2"`
+	URL    string         `json:"url"` // of the rendezvous' NATS
+	Secret string         `json:"secret"`
+}
+
+// Rendezvous starts the rendezvous of a worker of that role and returns when it serves. It serves until the process ends.
+func (c *Client) Rendezvous(ctx context.Context, a RendezvousArgs) error {
+	return c.Call(ctx, opRendezvous, a, nil)
+}
+
+// Relay starts the relay of a worker of that role and returns when the rendezvous knows it.
+func (c *Client) Relay(ctx context.Context, a RelayArgs) error { return c.Call(ctx, opRelay, a, nil) }
+
+// daemon is a server that runs beside the operations of its worker.
+type daemon struct {
+	mu     sync.Mutex // guards cancel
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	err    error // of the first that failed, guarded by mu
+}
+
+// start runs f until stop, or the first failure.
+func (d *daemon) start(f ...func(context.Context) error) <-chan struct{} {
+	ctx, cancel := context.WithCancel(context.Background())
+	d.mu.Lock()
+	d.cancel = cancel
+	d.mu.Unlock()
+	for _, f := range f {
+		d.wg.Go(func() {
+			defer cancel()
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				d.mu.Lock()
+				d.err = err
+				d.mu.Unlock()
+				fmt.Fprintln(os.Stderr, err)
+			}
+		})
+	}
+	return ctx.Done()
+}
+
+func (d *daemon) stop() error {
+	d.mu.Lock()
+	cancel := d.cancel
+	d.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+	d.wg.Wait()
+	return d.failure()
+}
+
+func (d *daemon) failure() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err
+}
+
+// up waits for a server to be ready.
+func (d *daemon) up(ctx context.Context, ready, ended <-chan struct{}) error {
+	select {
+	case <-ready:
+		return nil
+	case <-ended:
+		return d.failure()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *daemon) rendezvous(ctx context.Context, a RendezvousArgs) (None, error) {
+	if a.PrivateTemp {
+		// Data of the embedded JetStream vanishes with the process, however that ends. Where this may not
+		// be done, it goes to an ordinary temporary directory, which the server removes.
+		if err := mountTemp(); err != nil {
+			fmt.Fprintln(os.Stderr, "no private temporary directory:", err)
+		}
+	}
+	s, err := rendezvousserver.New(rendezvousserver.Config{
+		Listen: a.Listen, Open: true, JetStream: true, StorePassword: a.StorePassword, RelaySecret: a.RelaySecret,
+	})
+	if err != nil {
+		return None{}, err
+	}
+	return None{}, d.up(ctx, s.Ready(), d.start(s.Run))
+}
+
+func (d *daemon) relay(ctx context.Context, a RelayArgs) (None, error) {
+	var key atomic.Pointer[ed25519.PublicKey]
+	s, err := relayserver.New(relayserver.Config{
+		ID: a.ID, Listen: a.Listen, Listen2: a.STUN2,
+		TokenKey: func() ed25519.PublicKey {
+			if k := key.Load(); k != nil {
+				return *k
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return None{}, err
+	}
+	known := make(chan struct{})
+	announce := func(ctx context.Context) error {
+		select {
+		case <-s.Ready():
+		case <-ctx.Done():
+			return nil
+		}
+		var once sync.Once
+		return rendezvous.AnnounceRelay(ctx, rendezvous.AnnounceConfig{
+			URL: a.URL, Secret: a.Secret,
+			Relay: rendezvous.RelayInfo{ID: a.ID, Addr: a.Listen, STUN: []netip.AddrPort{a.Listen, a.STUN2}},
+			OnTokenKey: func(k ed25519.PublicKey) {
+				key.Store(&k)
+				once.Do(func() { close(known) })
+			},
+		})
+	}
+	return None{}, d.up(ctx, known, d.start(s.Run, announce))
+}

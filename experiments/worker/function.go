@@ -1,0 +1,240 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/fnwire/fnwire/experiments/peer/plainquic"
+	"github.com/fnwire/fnwire/experiments/workload"
+	"github.com/fnwire/fnwire/fnlib"
+)
+
+const (
+	opJoin    = "join"
+	opSend    = "send"
+	opReceive = "receive"
+	opPath    = "path"
+
+	copyBytes = 256 << 10
+	pingPace  = 2 * time.Millisecond
+)
+
+// function is the worker that plays a function.
+type function struct {
+	mu     sync.Mutex // guards what follows
+	node   *fnlib.Node
+	nc     *nats.Conn
+	plain  *plainquic.Peer
+	stream *streaming
+}
+
+func (f *function) ops() map[string]op {
+	return map[string]op{
+		opJoin: handle(f.join), opSend: handle(f.send), opReceive: handle(f.receive), opPath: handle(f.path),
+		opPut: handle(f.put), opGet: handle(f.get),
+		opOpenPlain: handle(f.openPlain), opConnectPlain: handle(f.connectPlain),
+		opSendPlain: handle(f.sendPlain), opReceivePlain: handle(f.receivePlain),
+		opPour: handle(f.pour), opStopPour: handle(f.stopPour), opDrain: handle(f.drain), opPoured: handle(f.poured),
+	}
+}
+
+func (f *function) stop() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var err error
+	if f.node != nil {
+		err = f.node.Close()
+	}
+	if f.plain != nil {
+		err = errors.Join(err, f.plain.Close())
+	}
+	if f.nc != nil {
+		f.nc.Close()
+	}
+	return err
+}
+
+// JoinArgs say which job to join.
+type JoinArgs struct {
+	URL  string `json:"url"`
+	Key  string `json:"key"`
+	Name string `json:"name"`
+}
+
+// Joined is the result of Join.
+type Joined struct {
+	Began   int64         `json:"began"`
+	Timings fnlib.Timings `json:"timings"`
+	Mapping string        `json:"mapping"` // of the NAT, as the function found it
+}
+
+// Join makes the worker a member of a job.
+func (c *Client) Join(ctx context.Context, a JoinArgs) (j Joined, err error) {
+	return j, c.Call(ctx, opJoin, a, &j)
+}
+
+func (f *function) join(ctx context.Context, a JoinArgs) (Joined, error) {
+	j := Joined{Began: now()}
+	node, err := fnlib.Join(ctx, fnlib.Config{URL: a.URL, JobKey: a.Key, Name: a.Name})
+	if err != nil {
+		return j, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.node != nil {
+		return j, errors.Join(errors.New("has joined already"), node.Close())
+	}
+	f.node = node
+	j.Timings, j.Mapping = node.Timings(), string(node.NAT().Mapping)
+	return j, nil
+}
+
+func (f *function) joined() (*fnlib.Node, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.node == nil {
+		return nil, errors.New("has not joined")
+	}
+	return f.node, nil
+}
+
+// SendArgs say what to send to whom.
+type SendArgs struct {
+	To     string          `json:"to"`
+	Key    string          `json:"key"`
+	Path   string          `json:"path"` // auto, direct or relay
+	Source workload.Source `json:"source"`
+}
+
+// Sent is a state that was sent, by whatever way.
+type Sent struct {
+	Began   int64   `json:"began"`
+	Ended   int64   `json:"ended"` // the receipt was there, or the store had everything
+	Digest  string  `json:"digest"`
+	Receipt Receipt `json:"receipt"` // of fnwire
+}
+
+// Receipt is what fnwire says of a transfer.
+type Receipt struct {
+	Path        string        `json:"path"`
+	DirectBytes int64         `json:"direct_bytes"`
+	Reason      string        `json:"reason"`
+	RTT         time.Duration `json:"rtt"`
+	Phases      fnlib.Phases  `json:"phases"`
+}
+
+// Send sends a state with fnwire and waits for the receipt.
+func (c *Client) Send(ctx context.Context, a SendArgs) (s Sent, err error) {
+	return s, c.Call(ctx, opSend, a, &s)
+}
+
+func (f *function) send(ctx context.Context, a SendArgs) (Sent, error) {
+	s := Sent{Began: now()}
+	node, err := f.joined()
+	if err != nil {
+		return s, err
+	}
+	path, err := fnlib.ParsePath(a.Path)
+	if err != nil {
+		return s, err
+	}
+	r := a.Source.Open()
+	defer r.Close()
+	rc, err := node.SendWith(ctx, a.To, a.Key, r, fnlib.SendOptions{Path: path, Size: a.Source.Size()})
+	s.Ended, s.Digest = now(), rc.Digest.String()
+	s.Receipt = Receipt{Path: rc.Path, DirectBytes: rc.DirectBytes, Reason: rc.Reason, RTT: rc.RTT, Phases: rc.Phases}
+	return s, err
+}
+
+// Received is a state that has come, whatever brought it.
+type Received struct {
+	Key    string `json:"key"`
+	Bytes  int64  `json:"bytes"`
+	Digest string `json:"digest"` // SHA-256 of what came, in hexadecimal
+	Path   string `json:"path"`   // what the last byte came over
+	First  int64  `json:"first"`  // when the application had the first byte
+	Last   int64  `json:"last"`   // when it had the last, with the right digest
+}
+
+// Receive waits for the next state that fnwire brings, and accepts it.
+func (c *Client) Receive(ctx context.Context) (r Received, err error) {
+	return r, c.Call(ctx, opReceive, None{}, &r)
+}
+
+func (f *function) receive(ctx context.Context, _ None) (Received, error) {
+	node, err := f.joined()
+	if err != nil {
+		return Received{}, err
+	}
+	in, err := node.Receive(ctx)
+	if err != nil {
+		return Received{}, err
+	}
+	r := Received{Key: in.Key}
+	buf := make([]byte, copyBytes)
+	for {
+		n, err := in.Read(buf)
+		if n > 0 && r.First == 0 {
+			r.First = now()
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return r, err
+		}
+	}
+	r.Last = now()
+	r.Bytes, r.Digest, r.Path = in.Bytes(), in.Digest().String(), in.Path()
+	return r, in.Accept()
+}
+
+// PathArgs say which path to wait for.
+type PathArgs struct {
+	Peer string        `json:"peer"`
+	Want string        `json:"want"` // direct, relay, or "" for whatever it is after Within
+	Wait time.Duration `json:"wait"` // the longest time to wait
+}
+
+// PathState is how the link with a peer stands.
+type PathState struct {
+	Path   string        `json:"path"`
+	Remote string        `json:"remote"`
+	RTT    time.Duration `json:"rtt"`
+	Reason string        `json:"reason"`
+	At     int64         `json:"at"` // when it was found
+}
+
+// Path returns how the link with a peer stands as soon as its path is the one wanted, or Wait is over.
+func (c *Client) Path(ctx context.Context, a PathArgs) (p PathState, err error) {
+	return p, c.Call(ctx, opPath, a, &p)
+}
+
+// path asks again and again: pings are the traffic that keeps the search for a direct path going.
+func (f *function) path(ctx context.Context, a PathArgs) (PathState, error) {
+	node, err := f.joined()
+	if err != nil {
+		return PathState{}, err
+	}
+	until := time.Now().Add(a.Wait)
+	for {
+		pong, err := node.Ping(ctx, a.Peer, fnlib.Auto)
+		if err != nil {
+			return PathState{}, err
+		}
+		p := PathState{Path: pong.Link.Path, Remote: pong.Link.Remote, RTT: pong.RTT, Reason: pong.Link.Reason, At: now()}
+		if p.Path == a.Want || time.Now().After(until) {
+			return p, nil
+		}
+		select {
+		case <-time.After(pingPace):
+		case <-ctx.Done():
+			return p, ctx.Err()
+		}
+	}
+}

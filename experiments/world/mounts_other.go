@@ -1,0 +1,7 @@
+//go:build !linux
+
+package world
+
+import "os/exec"
+
+func ownMounts(*exec.Cmd) {}

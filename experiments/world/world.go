@@ -1,0 +1,149 @@
+// Package world raises what an experiment takes place in: a lab with a public host, on which a rendezvous (with NATS and
+// its object store) and a relay run as processes of their own, and hosts behind NATs, on which functions do. All
+// processes are this program again, as workers (package worker).
+//
+// A world ends with the process that made it, however that ends: the kernel takes the processes and the namespaces, and
+// what the rendezvous has on disk is on a disk of its own, in memory. Nothing is left behind, and nothing of
+// the machine outside is touched.
+package world
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fnwire/fnwire/experiments/lab"
+	"github.com/fnwire/fnwire/experiments/worker"
+	"github.com/fnwire/fnwire/internal/job"
+)
+
+// Public is the name of the host that the servers run on.
+const Public = "public"
+
+const (
+	natsPort  = 4222
+	relayPort = 3478
+	stunPort  = 3479
+	relayID   = "relay-1"
+	bucket    = "states"
+)
+
+// Config says what a world has.
+type Config struct {
+	Hosts []lab.Host // for functions; one named Public is added
+	// Worker returns the command for a worker process; nil means this program with the arguments
+	// that WorkerArgs returns.
+	Worker func(worker.Role) *exec.Cmd
+}
+
+// WorkerCommand is the subcommand under which this program is a worker.
+const WorkerCommand = "worker"
+
+// WorkerArgs are the arguments with which a program that is a harness must become a worker.
+func WorkerArgs(role worker.Role) []string { return []string{WorkerCommand, string(role)} }
+
+// World is a lab with servers. Its methods may be called from several goroutines.
+type World struct {
+	cfg    Config
+	lab    *lab.Lab
+	key    job.Key
+	url    string
+	store  string // password
+	serial atomic.Uint64
+
+	rendezvous, relay *Proc
+}
+
+// New raises a world. lab.Enter must have been called. ctx bounds its making and its life: all its
+// processes end with ctx.
+func New(ctx context.Context, cfg Config) (*World, error) {
+	if cfg.Worker == nil {
+		cfg.Worker = func(r worker.Role) *exec.Cmd { return exec.Command("/proc/self/exe", WorkerArgs(r)...) }
+	}
+	l, err := lab.New(ctx, lab.Spec{Hosts: append([]lab.Host{{Name: Public}}, cfg.Hosts...)})
+	if err != nil {
+		return nil, fmt.Errorf("world: %w", err)
+	}
+	w := &World{cfg: cfg, lab: l, key: job.NewKey(), store: rand.Text()}
+	w.url = "nats://" + netip.AddrPortFrom(l.Addr(Public), natsPort).String()
+	if err := w.startServers(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("world: %w", err), w.Close())
+	}
+	return w, nil
+}
+
+func (w *World) startServers(ctx context.Context) error {
+	secret := rand.Text()
+	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(w.lab.Addr(Public), port) }
+	starting, sctx := errgroup.WithContext(ctx)
+	starting.Go(func() (err error) {
+		if w.rendezvous, err = w.start(ctx, Public, worker.Rendezvous); err != nil {
+			return err
+		}
+		return w.rendezvous.explain(w.rendezvous.Rendezvous(sctx, worker.RendezvousArgs{
+			Listen: at(natsPort).String(), RelaySecret: secret, StorePassword: w.store, PrivateTemp: true,
+		}))
+	})
+	starting.Go(func() (err error) {
+		w.relay, err = w.start(ctx, Public, worker.Relay)
+		return err
+	})
+	if err := starting.Wait(); err != nil {
+		return err
+	}
+	return w.relay.explain(w.relay.Relay(ctx, worker.RelayArgs{
+		ID: relayID, Listen: at(relayPort), STUN2: at(stunPort), URL: w.url, Secret: secret,
+	}))
+}
+
+// Lab is the world's lab.
+func (w *World) Lab() *lab.Lab { return w.lab }
+
+// Rendezvous is the process of the rendezvous.
+func (w *World) Rendezvous() *Proc { return w.rendezvous }
+
+// Relay is the process of the relay.
+func (w *World) Relay() *Proc { return w.relay }
+
+// JoinArgs are those with which a function joins the world's job.
+func (w *World) JoinArgs(name string) worker.JoinArgs {
+	return worker.JoinArgs{URL: w.url, Key: w.key.Encode(), Name: name}
+}
+
+// FreshName returns a name that no function of the world has had, beginning with prefix.
+func (w *World) FreshName(prefix string) string { return fmt.Sprintf("%s-%d", prefix, w.serial.Add(1)) }
+
+// Bucket is the object store of the rendezvous' NATS.
+func (w *World) Bucket() worker.Bucket {
+	return worker.Bucket{URL: "nats://store:" + w.store + "@" + w.url[len("nats://"):], Name: bucket}
+}
+
+// Function starts a function's process on a host. It ends with ctx.
+func (w *World) Function(ctx context.Context, host string) (*Proc, error) {
+	return w.start(ctx, host, worker.Function)
+}
+
+// Pair starts a function's process on each of two hosts, at the same time.
+func (w *World) Pair(ctx context.Context, hostA, hostB string) (a, b *Proc, err error) {
+	var starting errgroup.Group
+	starting.Go(func() (err error) { a, err = w.Function(ctx, hostA); return err })
+	starting.Go(func() (err error) { b, err = w.Function(ctx, hostB); return err })
+	if err := starting.Wait(); err != nil {
+		for _, p := range []*Proc{a, b} {
+			if p != nil {
+				p.Kill()
+			}
+		}
+		return nil, nil, err
+	}
+	return a, b, nil
+}
+
+// Close ends all processes and the lab. It may be called more than once.
+func (w *World) Close() error { return w.lab.Close() }
