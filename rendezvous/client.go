@@ -66,7 +66,8 @@ type Client struct {
 
 	callbacks sync.Mutex // held while a callback of Config runs
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex    // guards what follows
+	conn   chan struct{} // closed when the connection is lost, and replaced
 	epoch  uint64
 	lease  time.Duration
 	fenced uint64 // epoch of the newer holder
@@ -98,7 +99,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg: cfg, log: cfg.Logger, jobKey: cfg.Key.Signer(), peerID: cfg.Identity.Peer.String(),
-		wake: make(chan wake, 16), closed: make(chan struct{}),
+		wake: make(chan wake, 16), closed: make(chan struct{}), conn: make(chan struct{}),
 	}
 	c.jobID = job.ID(c.jobKey.Public().(ed25519.PublicKey))
 	if c.log == nil {
@@ -109,6 +110,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 		name: "fnwire function", inbox: JobInbox(c.jobID) + "." + c.peerID, nkey: c.jobKey,
 		options: []nats.Option{
 			nats.ReconnectHandler(func(*nats.Conn) { c.poke(wakeRejoin) }),
+			nats.DisconnectErrHandler(func(*nats.Conn, error) { c.lost() }),
 			nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 				c.log.Warn("rendezvous: NATS", "err", err)
 			}),
@@ -148,6 +150,14 @@ func (c *Client) Close() error {
 		c.nc.Close()
 	})
 	return nil
+}
+
+// lost ends the requests under way, whose replies will not come.
+func (c *Client) lost() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.conn)
+	c.conn = make(chan struct{})
 }
 
 func (c *Client) poke(w wake) {

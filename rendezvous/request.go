@@ -42,7 +42,7 @@ func (c *Client) request(ctx context.Context, verb string, body any, reply refus
 	if len(data) > MaxRequest {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrBadRequest, len(data), MaxRequest)
 	}
-	m, err := c.nc.RequestWithContext(ctx, SubjectFor(verb, c.jobID.String()), data)
+	m, err := c.exchange(ctx, SubjectFor(verb, c.jobID.String()), data)
 	if err != nil {
 		return c.natsError(err)
 	}
@@ -53,6 +53,34 @@ func (c *Client) request(ctx context.Context, verb string, body any, reply refus
 		return r
 	}
 	return nil
+}
+
+// errLost ends an exchange whose connection was lost. NATS itself would wait for the reply until ctx ends.
+var errLost = errors.New("connection lost")
+
+func (c *Client) exchange(ctx context.Context, subject string, data []byte) (*nats.Msg, error) {
+	c.mu.Lock()
+	conn := c.conn
+	c.mu.Unlock()
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		select {
+		case <-conn:
+			cancel(errLost)
+		case <-done:
+		}
+	}()
+	m, err := c.nc.RequestWithContext(ctx, subject, data)
+	close(done)
+	<-watching
+	if err != nil && context.Cause(ctx) == errLost {
+		err = errLost
+	}
+	cancel(nil)
+	return m, err
 }
 
 func (c *Client) natsError(err error) error {
@@ -84,12 +112,17 @@ func passing(err error) bool {
 // restart the server accepts connections before the service has subscribed.
 const serviceGrace = 2 * time.Second
 
+// attempt bounds one try; the service answers sooner, or not at all.
+const attempt = 7 * time.Second
+
 // patient repeats a request while the connection or the service is away: as long as ctx allows when it
 // was there before, for serviceGrace when nobody answers on a connection that stands.
-func (c *Client) patient(ctx context.Context, do func(context.Context) error) error {
+func (c *Client) patient(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
 	var alone time.Time
 	for wait := 25 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		err := do(ctx)
+		one, cancel := context.WithTimeout(ctx, limit)
+		err := do(one)
+		cancel()
 		if err == nil || !passing(err) || ctx.Err() != nil {
 			return err
 		}
@@ -116,7 +149,7 @@ func (c *Client) patient(ctx context.Context, do func(context.Context) error) er
 // ErrStale, ErrFull, ErrNoService, ErrUnavailable or ErrUnreachable. Joining again keeps the epoch.
 func (c *Client) Join(ctx context.Context) (*Joined, error) {
 	var j *Joined
-	err := c.patient(ctx, func(ctx context.Context) (err error) {
+	err := c.patient(ctx, attempt, func(ctx context.Context) (err error) {
 		j, err = c.join(ctx)
 		return err
 	})
@@ -173,7 +206,7 @@ func (c *Client) Offer(ctx context.Context, toName string, e Envelope) (OfferRes
 		return OfferResult{}, fmt.Errorf("rendezvous: offer to %q: %w", toName, err)
 	}
 	var r OfferReply
-	err := c.patient(ctx, func(ctx context.Context) error {
+	err := c.patient(ctx, attempt, func(ctx context.Context) error {
 		r = OfferReply{}
 		req := OfferRequest{Head: c.head(c.cfg.Name), Epoch: c.Epoch(), Envelope: e}
 		err := c.request(ctx, VerbOffer, &req, &r)
@@ -181,6 +214,7 @@ func (c *Client) Offer(ctx context.Context, toName string, e Envelope) (OfferRes
 			if err := c.rejoin(ctx); err != nil {
 				return err
 			}
+			r = OfferReply{}
 			req := OfferRequest{Head: c.head(c.cfg.Name), Epoch: c.Epoch(), Envelope: e}
 			return c.request(ctx, VerbOffer, &req, &r)
 		}
@@ -209,7 +243,7 @@ func (c *Client) Answer(ctx context.Context, toPeer string, e Envelope) error {
 	if err != nil {
 		return fmt.Errorf("rendezvous: answer: %w", err)
 	}
-	if _, err = c.nc.RequestWithContext(ctx, SubjectInbox(c.jobID, toPeer), data); err != nil {
+	if _, err = c.exchange(ctx, SubjectInbox(c.jobID, toPeer), data); err != nil {
 		if err = c.natsError(err); errors.Is(err, ErrNoService) {
 			err = ErrGone
 		}
@@ -221,7 +255,7 @@ func (c *Client) Answer(ctx context.Context, toPeer string, e Envelope) error {
 // Lookup returns the holder of a name. Errors match ErrNotFound if there is none now.
 func (c *Client) Lookup(ctx context.Context, name string) (Member, error) {
 	var r LookupReply
-	err := c.patient(ctx, func(ctx context.Context) error {
+	err := c.patient(ctx, attempt, func(ctx context.Context) error {
 		r = LookupReply{}
 		return c.request(ctx, VerbLookup, &NameRequest{Head: c.head(name)}, &r)
 	})
@@ -237,7 +271,7 @@ func (c *Client) Lookup(ctx context.Context, name string) (Member, error) {
 // List returns the holders of the job's names, sorted by name, at most MaxList.
 func (c *Client) List(ctx context.Context) ([]Member, error) {
 	var r ListReply
-	err := c.patient(ctx, func(ctx context.Context) error {
+	err := c.patient(ctx, attempt, func(ctx context.Context) error {
 		r = ListReply{}
 		return c.request(ctx, VerbList, &NameRequest{Head: c.head("")}, &r)
 	})
@@ -256,11 +290,9 @@ func (c *Client) Wait(ctx context.Context, name string) (Member, error) {
 		if t, ok := ctx.Deadline(); ok {
 			hold = min(hold, time.Until(t))
 		}
-		err := c.patient(ctx, func(ctx context.Context) error {
+		// Past the hold the service must have answered; if it has not, it is gone.
+		err := c.patient(ctx, hold+attempt, func(ctx context.Context) error {
 			r = LookupReply{}
-			// Past the hold the service must have answered; if it has not, it is gone.
-			ctx, cancel := context.WithTimeout(ctx, hold+5*time.Second)
-			defer cancel()
 			return c.request(ctx, VerbWait, &NameRequest{Head: c.head(name), TimeoutMS: max(hold.Milliseconds(), 1)}, &r)
 		})
 		switch {

@@ -291,3 +291,7 @@ func askRaw(t *testing.T, nc *nats.Conn, verb string, j job.ID, data []byte) ren
 	}
 	return r.Error.Code
 }
+
+func inboxOf(key job.Key) nats.Option {
+	return nats.CustomInboxPrefix(rendezvous.JobInbox(key.ID()))
+}

@@ -61,9 +61,9 @@ func (r *record) take(req *rendezvous.JoinRequest, now time.Time) (ousted string
 	switch {
 	case r.Peer == req.Peer: // still, or again
 		r.Epoch = max(r.Epoch, req.Epoch)
-	case req.Epoch > 0 && req.Epoch <= r.Epoch:
+	case req.Epoch > 0 && (req.Epoch < r.Epoch || live && req.Epoch == r.Epoch):
 		return "", rendezvous.Refuse(rendezvous.CodeFenced, "a newer instance took %q (epoch %d, yours %d)", req.Name, r.Epoch, req.Epoch)
-	case req.Epoch > 0: // a return; the table has forgotten, or an older instance was quicker to come back
+	case req.Epoch > 0: // a return, after it left, or the table has forgotten it, or an older instance was quicker
 		r.Epoch = req.Epoch
 	case live && (req.Exclusive || r.Exclusive):
 		return "", rendezvous.Refuse(rendezvous.CodeHeld, "%q is held by another instance until it leaves or its lease of at most %v ends",

@@ -54,7 +54,7 @@ func TestFencedWithoutNotice(t *testing.T) {
 	old := dial(t, s.URL(), key, "x")
 	e := old.join(t).Epoch
 	dial(t, s.URL(), key, "x").join(t)
-	nc, _ := raw(t, s.URL(), nkey(t, key.Signer()), nats.CustomInboxPrefix(rendezvous.JobInbox(key.ID())))
+	nc, _ := raw(t, s.URL(), nkey(t, key.Signer()), inboxOf(key))
 	head := rendezvous.Head{V: 1, Job: key.ID(), Name: "x", Peer: old.id.Peer.String(), Issued: time.Now()}
 	for _, verb := range []string{rendezvous.VerbRenew, rendezvous.VerbLeave} {
 		if c := ask(t, nc, verb, key.ID(), rendezvous.RenewRequest{Head: head, Epoch: e}, nil, old.id.Ed25519); c != rendezvous.CodeFenced {
@@ -141,7 +141,7 @@ func TestReplayedJoin(t *testing.T) {
 	key := job.NewKey()
 	s := start(t, server.Config{Allow: []job.ID{key.ID()}})
 	in := dial(t, s.URL(), key, "x")
-	nc, _ := raw(t, s.URL(), nkey(t, key.Signer()), nats.CustomInboxPrefix(rendezvous.JobInbox(key.ID())))
+	nc, _ := raw(t, s.URL(), nkey(t, key.Signer()), inboxOf(key))
 	head := rendezvous.Head{V: 1, Job: key.ID(), Name: "x", Peer: in.id.Peer.String(), Issued: time.Now(), Nonce: [16]byte{1}}
 	signed, err := rendezvous.SignRequest(rendezvous.VerbJoin, key.ID(), rendezvous.JoinRequest{Head: head}, key.Signer(), in.id.Ed25519)
 	if err != nil {
@@ -171,7 +171,7 @@ func TestIllegalRequests(t *testing.T) {
 	key := job.NewKey()
 	s := start(t, server.Config{Allow: []job.ID{key.ID()}})
 	in := dial(t, s.URL(), key, "x")
-	nc, _ := raw(t, s.URL(), nkey(t, key.Signer()), nats.CustomInboxPrefix(rendezvous.JobInbox(key.ID())))
+	nc, _ := raw(t, s.URL(), nkey(t, key.Signer()), inboxOf(key))
 	head := rendezvous.Head{V: 1, Job: key.ID(), Name: "x", Peer: in.id.Peer.String(), Issued: time.Now()}
 	named := func(name string) rendezvous.Head { h := head; h.Name = name; return h }
 	for _, name := range []string{"", "a.b", "*", ">", "a b", "ä", "a/b"} {
@@ -243,7 +243,7 @@ func TestBoundsOfAJob(t *testing.T) {
 	want(t, err, rendezvous.ErrFull)
 	_, err = a.Offer(within(t), "d", a.seal(t, rendezvous.KindOffer, "d", ""))
 	want(t, err, rendezvous.ErrFull)
-	nc, _ := raw(t, s.URL(), nkey(t, key.Signer()), nats.CustomInboxPrefix(rendezvous.JobInbox(key.ID())))
+	nc, _ := raw(t, s.URL(), nkey(t, key.Signer()), inboxOf(key))
 	body := rendezvous.NameRequest{Head: rendezvous.Head{V: 1, Job: key.ID(), Name: "z", Issued: time.Now()}, TimeoutMS: 1 << 62}
 	req, err := rendezvous.SignRequest(rendezvous.VerbWait, key.ID(), body, key.Signer(), nil)
 	if err != nil {

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
 	"github.com/fnwire/fnwire/rendezvous/server"
@@ -22,7 +20,7 @@ func TestForgedOffer(t *testing.T) {
 	a.join(t)
 	b.join(t)
 	b.run(t)
-	nc, _ := raw(t, s.URL(), nkey(t, key.Signer()), nats.CustomInboxPrefix(rendezvous.JobInbox(key.ID())))
+	nc, _ := raw(t, s.URL(), nkey(t, key.Signer()), inboxOf(key))
 	head := func(in *instance) rendezvous.Head {
 		return rendezvous.Head{V: 1, Job: key.ID(), Name: in.name, Peer: in.id.Peer.String(), Issued: time.Now()}
 	}

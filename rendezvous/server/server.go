@@ -192,7 +192,15 @@ func (s *Server) openNATS(ctx context.Context) (*nats.Conn, func(), error) {
 // closeConn gives replies under way a moment to leave.
 func closeConn(nc *nats.Conn) {
 	if nc.IsConnected() {
-		_ = nc.FlushTimeout(time.Second) // closing next, whatever comes of it
+		_ = flush(nc, time.Second) // closing next, whatever comes of it
 	}
 	nc.Close()
+}
+
+// flush is FlushTimeout without nats.go's pool of timers, which a bubble of testing/synctest would poison
+// for the rest of the process.
+func flush(nc *nats.Conn, d time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	return nc.FlushWithContext(ctx)
 }

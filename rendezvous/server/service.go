@@ -92,7 +92,7 @@ func (v *service) start() (err error) {
 		}
 		v.subs = append(v.subs, sub)
 	}
-	return v.nc.FlushTimeout(requestTimeout)
+	return flush(v.nc, requestTimeout)
 }
 
 // run does what has no request, until ctx ends.
@@ -121,10 +121,12 @@ func (v *service) stop() {
 	for _, sub := range v.subs {
 		_ = sub.Unsubscribe() // fails only if the connection is gone, and the subscription with it
 	}
-	if v.micro != nil {
+	if v.micro != nil && v.cfg.NATS != "" {
+		// Other copies go on. An embedded NATS ends with us, and closing the connection stops the service;
+		// besides, draining would poison nats.go's pool of timers in a bubble of testing/synctest.
 		_ = v.micro.Stop() // likewise
 	}
-	_ = v.nc.FlushTimeout(time.Second) // NATS has sent what it had for us, or is gone
+	_ = flush(v.nc, time.Second) // NATS has sent what it had for us, or is gone
 	v.mu.Lock()
 	v.stopping = true
 	v.mu.Unlock()
