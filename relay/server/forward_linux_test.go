@@ -1,0 +1,167 @@
+package server
+
+import (
+	"crypto/ed25519"
+	"fmt"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/udpx"
+	"github.com/fnwire/fnwire/relay"
+)
+
+// pair is a forwarder with two proven sessions, driven by hand.
+type pair struct {
+	f                 forwarder
+	src, dst          *udpx.Conn
+	srcShort, dstName ident.Short
+}
+
+func newPair(t testing.TB) *pair {
+	t.Helper()
+	s, err := New(Config{ID: "r", TokenKey: func() ed25519.PublicKey { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func() *udpx.Conn {
+		c, err := udpx.Listen("udp4", netip.MustParseAddrPort("127.0.0.1:0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	p := &pair{src: open(), dst: open(), srcShort: ident.Short{1}, dstName: ident.Short{2}}
+	p.f = forwarder{Server: s, conn: open(), batch: udpx.Batch{Buf: make([]byte, udpx.BufferBytes)}}
+	for short, c := range map[ident.Short]*udpx.Conn{p.srcShort: p.src, p.dstName: p.dst} {
+		sess, reason := s.table.bind(request{short: short, from: c.LocalAddr(), expires: time.Hour, stamp: 1}, 0)
+		if reason != 0 {
+			t.Fatal(reason)
+		}
+		if _, ok := s.table.prove(sess); !ok {
+			t.Fatal("not proven")
+		}
+	}
+	return p
+}
+
+func (p *pair) frames(packets, seg int) []byte {
+	b := make([]byte, packets*seg)
+	for i := range packets {
+		relay.PutHeader(b[i*seg:], 0, p.dstName)
+	}
+	return b
+}
+
+// ANCHORS, relay: bounded queues; forwarding allocates nothing.
+func TestForwardAllocatesNothing(t *testing.T) {
+	p := newPair(t)
+	b := p.frames(40, 1400)
+	out := udpx.Batch{Buf: make([]byte, udpx.BufferBytes)}
+	n := testing.AllocsPerRun(100, func() {
+		if err := p.src.Write(b, 1400, 0, p.f.conn.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+		for in := 0; in < len(b); in += p.f.batch.N {
+			if err := p.f.conn.Read(&p.f.batch); err != nil {
+				t.Fatal(err)
+			}
+			p.f.handle()
+		}
+		for got := 0; got < len(b); got += out.N {
+			if err := p.dst.Read(&out); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations for 40 packets", n)
+	}
+	if s := ident.Short(out.Buf[4:12]); s != p.srcShort {
+		t.Errorf("source %v", s)
+	}
+}
+
+// The forwarder's own work per batch, with the socket calls of the sender and receiver left out of
+// the time and those of the relay left in.
+func BenchmarkForward(b *testing.B) {
+	for _, packets := range []int{1, 10, 44} {
+		b.Run(fmt.Sprintf("packets=%d", packets), func(b *testing.B) {
+			p := newPair(b)
+			const seg = 1472
+			frames := p.frames(packets, seg)
+			out := udpx.Batch{Buf: make([]byte, udpx.BufferBytes)}
+			var busy time.Duration
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := p.src.Write(frames, seg, 0, p.f.conn.LocalAddr()); err != nil {
+					b.Fatal(err)
+				}
+				begin := time.Now()
+				for in := 0; in < len(frames); in += p.f.batch.N {
+					if err := p.f.conn.Read(&p.f.batch); err != nil {
+						b.Fatal(err)
+					}
+					p.f.handle()
+				}
+				busy += time.Since(begin)
+				for got := 0; got < len(frames); got += out.N {
+					if err := p.dst.Read(&out); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(b.N*packets)/busy.Seconds(), "packets/s")
+			b.ReportMetric(float64(b.N*len(frames))/busy.Seconds()/1e6, "MB/s")
+		})
+	}
+}
+
+// A whole relay between a sender that never waits and a receiver, all on one machine: goodput as
+// received, and the CPU time of all three.
+func BenchmarkRelayLoopback(b *testing.B) {
+	p := newPair(b)
+	done := make(chan error, 1)
+	go func() { done <- p.f.forward(p.f.conn) }()
+	const packets, seg = 44, 1472
+	frames := p.frames(packets, seg)
+	received := make(chan int, 1)
+	go func() {
+		out, n := udpx.Batch{Buf: make([]byte, udpx.BufferBytes)}, 0
+		for p.dst.Read(&out) == nil {
+			n += out.N
+		}
+		received <- n
+	}()
+	cpu := cpuTime()
+	b.ResetTimer()
+	for range b.N {
+		if err := p.src.Write(frames, seg, 0, p.f.conn.LocalAddr()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	_ = p.dst.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	n := <-received
+	b.StopTimer()
+	used := cpuTime() - cpu
+	_ = p.f.conn.Close()
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(n)/seg/b.Elapsed().Seconds(), "packets/s")
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds()/1e6, "MB/s")
+	b.ReportMetric(100*float64(n)/float64(b.N*len(frames)), "%delivered")
+	b.ReportMetric(used.Seconds()/(float64(n)/1e9), "cpu-s/GB")
+}
+
+func cpuTime() time.Duration {
+	var ru syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+}
