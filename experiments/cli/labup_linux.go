@@ -166,7 +166,8 @@ func detach(ctx context.Context, name, socket string, spec lab.Spec) (holder.Inf
 	}
 	switch {
 	case errors.Is(err, io.EOF):
-		err = fmt.Errorf("the process that holds the lab ended: %v", cmd.Wait())
+		_ = cmd.Wait()
+		err = fmt.Errorf("the process that holds the lab ended before it was ready: %v", cmd.ProcessState)
 	case err != nil:
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()

@@ -71,7 +71,6 @@ func usable() error {
 func reenter() error {
 	// The child is killed when the thread that started it ends: stay on it.
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -84,15 +83,35 @@ func reenter() error {
 		// Of its own, so that Ctrl-C reaches it once, through the loop below.
 		Setpgid: true,
 	}
+	if err := runPassingSignals(cmd); err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		os.Exit(128 + int(status.Signal()))
+	}
+	os.Exit(cmd.ProcessState.ExitCode())
+	return nil
+}
+
+// runPassingSignals runs cmd; that it failed by itself is no error.
+func runPassingSignals(cmd *exec.Cmd) error {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("%w: not root, and start in a user namespace: %w%s", ErrUnavailable, err, remedy())
 	}
+	ended := make(chan struct{})
+	defer close(ended)
 	go func() {
-		for s := range signals {
-			_ = cmd.Process.Signal(s)
+		for {
+			select {
+			case s := <-signals:
+				_ = cmd.Process.Signal(s)
+			case <-ended:
+				return
+			}
 		}
 	}()
 	err := cmd.Wait()
@@ -100,11 +119,6 @@ func reenter() error {
 	if err != nil && !errors.As(err, &exit) {
 		return fmt.Errorf("lab: wait for the program in its user namespace: %w", err)
 	}
-	status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if status.Signaled() {
-		os.Exit(128 + int(status.Signal()))
-	}
-	os.Exit(cmd.ProcessState.ExitCode())
 	return nil
 }
 

@@ -62,7 +62,7 @@ type answer struct {
 }
 
 // Serve answers requests about l on ln until ctx ends or somebody asks for the lab to be taken down. Then it closes the
-// lab, ln and, after all else, the connection of who asked, and returns nil.
+// lab and ln, removes the directory of the socket if it is empty, answers who asked, and returns nil.
 func Serve(ctx context.Context, ln *net.UnixListener, l *lab.Lab, name string) error {
 	s := &server{lab: l, info: Info{Name: name, Pid: os.Getpid(), Hosts: l.Hosts()}}
 	var conns sync.WaitGroup
@@ -89,6 +89,7 @@ func Serve(ctx context.Context, ln *net.UnixListener, l *lab.Lab, name string) e
 	_ = ln.Close()
 	err := errors.Join(failed, l.Close()) // which ends all commands
 	conns.Wait()
+	Cleanup(ln.Addr().String())
 	s.farewell()
 	return err
 }

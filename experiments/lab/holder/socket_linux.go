@@ -102,7 +102,7 @@ func lock(dir string) (unlock func(), err error) {
 	return func() { _ = d.Close() }, nil
 }
 
-// Cleanup removes the directory of a socket that has been closed, unless another holder has one there.
+// Cleanup removes the directory of a socket that has been closed, unless another holder has one there. Serve calls it.
 func Cleanup(path string) {
 	_ = os.Remove(filepath.Dir(path)) // fails if it is not empty
 }
