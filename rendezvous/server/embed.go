@@ -50,6 +50,12 @@ func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
 		if ap.Port() == 0 {
 			opts.Port = natsserver.RANDOM_PORT
 		}
+		// nats-server only logs that it cannot listen; ask first, for an error that says why.
+		l, err := net.Listen("tcp", ap.String())
+		if err != nil {
+			return nil, fmt.Errorf("embedded NATS: %w", err)
+		}
+		_ = l.Close() // nothing was accepted
 	}
 	if jetStream {
 		if opts.StoreDir = c.DataDir; opts.StoreDir == "" {
@@ -88,10 +94,7 @@ func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
 func (e *embedded) start(c *config, g *gate, jetStream bool) error {
 	e.ns.Start()
 	if !e.ns.ReadyForConnections(10 * time.Second) {
-		if c.DontListen {
-			return errors.New("embedded NATS: did not start within 10 s")
-		}
-		return fmt.Errorf("embedded NATS: cannot listen on %s (in use?)", c.Listen)
+		return errors.New("embedded NATS: did not start within 10 s")
 	}
 	if !jetStream {
 		return nil

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/rendezvous"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// begin runs the command until stop is called, and returns its first line.
+func begin(t *testing.T, args ...string) (line []byte, log *bytes.Buffer, stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	r, w := io.Pipe()
+	log = new(bytes.Buffer)
+	cmd := newCommand()
+	cmd.SetArgs(args)
+	cmd.SetOut(w)
+	cmd.SetErr(log)
+	done := make(chan error, 1)
+	go func() {
+		err := cmd.ExecuteContext(ctx)
+		_ = w.CloseWithError(err)
+		done <- err
+	}()
+	line, err := bufio.NewReader(r).ReadBytes('\n')
+	if err != nil {
+		cancel()
+		t.Fatalf("%v: %v", args, err)
+	}
+	return line, log, func() error { cancel(); return <-done }
+}
+
+func TestServesAndStops(t *testing.T) {
+	const relaySecret, storePassword = "a relay secret of some length", "a store password"
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	t.Setenv("FNWIRE_RELAY_SECRET", relaySecret)
+	t.Setenv("FNWIRE_LOG_LEVEL", "error") // the flag wins
+	key := job.NewKey()
+	tokenKey := filepath.Join(t.TempDir(), "key")
+	line, log, stop := begin(t, "--json", "--log-level", "debug", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--allow", key.ID().String(),
+		"--store-password", storePassword, "--token-key", tokenKey, "--relay", "r1=192.0.2.1:3478,192.0.2.1:3479", "--lease", "10s")
+	var ready readyLine
+	if err := json.Unmarshal(line, &ready); err != nil || !ready.Ready || ready.URL == "" || ready.HTTP == "" || ready.TokenKey == "" {
+		t.Fatalf("%s: %v", line, err)
+	}
+	id, err := ident.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	c, err := rendezvous.Dial(ctx, rendezvous.Config{URL: ready.URL, Key: key, Name: "a", Identity: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := c.Join(ctx)
+	if err != nil || j.Lease != 10*time.Second || len(j.Relays) != 1 || len(j.Relays[0].STUN) != 2 {
+		t.Errorf("%+v, %v", j, err)
+	}
+	_ = c.Close()
+	if err := stop(); err != nil {
+		t.Errorf("interrupted: %v", err)
+	}
+	for _, private := range []string{relaySecret, storePassword, key.Encode()} {
+		if strings.Contains(log.String(), private) || bytes.Contains(line, []byte(private)) {
+			t.Errorf("output shows %q", private)
+		}
+	}
+	if !strings.Contains(log.String(), `"rendezvous ready"`) {
+		t.Errorf("log: %s", log)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestRefusesWithRemedy(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"closed":       {nil, "--allow"},
+		"bad job":      {[]string{"--allow", "x"}, "keygen"},
+		"bad relay":    {[]string{"--open", "--relay", "r=host:1"}, "ID=ADDR:PORT"},
+		"bad level":    {[]string{"--open", "--log-level", "loud"}, "loud"},
+		"argument":     {[]string{"x"}, "unknown command"},
+		"short secret": {[]string{"--open", "--relay-secret", "x"}, "at least 16"},
+		"no NATS":      {[]string{"--open", "--http", "off", "--nats", "nats://me:hidden@127.0.0.1:1"}, "unreachable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := newCommand()
+			cmd.SilenceErrors, cmd.SilenceUsage = true, true
+			cmd.SetArgs(c.args)
+			cmd.SetOut(io.Discard)
+			cmd.SetErr(io.Discard)
+			err := cmd.ExecuteContext(t.Context())
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hidden") {
+				t.Errorf("%v, want something about %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestHelpHidesSecrets(t *testing.T) {
+	t.Setenv("FNWIRE_RELAY_SECRET", "top secret of the relay")
+	t.Setenv("FNWIRE_STORE_PASSWORD", "top secret of the store")
+	cmd := newCommand()
+	if u := cmd.UsageString(); strings.Contains(u, "top secret") {
+		t.Error(u)
+	}
+}
