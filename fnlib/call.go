@@ -168,6 +168,11 @@ func (n *Node) runCall(ctx context.Context, k callKey, c *call) {
 			c.phases.link = time.Since(began) - c.phases.answer
 			break
 		}
+		if k.path != DirectOnly {
+			if t := n.relays.trouble(); t != nil {
+				err = fmt.Errorf("%w; relay: %w", err, t)
+			}
+		}
 		if ctx.Err() != nil {
 			c.err = &waitingError{what: fmt.Sprintf("%q answered; the link was not up yet: %v", k.name, err), last: last}
 			break
@@ -243,7 +248,7 @@ func (n *Node) hello(kind, toName, toPeer string, inReplyTo uint64, path Path) (
 	h := rendezvous.Hello{
 		Job: n.key.ID(), Kind: kind, FromName: n.cfg.Name, FromPeer: n.id.Peer.String(), FromEpoch: n.epoch,
 		ToName: toName, ToPeer: toPeer, Seq: n.seq, InReplyTo: inReplyTo,
-		Class: uint8(path), Nonce: n.ep.Nonce(), Relay: home, RelayAddr: addr,
+		Class: uint8(path), Nonce: rendezvous.Nonce(n.ep.Nonce()), Relay: home, RelayAddr: addr,
 	}
 	n.mu.Unlock()
 	if path != RelayOnly {
@@ -295,7 +300,7 @@ func (n *Node) handleHello(e rendezvous.Envelope) error {
 	if err != nil {
 		return err
 	}
-	p := transport.Peer{ID: id, Nonce: h.Nonce, Relay: h.Relay}
+	p := transport.Peer{ID: id, Nonce: transport.Nonce(h.Nonce), Relay: h.Relay}
 	for _, c := range h.Candidates {
 		p.Candidates = append(p.Candidates, c.Addr)
 	}

@@ -169,7 +169,7 @@ func (n *Node) discover(ctx context.Context, infos []rendezvous.RelayInfo) {
 	if n.relays.wait(ctx) {
 		n.joined.Relay = time.Since(began)
 	} else if len(infos) > 0 {
-		n.log.Warn("fnlib: no relay answered; UDP may be blocked here, or the relays are down", "relays", len(infos))
+		n.log.Warn("fnlib: no relay can be used", "error", n.relays.trouble())
 	}
 	wg.Wait()
 }
@@ -188,6 +188,7 @@ func (n *Node) runClient() {
 func (n *Node) onFenced(epoch uint64) {
 	n.log.Warn("fnlib: a newer instance has taken the name", "name", n.cfg.Name, "epoch", epoch)
 	n.cancel(ErrFenced)
+	n.wg.Go(func() { n.once.Do(func() { n.teardown(ErrFenced) }) }) // not here: the client waits for its callbacks
 }
 
 func (n *Node) onReconnect() {

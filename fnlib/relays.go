@@ -2,6 +2,8 @@ package fnlib
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -144,6 +146,28 @@ func (r *relays) where() (id string, addr netip.AddrPort) {
 	return r.home.ID(), r.home.Addr()
 }
 
+// trouble tells why there is no home relay, or nil.
+func (r *relays) trouble() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.home != nil {
+		return nil
+	}
+	if len(r.legs) == 0 {
+		return errors.New("the rendezvous knows of no relay")
+	}
+	var errs []error
+	for _, l := range r.legs {
+		if _, err := l.client.State(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == 0 {
+		return errors.New("no relay has answered (is UDP blocked, or the relay down?)")
+	}
+	return errors.Join(errs...)
+}
+
 func stunServers(infos []rendezvous.RelayInfo) []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, i := range infos {
@@ -154,4 +178,21 @@ func stunServers(infos []rendezvous.RelayInfo) []netip.AddrPort {
 		}
 	}
 	return out
+}
+
+// WaitRelay waits until the node can be reached over a relay. Join has waited for it for a second.
+func (n *Node) WaitRelay(ctx context.Context) error {
+	for {
+		n.relays.mu.Lock()
+		ready := n.relays.ready
+		n.relays.mu.Unlock()
+		select {
+		case <-ready:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("fnlib: %w: %w", ctx.Err(), n.relays.trouble())
+		case <-n.ctx.Done():
+			return n.Err()
+		}
+	}
 }

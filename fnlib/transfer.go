@@ -169,7 +169,7 @@ func (w *stateWriter) copy(r io.Reader) error {
 	buf := *bp
 	hash := sha256.New()
 	for {
-		n, err := fillChunk(r, buf[4:])
+		n, err := r.Read(buf[4:]) // one read, one chunk: what a pipe gives is not held up until a chunk is full
 		if n > 0 {
 			hash.Write(buf[4 : 4+n])
 			binary.BigEndian.PutUint32(buf, uint32(n)) //nolint:gosec // G115: at most chunkSize
@@ -191,23 +191,6 @@ func (w *stateWriter) copy(r io.Reader) error {
 	}
 	w.account(0)
 	return w.s.CloseWrite()
-}
-
-// fillChunk fills b, but sends on what there is when the reader has paused: a pipe must not be held up
-// until a chunk is full.
-func fillChunk(r io.Reader, b []byte) (int, error) {
-	n := 0
-	for n < len(b) {
-		m, err := r.Read(b[n:])
-		n += m
-		if err != nil {
-			return n, err
-		}
-		if m < 16<<10 {
-			return n, nil
-		}
-	}
-	return n, nil
 }
 
 // account notes over what path a chunk went and tells the progress.

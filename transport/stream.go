@@ -37,19 +37,32 @@ func (s *Stream) Write(b []byte) (int, error) {
 // mapError gives the errors that users of net.Conn test for.
 func (s *Stream) mapError(err error) error {
 	var reset *quic.StreamError
-	var timeout net.Error
 	switch {
 	case err == nil:
 		return nil
 	case s.closed.Load():
 		return net.ErrClosed
-	case errors.As(err, &timeout) && timeout.Timeout() && s.link.conn.Context().Err() == nil:
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return os.ErrDeadlineExceeded
 	case errors.As(err, &reset) && reset.Remote:
 		return &ResetError{Code: uint64(reset.ErrorCode)}
+	case isConnError(err):
+		return fmt.Errorf("%w: %w", ErrLinkClosed, err)
 	default:
-		return s.link.wrap(err)
+		return err
 	}
+}
+
+// isConnError reports whether err says that the whole connection is gone.
+func isConnError(err error) bool {
+	var (
+		idle        *quic.IdleTimeoutError
+		application *quic.ApplicationError
+		transport   *quic.TransportError
+		reset       *quic.StatelessResetError
+	)
+	return errors.As(err, &idle) || errors.As(err, &application) || errors.As(err, &transport) || errors.As(err, &reset) ||
+		errors.Is(err, net.ErrClosed)
 }
 
 // ErrReset matches every ResetError.

@@ -1,0 +1,216 @@
+package fnlib_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/fnwire/fnwire/fnlib"
+)
+
+// accept receives one state, reads and accepts it.
+func accept(ctx context.Context, n *fnlib.Node) (*fnlib.Incoming, []byte, error) {
+	in, err := n.Receive(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := io.ReadAll(in)
+	if err != nil {
+		return in, b, err
+	}
+	return in, b, in.Accept()
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b)
+	return b
+}
+
+func TestSendReceive(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.join(t, "a"), w.join(t, "b")
+	for _, path := range []fnlib.Path{fnlib.Auto, fnlib.DirectOnly, fnlib.RelayOnly} {
+		for _, size := range []int{0, 1, 1 << 10, 256 << 10, 5<<20 + 3} {
+			t.Run(fmt.Sprintf("%v/%d", path, size), func(t *testing.T) {
+				want := randomBytes(size)
+				key := fmt.Sprintf("key-%d", size)
+				var progress int64
+				type result struct {
+					rc  fnlib.Receipt
+					err error
+				}
+				sent := make(chan result, 1)
+				go func() {
+					rc, err := a.SendWith(t.Context(), "b", key, bytes.NewReader(want),
+						fnlib.SendOptions{Path: path, Progress: func(n int64, _ string) { progress = n }})
+					sent <- result{rc, err}
+				}()
+				in, got, err := accept(t.Context(), b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := <-sent
+				if r.err != nil {
+					t.Fatal(r.err)
+				}
+				if !bytes.Equal(got, want) || in.From != "a" || in.Key != key || in.Size != int64(size) {
+					t.Errorf("got %d bytes, key %q from %q, size %d", len(got), in.Key, in.From, in.Size)
+				}
+				if r.rc.Digest != sha256.Sum256(want) || in.Digest() != r.rc.Digest || r.rc.Bytes != int64(size) || progress != int64(size) {
+					t.Errorf("receipt %+v, progress %d", r.rc, progress)
+				}
+				if p := path.String(); path != fnlib.Auto && r.rc.Path != p {
+					t.Errorf("path %s, want %s", r.rc.Path, p)
+				}
+			})
+		}
+	}
+}
+
+func TestReject(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.join(t, "a"), w.join(t, "b")
+	for _, size := range []int{10, 32 << 20} { // the big one is rejected while it is still coming
+		go func() {
+			in, err := b.Receive(t.Context())
+			if err == nil {
+				err = in.Reject("no room")
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}()
+		_, err := a.Send(t.Context(), "b", "k", bytes.NewReader(make([]byte, size)))
+		if !errors.Is(err, fnlib.ErrRejected) || !bytes.Contains([]byte(err.Error()), []byte("no room")) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}
+
+// A sender that gives up leaves the receiver with an error, never with a short state.
+func TestSenderGivesUp(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.join(t, "a"), w.join(t, "b")
+	ctx, cancel := context.WithCancel(t.Context())
+	r, feed := io.Pipe()
+	sent := make(chan error, 1)
+	go func() {
+		_, err := a.Send(ctx, "b", "k", r)
+		sent <- err
+	}()
+	go func() { _, _ = feed.Write(make([]byte, 100<<10)) }()
+	in, err := b.Receive(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(in, make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	_ = feed.Close()
+	if _, err := io.ReadAll(in); !errors.Is(err, fnlib.ErrLink) {
+		t.Errorf("receiver: %v", err)
+	}
+	if err := in.Accept(); err == nil {
+		t.Error("accepted a state that broke off")
+	}
+	if err := <-sent; !errors.Is(err, context.Canceled) {
+		t.Errorf("sender: %v", err)
+	}
+}
+
+// A reader's own error reaches the caller, and the receiver sees no end of state.
+func TestReaderFails(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.join(t, "a"), w.join(t, "b")
+	broken := errors.New("disk on fire")
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := accept(t.Context(), b)
+		done <- err
+	}()
+	_, err := a.Send(t.Context(), "b", "k", io.MultiReader(bytes.NewReader(make([]byte, 1<<20)), &failing{broken}))
+	if !errors.Is(err, broken) {
+		t.Errorf("send: %v", err)
+	}
+	if err := <-done; !errors.Is(err, fnlib.ErrLink) {
+		t.Errorf("receive: %v", err)
+	}
+}
+
+type failing struct{ err error }
+
+func (f *failing) Read([]byte) (int, error) { return 0, f.err }
+
+// A name that nobody holds is waited for, and found at once when somebody joins.
+func TestSendBeforeReceiverJoins(t *testing.T) {
+	w := newWorld(t, 1)
+	a := w.join(t, "a")
+	sent := make(chan error, 1)
+	go func() {
+		_, err := a.Send(t.Context(), "late", "k", bytes.NewReader([]byte("state")))
+		sent <- err
+	}()
+	time.Sleep(300 * time.Millisecond) // the receiver is late; nothing here depends on how much
+	b := w.join(t, "late")
+	if _, got, err := accept(t.Context(), b); err != nil || string(got) != "state" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A call ends with its context, and says what it was waiting for.
+func TestNobodyThere(t *testing.T) {
+	w := newWorld(t, 1)
+	a := w.join(t, "a")
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err := a.Send(ctx, "nobody", "k", bytes.NewReader(nil))
+	if !errors.Is(err, context.DeadlineExceeded) || !bytes.Contains([]byte(err.Error()), []byte("has not joined yet")) {
+		t.Errorf("send: %v", err)
+	}
+	if _, err := a.Send(t.Context(), "a", "k", bytes.NewReader(nil)); !errors.Is(err, fnlib.ErrName) {
+		t.Errorf("send to oneself: %v", err)
+	}
+	if _, err := a.Send(t.Context(), "no.dots", "k", bytes.NewReader(nil)); !errors.Is(err, fnlib.ErrName) {
+		t.Errorf("illegal name: %v", err)
+	}
+	if _, err := a.Send(t.Context(), "b", string(make([]byte, fnlib.MaxKey+1)), bytes.NewReader(nil)); err == nil {
+		t.Error("a key of any length passed")
+	}
+}
+
+// Many sends at once share one link.
+func TestManySends(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.join(t, "a"), w.join(t, "b")
+	const n = 50
+	errs := make(chan error, 2*n)
+	for range n {
+		go func() {
+			_, err := a.Send(t.Context(), "b", "k", bytes.NewReader(randomBytes(100_000)))
+			errs <- err
+		}()
+		go func() {
+			_, _, err := accept(t.Context(), b)
+			errs <- err
+		}()
+	}
+	for range 2 * n {
+		if err := <-errs; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l := a.Stats().Links; l != 1 {
+		t.Errorf("%d links", l)
+	}
+}
