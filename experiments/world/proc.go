@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	stopPatience   = 5 * time.Second
+	stopPatience    = 5 * time.Second
 	stderrKeptBytes = 4 << 10
 )
 

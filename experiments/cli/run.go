@@ -1,0 +1,161 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fnwire/fnwire/experiments/lab"
+	"github.com/fnwire/fnwire/experiments/report"
+	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/experiments/suite"
+	"github.com/fnwire/fnwire/internal/cli"
+)
+
+// runFlags are those of the run command.
+type runFlags struct {
+	out   string
+	json  bool
+	reps  int
+	set   []string
+	quick bool
+	seed  uint64
+}
+
+func newRun() *cobra.Command {
+	f := &runFlags{}
+	c := &cobra.Command{
+		Use:   "run NAME --out DIR",
+		Short: "Run an experiment; appends to DIR/results.jsonl",
+		Long: `Runs an experiment in a lab of its own and appends one line a measurement to DIR/results.jsonl. Measurements that
+are there already, made by the same program with the same settings and seed, are not made again: so a run that was
+stopped goes on where it was. Ctrl-C leaves nothing behind but the results.
+
+Experiments and their settings (default, with --quick):
+` + describe(),
+		Example: `  experiments run transfer --quick --out out/transfer
+  experiments run pairs --set nats=symmetric:port-restricted --reps 10 --out out/pairs
+  experiments report out/transfer`,
+		Args: cli.Args(cobra.ExactArgs(1)),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var names []string
+			for _, e := range suite.All() {
+				names = append(names, e.Name)
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+	}
+	c.Flags().StringVar(&f.out, "out", "", "directory for the results (required)")
+	c.Flags().BoolVar(&f.quick, "quick", false, "a small version, under 2 minutes")
+	c.Flags().BoolVar(&f.json, "json", false, "print each measurement as JSON, as it is made, instead of a table at the end")
+	c.Flags().Uint64Var(&f.seed, "seed", 1, "of whatever is random")
+	c.Flags().IntVar(&f.reps, "reps", 0, "repetitions; 0 is the experiment's default")
+	c.Flags().StringArrayVar(&f.set, "set", nil, "NAME=VALUE of a setting; may be repeated")
+	return c
+}
+
+func describe() string {
+	var b strings.Builder
+	for _, e := range suite.All() {
+		fmt.Fprintf(&b, "\n%s: %s\n", e.Name, e.Summary)
+		for _, s := range e.Settings {
+			quick := ""
+			if s.Quick != "" {
+				quick = ", " + s.Quick
+			}
+			fmt.Fprintf(&b, "    %-7s %s (%s%s)\n", s.Name, s.Help, s.Default, quick)
+		}
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+func (f *runFlags) run(cmd *cobra.Command, name string) (err error) {
+	e, err := suite.Find(name)
+	if err != nil {
+		return cli.Usage(err)
+	}
+	if f.out == "" {
+		return cli.Usage(errors.New("--out is required: the directory for the results"))
+	}
+	set, err := f.settings()
+	if err != nil {
+		return err
+	}
+	if err := lab.Enter(); err != nil {
+		return err
+	}
+	w, err := results.Open(f.out)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	p := newProgress(cmd.ErrOrStderr())
+	var made []results.Record
+	err = e.Run(cmd.Context(), suite.Options{
+		Quick: f.quick, Seed: f.seed, Set: set, Commit: cli.Version(), Progress: p.show, Has: w.Has,
+		Emit: func(r results.Record) error {
+			made = append(made, r)
+			if f.json {
+				p.clear()
+				if err := cli.PrintJSON(cmd.OutOrStdout(), r); err != nil {
+					return err
+				}
+			}
+			return w.Write(r)
+		},
+	})
+	p.clear()
+	if errors.Is(err, suite.ErrSettings) {
+		return cli.Usage(err)
+	}
+	if !f.json && len(made) > 0 {
+		err = errors.Join(err, report.WriteText(cmd.OutOrStdout(), made))
+	}
+	return err
+}
+
+func (f *runFlags) settings() (map[string]string, error) {
+	set := make(map[string]string)
+	if f.reps < 0 {
+		return nil, cli.Usage(fmt.Errorf("--reps %d: want 0 or more", f.reps))
+	}
+	if f.reps > 0 {
+		set["reps"] = fmt.Sprint(f.reps)
+	}
+	for _, s := range f.set {
+		name, value, ok := strings.Cut(s, "=")
+		if !ok {
+			return nil, cli.Usage(fmt.Errorf("--set %q: want NAME=VALUE", s))
+		}
+		set[name] = value
+	}
+	return set, nil
+}
+
+func newReport() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "report DIR",
+		Short: "Make DIR/report.html from DIR/results.jsonl",
+		Args:  cli.Args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := report.Make(args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return cli.PrintJSON(cmd.OutOrStdout(), map[string]string{"report": path})
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), path)
+			return err
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}

@@ -1,0 +1,106 @@
+package report_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fnwire/fnwire/experiments/report"
+	"github.com/fnwire/fnwire/experiments/results"
+)
+
+func records() []results.Record {
+	var rs []results.Record
+	for rep, goodput := range []float64{100, 300, 200} {
+		rs = append(rs, results.Record{
+			Experiment: "transfer", Case: "fnwire-direct", Path: "direct", Bytes: 1 << 20, Seconds: 0.5, OK: true, Rep: rep,
+			Measured: map[string]float64{"goodput_mbps": goodput}, Phases: map[string]float64{"join": 2},
+			Settings: map[string]string{"bytes": "1MiB"}, Time: time.Unix(0, 0).UTC(), Commit: "abc",
+		})
+	}
+	failed := rs[0]
+	failed.Case, failed.Path, failed.OK, failed.Error = "plain-quic", "", false, "cannot <do> that"
+	failed.Measured, failed.Phases = nil, nil
+	return append(rs, failed)
+}
+
+func Example() {
+	if err := report.WriteText(os.Stdout, records()[:3]); err != nil {
+		panic(err)
+	}
+	// Output:
+	// transfer   bytes=1MiB
+	//
+	// Outcome (median, least to most)
+	//   case          fnwire-direct
+	//   path          direct
+	//   ok            3 of 3
+	//   bytes         1 MiB
+	//   goodput_mbps  200 (100 to 300)
+	//   seconds       0.5 (0.5 to 0.5)
+	//
+	// Set-up, ms (median, least to most)
+	//   case   fnwire-direct
+	//   path   direct
+	//   ok     3 of 3
+	//   bytes  1 MiB
+	//   join   2.00 (2.00 to 2.00)
+}
+
+func TestMake(t *testing.T) {
+	dir := t.TempDir()
+	w, err := results.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := report.Make(dir); err == nil {
+		t.Error("a report of nothing")
+	}
+	for _, r := range records() {
+		if err := w.Write(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path, err := report.Make(dir)
+	if err != nil || path != filepath.Join(dir, "report.html") {
+		t.Fatalf("Make: %q, %v", path, err)
+	}
+	html, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"fnwire-direct", "3 of 3", "0 of 1", "200<small>100 to 300</small>", "bytes=1MiB", "cannot &lt;do&gt; that", "abc"} {
+		if !strings.Contains(string(html), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	for _, not := range []string{"src=", "href=", "NaN", "<do>"} {
+		if strings.Contains(string(html), not) {
+			t.Errorf("the page has %q", not)
+		}
+	}
+	if _, err := report.Make(t.TempDir()); err == nil {
+		t.Error("a report of a directory without results")
+	}
+}
+
+// Runs that differ in settings, program or machine are not thrown together.
+func TestSections(t *testing.T) {
+	rs := records()[:2]
+	rs[1].Settings = map[string]string{"bytes": "2MiB"}
+	other := rs[0]
+	other.Commit = "def"
+	var b bytes.Buffer
+	if err := report.Write(&b, append(rs, other)); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(b.String(), "<h2>transfer</h2>"); n != 3 {
+		t.Errorf("%d sections, want 3", n)
+	}
+}

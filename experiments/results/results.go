@@ -1,0 +1,133 @@
+// Package results is what experiments leave: one measurement a line, as JSON, in a file that is only ever appended to. A
+// measurement says all that is needed to repeat it. The package does not know what was measured.
+package results
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// FileName is the file in an experiment's directory.
+const FileName = "results.jsonl"
+
+// Record is one measurement.
+type Record struct {
+	Experiment string  `json:"experiment"`
+	Case       string  `json:"case"`
+	Path       string  `json:"path"` // direct, relay, or a store's or peer's name
+	Bytes      int64   `json:"bytes"`
+	Seconds    float64 `json:"seconds"`
+	OK         bool    `json:"ok"` // delivered with the right digest, and whatever else the experiment demands
+	Error      string  `json:"error,omitempty"`
+
+	Rep      int                `json:"rep"` // from 0
+	Measured map[string]float64 `json:"measured,omitempty"`
+	Phases   map[string]float64 `json:"phases_ms,omitempty"` // of the set-up
+	Reason   string             `json:"reason,omitempty"`    // why the path is what it is
+
+	Seed     uint64            `json:"seed"`
+	Quick    bool              `json:"quick"`
+	Settings map[string]string `json:"settings"`
+	Time     time.Time         `json:"time"`
+	Commit   string            `json:"commit"`
+	Machine  Machine           `json:"machine"`
+}
+
+// Key is equal for two records that measure the same thing under the same settings of the same program.
+func (r Record) Key() string {
+	b, err := json.Marshal([]any{r.Experiment, r.Case, r.Rep, r.Seed, r.Settings, r.Commit}) // maps are sorted
+	if err != nil {
+		panic("results: key: " + err.Error()) // strings and numbers always can be encoded
+	}
+	return string(b)
+}
+
+// Writer appends records to a file. It is for one goroutine.
+type Writer struct {
+	file *os.File
+	done map[string]bool
+}
+
+// Open makes the directory if need be and reads what is there. The last line may have been cut off by a crash; it is dropped.
+func Open(dir string) (*Writer, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("results: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, FileName), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("results: %w", err)
+	}
+	w := &Writer{file: f, done: make(map[string]bool)}
+	records, whole, err := read(f)
+	if err == nil {
+		err = f.Truncate(whole)
+	}
+	if err == nil {
+		_, err = f.Seek(whole, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("results: %w", err), f.Close())
+	}
+	for _, r := range records {
+		w.done[r.Key()] = w.done[r.Key()] || r.OK
+	}
+	return w, nil
+}
+
+// Has tells whether there is a record with the key of r that is OK.
+func (w *Writer) Has(r Record) bool { return w.done[r.Key()] }
+
+// Write appends a record.
+func (w *Writer) Write(r Record) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+	if _, err := w.file.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+	w.done[r.Key()] = w.done[r.Key()] || r.OK
+	return nil
+}
+
+// Close closes the file.
+func (w *Writer) Close() error { return w.file.Close() }
+
+// Load reads the records in a directory.
+func Load(dir string) ([]Record, error) {
+	f, err := os.Open(filepath.Join(dir, FileName))
+	if err != nil {
+		return nil, fmt.Errorf("results: %w", err)
+	}
+	defer f.Close()
+	records, _, err := read(f)
+	if err != nil {
+		return nil, fmt.Errorf("results: %w", err)
+	}
+	return records, nil
+}
+
+// read returns the records and how many bytes of whole lines there are.
+func read(r io.Reader) (records []Record, whole int64, err error) {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return nil, 0, err
+	}
+	for n := 1; ; n++ {
+		line, rest, found := bytes.Cut(b, []byte{'\n'})
+		if !found {
+			return records, whole, nil
+		}
+		var r Record
+		if err := json.Unmarshal(line, &r); err != nil {
+			return nil, 0, fmt.Errorf("line %d: %w", n, err)
+		}
+		records, b, whole = append(records, r), rest, whole+int64(len(line))+1
+	}
+}

@@ -1,0 +1,128 @@
+package results_test
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/fnwire/fnwire/experiments/results"
+)
+
+func Example() {
+	dir, err := os.MkdirTemp("", "results")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	w, err := results.Open(dir)
+	if err != nil {
+		panic(err)
+	}
+	r := results.Record{Experiment: "transfer", Case: "direct", Bytes: 1000, Seconds: 0.5, OK: true}
+	if err := w.Write(r); err != nil {
+		panic(err)
+	}
+	fmt.Println(w.Has(r), w.Close())
+	all, err := results.Load(dir)
+	fmt.Println(len(all), all[0].Seconds, err)
+	// Output:
+	// true <nil>
+	// 1 0.5 <nil>
+}
+
+func record(rep int, ok bool) results.Record {
+	return results.Record{
+		Experiment: "e", Case: "c", Path: "direct", Bytes: 5, Seconds: 1.5, OK: ok, Rep: rep,
+		Measured: map[string]float64{"x": 1}, Settings: map[string]string{"a": "1", "b": "2"},
+		Time: time.Unix(1, 0).UTC(), Commit: "abc", Machine: results.ThisMachine(),
+	}
+}
+
+func TestReopen(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "dir")
+	w, err := results.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []results.Record{record(0, true), record(1, false)}
+	for _, r := range want {
+		if err := w.Write(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, results.FileName)
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(`{"experiment": "cut o`); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+
+	w, err = results.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rep, has := range []bool{true, false, false} {
+		if got := w.Has(record(rep, true)); got != has {
+			t.Errorf("rep %d is there: %v, want %v", rep, got, has)
+		}
+	}
+	other := record(0, true)
+	other.Settings["a"] = "other"
+	if w.Has(other) {
+		t.Error("a record with other settings counts as done")
+	}
+	want = append(want, record(1, true))
+	if err := w.Write(want[2]); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := results.Load(dir)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("loaded %+v, %v, want %+v", got, err, want)
+	}
+	if err := os.WriteFile(path, []byte("garbage\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := results.Load(dir); err == nil {
+		t.Error("garbage is loaded")
+	}
+	if _, err := results.Open(dir); err == nil {
+		t.Error("garbage is appended to")
+	}
+}
+
+func TestQuantile(t *testing.T) {
+	for _, c := range []struct {
+		values []float64
+		q      float64
+		want   float64
+	}{
+		{[]float64{3}, 0.5, 3}, {[]float64{3, 1}, 0.5, 2}, {[]float64{5, 1, 3}, 0.5, 3}, {[]float64{5, 1, 3}, 0, 1}, {[]float64{5, 1, 3}, 1, 5},
+		{[]float64{4, 1, 2, 3, 5}, 0.25, 2}, {[]float64{0, 10}, 0.9, 9},
+	} {
+		if got := results.Quantile(c.values, c.q); math.Abs(got-c.want) > 1e-9 {
+			t.Errorf("quantile %v of %v is %v, want %v", c.q, c.values, got, c.want)
+		}
+	}
+	if !math.IsNaN(results.Median(nil)) {
+		t.Error("nothing has a median")
+	}
+}
+
+func TestThisMachine(t *testing.T) {
+	if m := results.ThisMachine(); m.Cores < 1 || m.Go == "" || m.System == "" {
+		t.Errorf("%+v", m)
+	}
+}

@@ -1,0 +1,197 @@
+// Package suite is the experiments: what each does, with which settings, and the frame that runs them. An experiment raises
+// a world (package world), has its functions do something, and emits one record a measurement. It draws no conclusions.
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/experiments/workload"
+	"github.com/fnwire/fnwire/experiments/world"
+)
+
+// Setting is something that can be set for an experiment.
+type Setting struct {
+	Name    string
+	Default string
+	Quick   string // with --quick; "" is Default
+	Help    string
+}
+
+// Experiment is one of All.
+type Experiment struct {
+	Name     string
+	Summary  string
+	Settings []Setting // "reps" is among them
+	run      func(context.Context, *run) error
+}
+
+// All returns the experiments.
+func All() []Experiment { return []Experiment{transfer(), pairs(), skew(), flap()} }
+
+// Find returns the experiment of a name.
+func Find(name string) (Experiment, error) {
+	names := make([]string, 0, len(All()))
+	for _, e := range All() {
+		if e.Name == name {
+			return e, nil
+		}
+		names = append(names, e.Name)
+	}
+	return Experiment{}, fmt.Errorf("no experiment %q: there are %s", name, strings.Join(names, ", "))
+}
+
+// Options say how to run an experiment.
+type Options struct {
+	Quick    bool
+	Seed     uint64
+	Set      map[string]string // other values of settings
+	Commit   string            // of the program, for the records
+	World    world.Config      // its hosts are set by the experiment
+	Progress func(string)      // told what goes on; may be nil
+	// Has tells whether a measurement was made before and need not be made again; may be nil.
+	Has func(results.Record) bool
+	// Emit takes each measurement as it is made.
+	Emit func(results.Record) error
+}
+
+// ErrSettings is wrapped by the error of Run when Options.Set is wrong.
+var ErrSettings = errors.New("wrong setting")
+
+// Run runs the experiment. A measurement that failed is emitted with its error, and the others go on; the
+// error of Run tells how many failed. lab.Enter must have been called.
+func (e Experiment) Run(ctx context.Context, o Options) error {
+	r := &run{e: e, o: o, settings: make(map[string]string), machine: results.ThisMachine()}
+	if o.Progress == nil {
+		r.o.Progress = func(string) {}
+	}
+	if o.Has == nil {
+		r.o.Has = func(results.Record) bool { return false }
+	}
+	for _, s := range e.Settings {
+		r.settings[s.Name] = s.Default
+		if o.Quick && s.Quick != "" {
+			r.settings[s.Name] = s.Quick
+		}
+	}
+	for name, value := range o.Set {
+		if _, ok := r.settings[name]; !ok {
+			known := slices.Sorted(maps.Keys(r.settings))
+			return fmt.Errorf("%w: %s has no %q: there are %s", ErrSettings, e.Name, name, strings.Join(known, ", "))
+		}
+		r.settings[name] = value
+	}
+	if err := e.run(ctx, r); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("%s: %w", e.Name, err)
+	}
+	if r.failed > 0 {
+		return fmt.Errorf("%s: %d of %d measurements failed, the first with: %s", e.Name, r.failed, r.emitted, r.first)
+	}
+	return nil
+}
+
+// run is an experiment under way.
+type run struct {
+	e        Experiment
+	o        Options
+	settings map[string]string
+	machine  results.Machine
+
+	emitted, failed int
+	first           string // error
+}
+
+// setting parses the value of a setting.
+func setting[T any](r *run, name string, parse func(string) (T, error)) (T, error) {
+	v, err := parse(r.settings[name])
+	if err != nil {
+		return v, fmt.Errorf("%w: %s: %w", ErrSettings, name, err)
+	}
+	return v, nil
+}
+
+func (r *run) count(name string) (int, error) {
+	return setting(r, name, func(s string) (int, error) {
+		n, err := strconv.Atoi(s)
+		if err == nil && n < 1 {
+			err = fmt.Errorf("%d: want 1 or more", n)
+		}
+		return n, err
+	})
+}
+
+func (r *run) bytes(name string) (int64, error) { return setting(r, name, workload.ParseBytes) }
+
+func (r *run) duration(name string) (time.Duration, error) {
+	return setting(r, name, time.ParseDuration)
+}
+
+// list splits a setting at commas.
+func (r *run) list(name string) []string {
+	var out []string
+	for s := range strings.SplitSeq(r.settings[name], ",") {
+		if s = strings.TrimSpace(s); s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// measure makes one measurement unless it was made before, and emits it. f fills the record in; its error becomes that
+// of the record. Only the end of ctx, or records that cannot be written, end the experiment.
+func (r *run) measure(ctx context.Context, c string, rep int, f func(context.Context, *results.Record) error) error {
+	rec := results.Record{
+		Experiment: r.e.Name, Case: c, Rep: rep, Seed: r.o.Seed, Quick: r.o.Quick, Settings: maps.Clone(r.settings),
+		Commit: r.o.Commit, Machine: r.machine, Measured: make(map[string]float64), Phases: make(map[string]float64),
+	}
+	if r.o.Has(rec) {
+		r.o.Progress(fmt.Sprintf("%s: %s, repetition %d: there already", r.e.Name, c, rep+1))
+		return nil
+	}
+	r.o.Progress(fmt.Sprintf("%s: %s, repetition %d", r.e.Name, c, rep+1))
+	mctx, cancel := context.WithTimeout(ctx, measureTimeout)
+	defer cancel()
+	rec.Time = time.Now().UTC()
+	err := f(mctx, &rec)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err == nil && !rec.OK {
+		err = errors.New("delivered, but not as it should have been")
+	}
+	r.emitted++
+	if err != nil {
+		rec.OK, rec.Error = false, err.Error()
+		if r.failed++; r.failed == 1 {
+			r.first = fmt.Sprintf("%s, repetition %d: %v", c, rep+1, err)
+		}
+	}
+	return r.o.Emit(rec)
+}
+
+const measureTimeout = 2 * time.Minute
+
+// rotated returns the cases in an order that moves on by one with each repetition, so that none has the
+// same neighbour's heat, or the first place, every time.
+func rotated(cases []string, seed uint64, rep int) []string {
+	at := int((seed + uint64(rep)) % uint64(len(cases))) //nolint:gosec // G115: both are small
+	return append(slices.Clone(cases[at:]), cases[:at]...)
+}
+
+// ms is a duration in milliseconds.
+func ms(d time.Duration) float64 { return float64(d) / 1e6 }
+
+// since is the time from one time of day to another, in milliseconds.
+func since(from, to int64) float64 { return float64(to-from) / 1e6 }
+
+func mbps(bytes int64, seconds float64) float64 { return float64(bytes) * 8 / seconds / 1e6 }
