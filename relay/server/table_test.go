@@ -1,0 +1,187 @@
+package server
+
+import (
+	"net/netip"
+	"testing"
+	"testing/quick"
+	"time"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/relay"
+)
+
+func at(n byte, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, n, 1}), port)
+}
+
+// consistent checks the counts and indices against one another.
+func (t *table) consistent(tb testing.TB) {
+	tb.Helper()
+	sessions, perJob, perPrefix := 0, map[job.ID]int{}, map[netip.Prefix]int{}
+	all := map[*session]bool{}
+	for short, h := range t.byShort {
+		if h.active == nil && h.pending != nil {
+			tb.Error("pending without active")
+		}
+		for _, s := range []*session{h.active, h.pending} {
+			if s == nil {
+				continue
+			}
+			if s.short != short || s.proven.Load() && s == h.pending {
+				tb.Errorf("%v: wrong session", short)
+			}
+			all[s] = true
+			sessions++
+			perJob[s.job]++
+			perPrefix[s.prefix]++
+		}
+	}
+	for a, s := range t.byAddr {
+		if s.addr != a || !all[s] {
+			tb.Errorf("%v: stale session", a)
+		}
+	}
+	if sessions != t.sessions || len(perJob) != len(t.perJob) || len(perPrefix) != len(t.perPrefix) {
+		tb.Errorf("counted %d sessions, %d jobs, %d prefixes; have %d, %d, %d", sessions, len(perJob), len(perPrefix), t.sessions, len(t.perJob), len(t.perPrefix))
+	}
+	for p, n := range perPrefix {
+		if t.perPrefix[p] != n || n > t.limits.PerPrefix {
+			tb.Errorf("%v: %d sessions, have %d, limit %d", p, n, t.perPrefix[p], t.limits.PerPrefix)
+		}
+	}
+	if len(t.byShort) > 2*t.limits.Sessions || sessions > 2*t.limits.Sessions {
+		tb.Errorf("table grew to %d and %d", len(t.byShort), sessions)
+	}
+}
+
+// Whatever happens in whatever order, the table stays consistent and bounded.
+func TestTableStaysConsistent(t *testing.T) {
+	type op struct {
+		Kind, Short, Job, Net, Port byte
+		Stamp                       uint8
+		Seconds                     uint8
+	}
+	run := func(ops []op) bool {
+		tab := newTable(Limits{Sessions: 6, PerJob: 4, PerPrefix: 5})
+		now := time.Duration(0)
+		var last *session
+		for _, o := range ops {
+			now += time.Duration(o.Seconds) * time.Second / 16
+			short := ident.Short{o.Short % 12}
+			switch o.Kind % 5 {
+			case 0, 1:
+				s, _ := tab.bind(request{
+					short: short, job: job.ID{o.Short % 3}, from: at(o.Net%2, uint16(o.Port%5)),
+					nonce: relay.Nonce{o.Stamp}, stamp: int64(now/time.Millisecond) + int64(o.Stamp%4), expires: now + time.Minute, bytes: relay.BindBytes,
+				}, now)
+				if s != nil {
+					last = s
+				}
+			case 2:
+				if last != nil {
+					tab.prove(last)
+				}
+			case 3:
+				tab.sweep(now)
+			case 4:
+				if o.Stamp < 20 {
+					tab.revoke(short, now)
+				}
+			}
+			tab.consistent(t)
+			if t.Failed() {
+				return false
+			}
+		}
+		tab.sweep(now + 2*revokedFor)
+		return len(tab.byShort) == 0 && len(tab.byAddr) == 0 && tab.sessions == 0
+	}
+	if err := quick.Check(run, &quick.Config{MaxCount: 2000}); err != nil {
+		t.Error(err)
+	}
+}
+
+// ANCHORS, relay: what was not proven in time ends, and its bind stays worthless.
+func TestUnprovenEnds(t *testing.T) {
+	tab := newTable(Limits{}.withDefaults())
+	r := request{short: ident.Short{1}, from: at(2, 1), stamp: 1, expires: time.Hour, bytes: relay.BindBytes}
+	if s, _ := tab.bind(r, 0); s == nil {
+		t.Fatal("refused")
+	}
+	if tab.source(r.from, unprovenFor-1) == nil || tab.source(r.from, unprovenFor) != nil || tab.dest(r.short, unprovenFor) != nil {
+		t.Error("ends at the wrong time")
+	}
+	if n := tab.sweep(unprovenFor); n != 1 {
+		t.Errorf("%d ended", n)
+	}
+	thief := r
+	thief.from = at(3, 1)
+	if s, reason := tab.bind(thief, unprovenFor); s != nil || reason != 0 {
+		t.Error("a replayed bind was taken")
+	}
+	// Once forgotten here, the bind is older than freshFor allows.
+	tab.sweep(2 * freshFor)
+	if len(tab.byShort) != 0 {
+		t.Error("remembered for longer than needed")
+	}
+}
+
+func TestBucket(t *testing.T) {
+	b := bucket{rate: 100}
+	if !b.take(25, 0) || b.take(1, 0) {
+		t.Error("holds more or less than a quarter of a second's worth")
+	}
+	if !b.take(1000, 10*time.Millisecond) {
+		t.Error("one batch of debt is allowed")
+	}
+	if b.take(1, 9*time.Second) || !b.take(1, 10100*time.Millisecond) {
+		t.Error("the debt is not paid off at the rate")
+	}
+	unlimited := bucket{}
+	if !unlimited.take(1<<30, 0) {
+		t.Error("zero is a limit")
+	}
+}
+
+func TestGateIsPerNetwork(t *testing.T) {
+	g := newGate()
+	passed := 0
+	for range 2 * gateRate {
+		if g.admits(netip.MustParseAddr("192.0.2.7"), 0) {
+			passed++
+		}
+	}
+	if passed != gateRate/4 {
+		t.Errorf("%d of a flood passed, want %d", passed, gateRate/4)
+	}
+	if g.admits(netip.MustParseAddr("192.0.2.99"), 0) {
+		t.Error("a neighbour in the /24 is another network")
+	}
+}
+
+func FuzzSTUN(f *testing.F) {
+	f.Add([]byte("\x00\x01\x00\x10\x21\x12\xa4\x42abcdefghijkl\x80\x22\x00\x0cfnwire fnwir"), true)
+	f.Fuzz(func(t *testing.T, b []byte, v6 bool) {
+		from := at(2, 4660)
+		if v6 {
+			from = netip.MustParseAddrPort("[2001:db8::1]:4660")
+		}
+		out := appendSTUN(nil, b, from)
+		if len(out) > len(b) {
+			t.Errorf("%d bytes for %d", len(out), len(b))
+		}
+		if len(out) > 0 && string(out[4:20]) != string(b[4:20]) {
+			t.Error("another transaction")
+		}
+	})
+}
+
+// The layout of RFC 8489, section 14.2; pion/stun is the outside truth for the rest.
+func TestSTUNGolden(t *testing.T) {
+	request := []byte("\x00\x01\x00\x10\x21\x12\xa4\x42\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x80\x22\x00\x0cfnwire fnwir")
+	want := "\x01\x01\x00\x0c\x21\x12\xa4\x42\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x00\x20\x00\x08\x00\x01\x33\x26\xe1\x12\xa6\x43"
+	if got := string(appendSTUN(nil, request, at(2, 4660))); got != want {
+		t.Errorf("got  %x\nwant %x", got, want)
+	}
+}
