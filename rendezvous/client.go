@@ -31,7 +31,7 @@ type Config struct {
 	// Callbacks run one at a time, must not block long and must not call the client. Any may be nil.
 	OnEnvelope  func(Envelope)     // an offer or answer arrived; not opened yet
 	OnRelays    func([]RelayInfo)  // relays or tokens differ from those told last; not called for Join's own
-	OnFenced    func(epoch uint64) // a newer instance took the name; once
+	OnFenced    func(epoch uint64) // a newer instance took the name (its epoch, or a lower bound); once
 	OnReconnect func()             // joined again after the connection or the service was gone
 }
 
@@ -70,7 +70,8 @@ type Client struct {
 	conn   chan struct{} // closed when the connection is lost, and replaced
 	epoch  uint64
 	lease  time.Duration
-	fenced uint64 // epoch of the newer holder
+	newer  uint64 // epoch of a newer holder, as rumour has it
+	fenced uint64 // epoch of the newer holder, once the service has confirmed it
 	seen   uint64 // parked offers up to here have arrived
 	told   []RelayInfo
 }
@@ -78,7 +79,8 @@ type Client struct {
 type wake int
 
 const (
-	wakeRenew  wake = iota // relays changed
+	wakeRenew  wake = iota // something changed that a renewal tells
+	wakeRelays             // relays changed
 	wakeRejoin             // the connection was away
 	wakeFenced
 )
@@ -184,11 +186,18 @@ func (c *Client) onInbox(m *nats.Msg) {
 		}
 		c.deliver(*in.Envelope)
 	case in.Type == InboxFenced:
-		if c.fence(in.Epoch) {
-			c.poke(wakeFenced)
+		// A hint only: on a NATS without users anybody could have sent it. Run asks the service.
+		c.mu.Lock()
+		news := in.Epoch > c.epoch && c.epoch != 0 && c.fenced == 0
+		if news {
+			c.newer = in.Epoch
+		}
+		c.mu.Unlock()
+		if news {
+			c.poke(wakeRenew)
 		}
 	case in.Type == InboxRelays:
-		c.poke(wakeRenew)
+		c.poke(wakeRelays)
 	}
 }
 
@@ -203,25 +212,22 @@ func (c *Client) deliver(es ...Envelope) {
 	}
 }
 
-// fence notes that a newer instance holds the name and reports whether that is news. Epoch 0 stands for
-// "newer than ours".
-func (c *Client) fence(epoch uint64) bool {
+// fence notes that the service told us of a newer holder of the name.
+func (c *Client) fence() {
 	c.mu.Lock()
-	if epoch == 0 {
-		epoch = c.epoch + 1
-	}
-	if c.fenced != 0 || c.epoch == 0 || epoch <= c.epoch {
+	if c.fenced != 0 || c.epoch == 0 {
 		c.mu.Unlock()
-		return false
+		return
 	}
-	c.fenced = epoch
+	c.fenced = max(c.newer, c.epoch+1)
+	epoch := c.fenced
 	c.mu.Unlock()
+	c.poke(wakeFenced)
 	if c.cfg.OnFenced != nil {
 		c.callbacks.Lock()
 		defer c.callbacks.Unlock()
 		c.cfg.OnFenced(epoch)
 	}
-	return true
 }
 
 func (c *Client) isFenced() bool {

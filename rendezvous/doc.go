@@ -44,7 +44,7 @@
 // # Inbox
 //
 //	{"v":1, "type":"envelope", "envelope":{...}}  an offer or an answer; acknowledged by an empty reply
-//	{"v":1, "type":"fenced", "epoch":N}           the name has a newer holder with this epoch
+//	{"v":1, "type":"fenced", "epoch":N}           the name has a newer holder; the client makes sure by renewing
 //	{"v":1, "type":"relays"}                      relays have changed: renew to learn them
 //
 // # Envelopes

@@ -76,7 +76,7 @@ func (c *Client) exchange(ctx context.Context, subject string, data []byte) (*na
 	m, err := c.nc.RequestWithContext(ctx, subject, data)
 	close(done)
 	<-watching
-	if err != nil && context.Cause(ctx) == errLost {
+	if err != nil && errors.Is(context.Cause(ctx), errLost) {
 		err = errLost
 	}
 	cancel(nil)
@@ -220,8 +220,8 @@ func (c *Client) Offer(ctx context.Context, toName string, e Envelope) (OfferRes
 		}
 		return err
 	})
-	if errors.Is(err, ErrFenced) && c.fence(0) {
-		c.poke(wakeFenced)
+	if errors.Is(err, ErrFenced) {
+		c.fence()
 	}
 	if err != nil {
 		return OfferResult{}, fmt.Errorf("rendezvous: offer to %q: %w", toName, err)

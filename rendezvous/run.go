@@ -38,6 +38,7 @@ func (c *Client) Run(ctx context.Context) error {
 			case wakeRejoin:
 				away = true
 			case wakeRenew:
+			case wakeRelays:
 				// All instances hear of a new relay at once.
 				if err := c.pause(ctx, jitter(relayNewsSpread)); err != nil {
 					return err
@@ -47,7 +48,7 @@ func (c *Client) Run(ctx context.Context) error {
 		err := c.keep(ctx, away || failed > 0)
 		switch {
 		case errors.Is(err, ErrFenced):
-			c.fence(0)
+			c.fence()
 			return ErrFenced
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -95,7 +96,7 @@ func (c *Client) keep(ctx context.Context, away bool) error {
 		return err
 	}
 	c.mu.Lock()
-	c.seen = max(c.seen, r.ParkedTo)
+	c.seen, c.newer = max(c.seen, r.ParkedTo), 0
 	c.mu.Unlock()
 	c.tell(r.Relays, false)
 	c.deliver(r.Parked...)

@@ -45,6 +45,7 @@ func TestSameOnBothTables(t *testing.T) {
 			if r := a.offer(t, "b"); !r.Delivered {
 				t.Error("not delivered")
 			}
+			b.run(t)
 			newer := dial(t, s.URL(), key, "b")
 			if e := newer.join(t).Epoch; e <= b.Epoch() {
 				t.Errorf("epoch %d after %d", e, b.Epoch())

@@ -47,6 +47,33 @@ func TestTakeoverFences(t *testing.T) {
 	}
 }
 
+// TestRumourOfANewerHolder: on a NATS without users anybody can write to an inbox.
+func TestRumourOfANewerHolder(t *testing.T) {
+	key := job.NewKey()
+	ns := existing(t)
+	start(t, server.Config{NATS: ns.ClientURL(), Allow: []job.ID{key.ID()}, RelaySecret: secret})
+	in := dial(t, ns.ClientURL(), key, "x")
+	in.join(t)
+	in.run(t)
+	nc, _ := raw(t, ns.ClientURL())
+	inbox := rendezvous.SubjectInbox(key.ID(), in.id.Peer.String())
+	for _, lie := range []string{`{"v":1,"type":"fenced","epoch":18446744073709551615}`, `{"v":1,"type":"relays"}`, `{"v":1,"type":"envelope"}`, `{`, ``} {
+		if err := nc.Publish(inbox, []byte(lie)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flush(t, nc)
+	keys, _, _ := announce(t, rendezvous.AnnounceConfig{URL: ns.ClientURL(), Secret: secret, Relay: relayInfo("r", 1)})
+	got(t, keys)
+	got(t, in.relays) // so it has renewed, and lives
+	in.offer(t, "y")
+	select {
+	case <-in.fenced:
+		t.Error("fenced by a rumour")
+	default:
+	}
+}
+
 // TestFencedWithoutNotice: the older instance never gets the message, and is refused all the same.
 func TestFencedWithoutNotice(t *testing.T) {
 	key := job.NewKey()

@@ -81,7 +81,7 @@ func TestVirtualTime(t *testing.T) {
 			t.Errorf("%d fresh tokens in an hour", fresh)
 		}
 		silence()
-		<-silent
+		want(t, <-silent, context.Canceled)
 		time.Sleep(rendezvous.AnnounceTTL + server.DefaultLease/3)
 		if r := <-a.relays; len(r) != 0 {
 			t.Errorf("relays %+v", r)
@@ -102,7 +102,7 @@ func TestVirtualTime(t *testing.T) {
 		}
 
 		end()
-		<-ran
+		want(t, <-ran, context.Canceled)
 		for _, in := range []*instance{a, b, c} {
 			_ = in.Close()
 		}

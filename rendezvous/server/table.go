@@ -47,11 +47,6 @@ type parked struct {
 // live reports whether somebody holds the name.
 func (r *record) live(now time.Time) bool { return r.Peer != "" && now.Before(r.Lease) }
 
-// heldBy reports whether this instance holds it.
-func (r *record) heldBy(peer string, epoch uint64, now time.Time) bool {
-	return r.live(now) && r.Peer == peer && r.Epoch == epoch
-}
-
 // prune drops what has expired. A holder's epoch stays as long as the record does.
 func (r *record) prune(now time.Time) {
 	r.Parked = slices.DeleteFunc(r.Parked, func(p parked) bool { return !now.Before(p.Until) })
