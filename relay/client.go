@@ -143,7 +143,7 @@ func (c *Client) setToken(t []byte) {
 		return
 	}
 	c.token = append([]byte(nil), t...)
-	if c.err == ErrNoToken {
+	if errors.Is(c.err, ErrNoToken) {
 		c.err = nil
 	}
 	c.startBind()

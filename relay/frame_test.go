@@ -194,9 +194,9 @@ func FuzzFrame(f *testing.F) {
 			}
 		}
 		if to, tag, p, ok := relay.ParseData(b); ok {
-			h := make([]byte, relay.HeaderBytes)
-			relay.PutHeader(h, tag, to)
-			check(append(h, p...))
+			var h [relay.HeaderBytes]byte
+			relay.PutHeader(h[:], tag, to)
+			check(append(h[:], p...))
 		}
 	})
 }

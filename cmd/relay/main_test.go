@@ -156,7 +156,9 @@ func TestAnnounces(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	cancel()
-	<-done
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestUsageErrors(t *testing.T) {

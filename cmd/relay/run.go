@@ -99,7 +99,7 @@ func (r *runner) serve(ctx context.Context, metrics string) error {
 		err := rendezvous.AnnounceRelay(ctx, cfg)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the end was asked for
 		case !errors.Is(err, rendezvous.ErrUnreachable) && !errors.Is(err, rendezvous.ErrUnavailable):
 			return err
 		}
