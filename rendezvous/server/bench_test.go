@@ -20,7 +20,12 @@ func benchServer(b *testing.B, key job.Key) (s *server.Server, stop func()) {
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	<-s.Ready()
-	return s, func() { cancel(); <-done }
+	return s, func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	}
 }
 
 func benchJoin(b *testing.B, s *server.Server, key job.Key, name string) (*rendezvous.Client, ident.Identity) {

@@ -309,7 +309,7 @@ func (v *service) wait(ctx context.Context, r *request) (any, error) {
 		v.answer(r, rendezvous.LookupReply{Member: m}, nil)
 	})
 	if one == nil {
-		return nil, rendezvous.Refuse(rendezvous.CodeFull, "too many requests wait")
+		return nil, v.waits.refusal()
 	}
 	if rec, _, err := v.table.get(ctx, k); err == nil && rec.live(time.Now()) {
 		v.waits.end(one, &rendezvous.Member{Name: req.Name, Peer: rec.Peer, Epoch: rec.Epoch})

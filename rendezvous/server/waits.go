@@ -30,6 +30,16 @@ func newWaits(perJob, all int) *waits {
 	return &waits{perJob: perJob, all: all, byKey: make(map[key]map[*waiter]struct{}), jobs: make(map[job.ID]int)}
 }
 
+// refusal tells why add returned nil.
+func (w *waits) refusal() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return rendezvous.Refuse(rendezvous.CodeUnavailable, "the rendezvous is stopping")
+	}
+	return rendezvous.Refuse(rendezvous.CodeFull, "too many requests wait")
+}
+
 // add returns nil if no more fit.
 func (w *waits) add(k key, hold time.Duration, answer func(*rendezvous.Member)) *waiter {
 	w.mu.Lock()
