@@ -225,7 +225,7 @@ func (r *raw) bound() bool {
 	return false
 }
 
-// dropsBy waits until the relay counted n drops more for a reason than before, so that a test
+// dropped waits until the relay counted n drops more for a reason than before, so that a test
 // need not guess how long an asynchronous check takes.
 func (w *world) dropped(reason string, n uint64, do func()) {
 	w.t.Helper()
