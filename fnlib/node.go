@@ -122,7 +122,7 @@ func (n *Node) start(ctx context.Context) error {
 	client, err := rendezvous.Dial(ctx, rendezvous.Config{
 		URL: n.cfg.URL, Creds: n.cfg.Creds, Key: n.key, Name: n.cfg.Name, Exclusive: n.cfg.Exclusive,
 		Identity: n.id, Logger: n.log,
-		OnEnvelope: n.queueHello, OnRelays: n.relays.set, OnFenced: n.onFenced, OnReconnect: n.onReconnect,
+		OnEnvelope: n.queueHello, OnRelays: n.relays.set, OnReconnect: n.onReconnect,
 	})
 	if err != nil {
 		return err
@@ -183,12 +183,6 @@ func (n *Node) runClient() {
 		n.log.Error("fnlib: membership ended", "error", err)
 		n.wg.Go(func() { n.shut(err) })
 	}
-}
-
-func (n *Node) onFenced(epoch uint64) {
-	n.log.Warn("fnlib: a newer instance has taken the name", "name", n.cfg.Name, "epoch", epoch)
-	n.cancel(ErrFenced)
-	n.wg.Go(func() { n.once.Do(func() { n.teardown(ErrFenced) }) }) // not here: the client waits for its callbacks
 }
 
 func (n *Node) onReconnect() {
@@ -264,7 +258,7 @@ func (n *Node) Close() error {
 // shut ends the node without waiting for its goroutines.
 func (n *Node) shut(why error) {
 	n.once.Do(func() {
-		if n.ctx.Err() == nil {
+		if !errors.Is(why, ErrFenced) {
 			n.linger()
 			ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 			if err := n.client.Leave(ctx); err != nil {
@@ -276,8 +270,8 @@ func (n *Node) shut(why error) {
 	})
 }
 
+// teardown closes the links first, while the relays can still carry the news to the peers.
 func (n *Node) teardown(why error) {
-	n.cancel(why)
 	n.mu.Lock()
 	ls := make([]*Listener, 0, len(n.listeners))
 	for _, l := range n.listeners {
@@ -287,13 +281,14 @@ func (n *Node) teardown(why error) {
 	for _, l := range ls {
 		_ = l.Close()
 	}
-	if n.client != nil {
-		_ = n.client.Close()
-	}
 	if n.ep != nil {
 		if err := n.ep.Close(); err != nil {
 			n.log.Debug("fnlib: close", "error", err)
 		}
+	}
+	n.cancel(why)
+	if n.client != nil {
+		_ = n.client.Close()
 	}
 }
 

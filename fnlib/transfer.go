@@ -47,6 +47,9 @@ type Phases struct {
 	Total    time.Duration
 }
 
+// replaceTimeout bounds the search for another instance when the one that was sent to is gone.
+const replaceTimeout = 3 * time.Second
+
 // Progress is called from time to time during a transfer with the bytes so far.
 type Progress func(bytes int64, path string)
 
@@ -58,7 +61,8 @@ type SendOptions struct {
 }
 
 // Send hands a state to the function of that name and returns when its application has accepted it,
-// with the digest checked by the receiver. If nobody holds the name, it waits until somebody joins.
+// with the digest checked by the receiver. If nobody holds the name, it waits until somebody joins. If the
+// instance is replaced by a newer one before it has answered, and r is an io.Seeker, the newer gets it.
 // Memory is constant whatever the size of the state. Errors match ErrRejected, ErrDigest, ErrLink,
 // ErrNoDirect, ErrName, ErrClosed, the context's errors, or are r's own.
 func (n *Node) Send(ctx context.Context, to, key string, r io.Reader) (Receipt, error) {
@@ -77,35 +81,76 @@ func (n *Node) SendWith(ctx context.Context, to, key string, r io.Reader, opt Se
 	return rc, err
 }
 
+// send tries once more if the instance that was sent to is gone and another one has taken the name, and
+// r can be rewound. It never sends twice to one instance, which might then accept twice.
 func (n *Node) send(ctx context.Context, to, key string, r io.Reader, opt SendOptions) (Receipt, error) {
+	began := time.Now()
 	rc := Receipt{From: n.cfg.Name, To: to, Key: key}
 	if len(key) > MaxKey {
 		return rc, fmt.Errorf("key of %d bytes, at most %d", len(key), MaxKey)
 	}
-	began := time.Now()
-	h := sendHeader{key: key, size: sizeOf(r, opt.Size)}
-	s, phases, err := n.openStream(ctx, to, opt.Path, appendSendHeader(nil, h))
+	size := sizeOf(r, opt.Size)
+	rewind := rewinder(r)
+	s, phases, err := n.openStream(ctx, to, opt.Path, appendSendHeader(nil, sendHeader{key: key, size: size}))
 	rc.Phases.Answer, rc.Phases.Link = phases.answer, phases.link
 	if err != nil {
 		return rc, err
 	}
+	err = n.sendOn(ctx, s, r, opt, &rc)
+	if errors.Is(err, ErrLink) && n.replaced(ctx, to, opt.Path, s.Link()) && rewind() {
+		n.log.Debug("fnlib: sending again to the new instance", "to", to)
+		s, _, oerr := n.openStream(ctx, to, opt.Path, appendSendHeader(nil, sendHeader{key: key, size: size}))
+		if oerr != nil {
+			return rc, err
+		}
+		err = n.sendOn(ctx, s, r, opt, &rc)
+	}
+	rc.Phases.Total = time.Since(began)
+	return rc, err
+}
+
+// replaced reports whether another instance than that of a lost link holds the name now.
+func (n *Node) replaced(ctx context.Context, to string, path Path, lost *transport.Link) bool {
+	ctx, cancel := context.WithTimeout(ctx, replaceTimeout)
+	defer cancel()
+	l, _, err := n.link(ctx, to, path)
+	return err == nil && l.Peer() != lost.Peer()
+}
+
+// rewinder returns what takes r back to where it is now, or reports that this cannot be done.
+func rewinder(r io.Reader) func() bool {
+	s, ok := r.(io.Seeker)
+	if !ok {
+		return func() bool { return false }
+	}
+	at, err := s.Seek(0, io.SeekCurrent)
+	return func() bool {
+		if err != nil {
+			return false
+		}
+		_, err := s.Seek(at, io.SeekStart)
+		return err == nil
+	}
+}
+
+// sendOn sends the state on a stream that has its header, and waits for the receiver's word.
+func (n *Node) sendOn(ctx context.Context, s *transport.Stream, r io.Reader, opt SendOptions, rc *Receipt) error {
 	defer context.AfterFunc(ctx, func() { s.Reset(resetAborted) })()
 	opened := time.Now()
-	w := &stateWriter{s: s, progress: opt.Progress, since: opened}
+	w := &stateWriter{s: s, progress: opt.Progress}
 	if err := w.copy(r); err != nil {
-		return rc, n.sendFailed(ctx, s, err)
+		return n.sendFailed(ctx, s, err)
 	}
 	rc.Phases.Transfer = time.Since(opened)
 	confirm := time.Now()
 	p, err := readReply(s)
 	if err != nil {
-		return rc, n.sendFailed(ctx, s, err)
+		return n.sendFailed(ctx, s, err)
 	}
 	_ = s.Close()
 	rc.Phases.Confirm = time.Since(confirm)
-	rc.Phases.Total = time.Since(began)
-	w.fill(&rc)
-	return rc, w.check(p)
+	w.fill(rc)
+	return w.check(p)
 }
 
 // sendFailed resets the stream, so that the receiver notices, and finds the cause that says most.
@@ -155,7 +200,6 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 4+chunkSize); return
 type stateWriter struct {
 	s        *transport.Stream
 	progress Progress
-	since    time.Time
 	told     time.Time
 
 	total, direct int64

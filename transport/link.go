@@ -223,7 +223,10 @@ func reasonOf(st punch.State) string {
 // install makes conn the link of its peer and class; a link that was there is closed.
 func (e *Endpoint) install(r *remote, class Class, conn *quic.Conn, dialled bool) {
 	key := linkKey{r.id, class}
-	l := &Link{e: e, peer: r, class: class, conn: conn, dialled: dialled, since: time.Now()}
+	l := &Link{e: e, peer: r, class: class, conn: conn, dialled: dialled, since: time.Now(), remote: conn.RemoteAddr()}
+	if u, ok := l.remote.(*net.UDPAddr); ok {
+		l.gen.Store(uint32(u.Port)) //nolint:gosec // G115: a port
+	}
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
@@ -315,6 +318,7 @@ type Link struct {
 	conn    *quic.Conn
 	dialled bool
 	since   time.Time
+	remote  net.Addr      // of the handshake; at the dialling side quic-go's own getter races with Switch
 	gen     atomic.Uint32 // of the path that QUIC sends on, at the dialling side
 
 	mu   sync.Mutex // guards path and shims
@@ -496,16 +500,12 @@ func (l *Link) Status() Status {
 
 // generation is that of the path QUIC sends on.
 func (l *Link) generation() uint16 {
-	if l.dialled {
-		if g := l.gen.Load(); g > 0 {
-			return uint16(g)
+	if !l.dialled {
+		if u, ok := l.conn.RemoteAddr().(*net.UDPAddr); ok {
+			return uint16(u.Port)
 		}
 	}
-	u, ok := l.conn.RemoteAddr().(*net.UDPAddr)
-	if !ok {
-		return relayGeneration
-	}
-	return uint16(u.Port)
+	return uint16(l.gen.Load())
 }
 
 // Identity returns the peer's short address, under which relays know it.

@@ -101,10 +101,10 @@ func (s *Stream) Reset(code uint64) {
 }
 
 // LocalAddr returns the address that QUIC knows this end by, which is virtual.
-func (s *Stream) LocalAddr() net.Addr { return s.link.conn.LocalAddr() }
+func (s *Stream) LocalAddr() net.Addr { return virtualAddr(s.link.e.hub.self, relayGeneration) }
 
-// RemoteAddr returns the address that QUIC knows the peer by, which is virtual.
-func (s *Stream) RemoteAddr() net.Addr { return s.link.conn.RemoteAddr() }
+// RemoteAddr returns the address that QUIC knew the peer by at first, which is virtual.
+func (s *Stream) RemoteAddr() net.Addr { return s.link.remote }
 
 // SetDeadline is of net.Conn.
 func (s *Stream) SetDeadline(t time.Time) error { return s.s.SetDeadline(t) }
