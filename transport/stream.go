@@ -76,8 +76,15 @@ func (e *ResetError) Error() string { return fmt.Sprintf("%v (code %#x)", ErrRes
 // Is makes errors.Is(err, ErrReset) work.
 func (e *ResetError) Is(target error) bool { return target == ErrReset }
 
-// CloseWrite sends the end of the stream after what was written; reading goes on.
-func (s *Stream) CloseWrite() error { return s.s.Close() }
+// CloseWrite sends the end of the stream after what was written; reading goes on. It is no error if the
+// peer has stopped reading before.
+func (s *Stream) CloseWrite() error {
+	if s.closed.Load() {
+		return net.ErrClosed
+	}
+	_ = s.s.Close() // fails only if the peer, or this side, has cancelled the direction already
+	return nil
+}
 
 // Close ends both directions. What was written is still delivered. Cancelling the read side matters:
 // a stream that is closed for writing only would stay open until the peer ends its side.

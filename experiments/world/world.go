@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"sync/atomic"
 
@@ -147,3 +148,15 @@ func (w *World) Pair(ctx context.Context, hostA, hostB string) (a, b *Proc, err 
 
 // Close ends all processes and the lab. It may be called more than once.
 func (w *World) Close() error { return w.lab.Close() }
+
+// WorkerMain is for the TestMain of harnesses: if args are those of a worker it is one, and returns its exit code.
+func WorkerMain(args []string) (exit int, isWorker bool) {
+	if len(args) != 3 || args[1] != WorkerCommand {
+		return 0, false
+	}
+	if err := worker.Run(context.Background(), worker.Role(args[2]), os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1, true
+	}
+	return 0, true
+}
