@@ -91,11 +91,11 @@ func TestSignalAndContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Signal(syscall.SIGUSR1); err != nil {
+	if err := p.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if got := died(p); got != syscall.SIGUSR1 {
-		t.Errorf("died of %v, want SIGUSR1", got)
+	if got := died(p); got != syscall.SIGTERM {
+		t.Errorf("died of %v, want SIGTERM", got)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	if p, err = l.Start(ctx, "a", helper("idle")); err != nil {
