@@ -113,6 +113,11 @@ func (n *Node) send(ctx context.Context, to, key string, r io.Reader, opt SendOp
 func (n *Node) replaced(ctx context.Context, to string, path Path, lost *transport.Link) bool {
 	ctx, cancel := context.WithTimeout(ctx, replaceTimeout)
 	defer cancel()
+	select {
+	case <-lost.Done(): // its streams end a moment before it does
+	case <-ctx.Done():
+		return false
+	}
 	l, _, err := n.link(ctx, to, path)
 	return err == nil && l.Peer() != lost.Peer()
 }
