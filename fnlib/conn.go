@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -32,8 +33,8 @@ func (a Addr) String() string { return a.Name + ":" + a.Service }
 type Conn struct {
 	*transport.Stream
 	local, remote Addr
-	release       func()
-	once          sync.Once
+	traffic       *traffic
+	read          func() // notes that the end was read
 }
 
 // LocalAddr returns this end's Addr.
@@ -49,6 +50,9 @@ func (c *Conn) Link() transport.Status { return c.Stream.Link().Status() }
 // ErrNotListening if nobody accepted the connection, ErrLink if the link broke.
 func (c *Conn) Read(b []byte) (int, error) {
 	n, err := c.Stream.Read(b)
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.read()
+	}
 	return n, c.mapError(err)
 }
 
@@ -60,8 +64,10 @@ func (c *Conn) Write(b []byte) (int, error) {
 
 // Close ends both directions. What was written is still delivered.
 func (c *Conn) Close() error {
-	c.once.Do(c.release)
-	return c.Stream.Close()
+	err := c.Stream.Close()
+	c.traffic.update(func() { c.traffic.wrote = true })
+	c.read()
+	return err
 }
 
 func (c *Conn) mapError(err error) error {
@@ -115,11 +121,12 @@ func (n *Node) DialPath(ctx context.Context, to string, path Path) (*Conn, error
 	if err != nil {
 		return nil, fmt.Errorf("fnlib: dial %s: %w", to, err)
 	}
-	return n.newConn(s, Addr{n.cfg.Name, addr.Service}, addr), nil
+	return n.newConn(s, Addr{n.cfg.Name, addr.Service}, addr, true), nil
 }
 
-func (n *Node) newConn(s *transport.Stream, local, remote Addr) *Conn {
-	return &Conn{Stream: s, local: local, remote: remote, release: func() { n.wrote(s.Link()) }}
+func (n *Node) newConn(s *transport.Stream, local, remote Addr, opened bool) *Conn {
+	t := n.trafficOf(s.Link())
+	return &Conn{Stream: s, local: local, remote: remote, traffic: t, read: t.begin(opened)}
 }
 
 // openStream opens a stream and writes its header. A link that turns out to be dead is made anew once.
@@ -151,6 +158,11 @@ func (n *Node) openStream(ctx context.Context, name string, path Path, header []
 // onLink serves the streams that the peer opens on a new link.
 func (n *Node) onLink(l *transport.Link) {
 	n.wg.Go(func() {
+		defer func() {
+			n.mu.Lock()
+			delete(n.traffic, l)
+			n.mu.Unlock()
+		}()
 		for {
 			s, err := l.AcceptStream(n.ctx)
 			if err != nil {
@@ -177,6 +189,8 @@ func (n *Node) serve(s *transport.Stream) {
 		err = n.serveSend(s)
 	case streamPing:
 		err = servePing(s)
+	case streamBye:
+		err = n.serveBye(s)
 	default:
 		err = fmt.Errorf("%w: type %#x", errWire, kind[0])
 	}
@@ -199,14 +213,16 @@ func (n *Node) serveConn(s *transport.Stream) error {
 		s.Reset(resetNotListening)
 		return nil
 	}
-	c := n.newConn(s, Addr{n.cfg.Name, service}, Addr{n.nameOf(s.Link().Peer()), service})
+	c := n.newConn(s, Addr{n.cfg.Name, service}, Addr{n.nameOf(s.Link().Peer()), service}, false)
 	select {
 	case l.conns <- c:
+		return nil
 	case <-l.done:
 		s.Reset(resetNotListening)
 	case <-s.Link().Done():
 	case <-n.ctx.Done():
 	}
+	c.read()
 	return nil
 }
 

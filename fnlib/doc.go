@@ -48,4 +48,11 @@
 //	offset  size  field
 //	     0     1  type, 0x04
 //	     1     8  nonce
+//
+// BYE, before the opener closes the link. It is answered with one byte, 0x05, when the other end has
+// seen as many streams and has read all of them to their end, or after two seconds.
+//
+//	offset  size  field
+//	     0     1  type, 0x05
+//	     1     4  CONN and SEND streams that the opener has opened on this link
 package fnlib

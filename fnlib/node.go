@@ -55,7 +55,7 @@ type Node struct {
 	members   map[peer.ID]*member
 	calls     map[callKey]*call
 	listeners map[string]*Listener
-	unflushed map[*transport.Link]time.Time // links with closed streams whose last bytes may be under way
+	traffic   map[*transport.Link]*traffic
 }
 
 // Timings says how long the parts of Join took.
@@ -95,7 +95,7 @@ func join(ctx context.Context, cfg Config) (*Node, error) {
 		members:   make(map[peer.ID]*member),
 		calls:     make(map[callKey]*call),
 		listeners: make(map[string]*Listener),
-		unflushed: make(map[*transport.Link]time.Time),
+		traffic:   make(map[*transport.Link]*traffic),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

@@ -61,6 +61,7 @@ func (n *Node) serveSend(s *transport.Stream) error {
 	if h.size != unknownSize {
 		in.Size = int64(h.size) //nolint:gosec // G115: at most 2^62
 	}
+	n.trafficOf(s.Link()).begin(false)() // counted as seen; a sender waits for the receipt by itself
 	select {
 	case n.incoming <- in:
 	case <-s.Link().Done():
@@ -179,7 +180,8 @@ func (in *Incoming) settle(status byte, reason string) error {
 	in.hash.Sum(p.digest[:0])
 	_ = in.s.SetWriteDeadline(time.Now().Add(headerDeadline))
 	_, err := in.s.Write(appendReply(nil, p))
-	in.n.wrote(in.s.Link())
+	t := in.n.trafficOf(in.s.Link())
+	t.update(func() { t.wrote = true })
 	_ = in.s.Close()
 	if in.n.cfg.Metrics != nil {
 		in.n.cfg.Metrics.Received(in.From, in.Key, in.read, time.Since(in.began), err)

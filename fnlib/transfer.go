@@ -141,6 +141,7 @@ func rewinder(r io.Reader) func() bool {
 // sendOn sends the state on a stream that has its header, and waits for the receiver's word.
 func (n *Node) sendOn(ctx context.Context, s *transport.Stream, r io.Reader, opt SendOptions, rc *Receipt) error {
 	defer context.AfterFunc(ctx, func() { s.Reset(resetAborted) })()
+	defer n.trafficOf(s.Link()).begin(true)()
 	opened := time.Now()
 	w := &stateWriter{s: s, progress: opt.Progress}
 	if err := w.copy(r); err != nil {

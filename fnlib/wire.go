@@ -14,6 +14,7 @@ const (
 	streamSend  = 0x02
 	streamReply = 0x03
 	streamPing  = 0x04
+	streamBye   = 0x05
 )
 
 // Limits of the stream protocol.
@@ -30,6 +31,7 @@ const (
 	trailerSize     = 4 + 8 + sha256.Size
 	replyHeaderSize = 44
 	pingSize        = 9
+	byeSize         = 5
 )
 
 // Status of a transfer in its reply.
