@@ -24,7 +24,10 @@ const (
 	Store  = "store"  // through the NATS object store
 )
 
-const rowTimeout = 30 * time.Second
+const (
+	sendTimeout = 12 * time.Second
+	rowTimeout  = 20 * time.Second
+)
 
 // Sizes are those of the states handed over.
 func Sizes() []int64 { return []int64{1 << 10, 1 << 20, 64 << 20} }
@@ -175,7 +178,7 @@ func handOver(ctx context.Context, w *world.World, s state, row *Row) error {
 				return err
 			}
 			var err error
-			sent, err = a.Send(bctx, worker.SendArgs{To: receiver, Key: "state", Path: row.Way, Source: s.src})
+			sent, err = a.Send(bctx, worker.SendArgs{To: receiver, Key: "state", Path: row.Way, Source: s.src, Within: sendTimeout})
 			return err
 		})
 		both.Go(func() error {

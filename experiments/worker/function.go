@@ -109,6 +109,9 @@ type SendArgs struct {
 	Key    string          `json:"key"`
 	Path   string          `json:"path"` // auto, direct or relay
 	Source workload.Source `json:"source"`
+	// Within is the longest that it may take; 0 is as long as the caller waits. A worker that gives up
+	// by itself can say what it was waiting for.
+	Within time.Duration `json:"within,omitempty"`
 }
 
 // Sent is a state that was sent, by whatever way.
@@ -142,6 +145,11 @@ func (f *function) send(ctx context.Context, a SendArgs) (Sent, error) {
 	path, err := fnlib.ParsePath(a.Path)
 	if err != nil {
 		return s, err
+	}
+	if a.Within > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, a.Within)
+		defer cancel()
 	}
 	r := a.Source.Open()
 	defer r.Close()

@@ -40,18 +40,18 @@ func (w *World) start(ctx context.Context, host string, role worker.Role) (*Proc
 	if err != nil {
 		return nil, fmt.Errorf("world: %w", err)
 	}
-	defer inR.Close()
 	outR, outW, err := os.Pipe()
 	if err != nil {
-		_ = inW.Close()
-		return nil, fmt.Errorf("world: %w", err)
+		return nil, errors.Join(fmt.Errorf("world: %w", err), inR.Close(), inW.Close())
 	}
-	defer outW.Close()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = inR, outW, p.stderr
 	if role == worker.Rendezvous {
 		ownMounts(cmd)
 	}
-	if p.proc, err = w.lab.Start(ctx, host, cmd); err != nil {
+	p.proc, err = w.lab.Start(ctx, host, cmd)
+	_ = inR.Close()
+	_ = outW.Close() // so that the end of the process shows as the end of its output
+	if err != nil {
 		_ = inW.Close()
 		_ = outR.Close()
 		return nil, fmt.Errorf("world: %s: %w", role, err)

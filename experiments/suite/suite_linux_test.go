@@ -1,0 +1,206 @@
+package suite_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"testing"
+
+	"github.com/fnwire/fnwire/experiments/lab/labtest"
+	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/experiments/suite"
+	"github.com/fnwire/fnwire/experiments/world"
+)
+
+func TestMain(m *testing.M) {
+	if code, is := world.WorkerMain(os.Args); is {
+		os.Exit(code)
+	}
+	os.Exit(labtest.Main(m))
+}
+
+func Example() {
+	e, err := suite.Find("pairs")
+	if err != nil {
+		panic(err)
+	}
+	err = e.Run(context.Background(), suite.Options{
+		Set: map[string]string{"nats": "none:symmetric", "reps": "1", "bytes": "2KiB"},
+		Emit: func(r results.Record) error {
+			fmt.Println(r.Experiment, r.Case, r.Path, r.Bytes, r.OK)
+			return nil
+		},
+	})
+	fmt.Println(err)
+	// Output:
+	// pairs none x symmetric direct 2048 true
+	// <nil>
+}
+
+// run runs an experiment and returns its records by case.
+func run(t *testing.T, name string, set map[string]string) map[string][]results.Record {
+	t.Helper()
+	e, err := suite.Find(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byCase := make(map[string][]results.Record)
+	err = e.Run(t.Context(), suite.Options{Quick: true, Set: set, Commit: "test", Emit: func(r results.Record) error {
+		if !r.OK || r.Seconds <= 0 || r.Bytes <= 0 || r.Commit != "test" || r.Machine.Cores == 0 || r.Time.IsZero() {
+			t.Errorf("%+v", r)
+		}
+		for k, v := range set {
+			if r.Settings[k] != v {
+				t.Errorf("setting %s is %q, want %q", k, r.Settings[k], v)
+			}
+		}
+		for k, v := range r.Measured {
+			if math.IsNaN(v) || math.IsInf(v, 0) {
+				t.Errorf("%s: %s is %v", r.Case, k, v)
+			}
+		}
+		byCase[r.Case] = append(byCase[r.Case], r)
+		return nil
+	}})
+	if err != nil {
+		labtest.Unavailable(t, err)
+	}
+	return byCase
+}
+
+func has(t *testing.T, r results.Record, what map[string]float64, names ...string) {
+	t.Helper()
+	for _, n := range names {
+		if v, ok := what[n]; !ok || v <= 0 {
+			t.Errorf("%s: %s is %v", r.Case, n, v)
+		}
+	}
+}
+
+func TestTransfer(t *testing.T) {
+	byCase := run(t, "transfer", map[string]string{"bytes": "4MiB", "reps": "1"})
+	for c, path := range map[string]string{
+		"fnwire-direct": "direct", "fnwire-relay": "relay", "plain-quic": "plain-quic", "nats-store": "nats-store",
+	} {
+		if len(byCase[c]) != 1 {
+			t.Errorf("%s: %d records", c, len(byCase[c]))
+			continue
+		}
+		r := byCase[c][0]
+		if r.Path != path || r.Bytes != 4<<20 {
+			t.Errorf("%s: %d bytes over %s", c, r.Bytes, r.Path)
+		}
+		has(t, r, r.Measured, "goodput_mbps", "first_byte_ms", "cpu_s_per_gb_sender", "cpu_s_per_gb_receiver")
+		switch path {
+		case "direct":
+			has(t, r, r.Measured, "direct_ms")
+			fallthrough
+		case "relay":
+			has(t, r, r.Phases, "sender_connect", "sender_join", "receiver_relay", "receiver_stun", "call_answer", "call_link", "call_total")
+		}
+	}
+}
+
+func TestPairs(t *testing.T) {
+	byCase := run(t, "pairs", map[string]string{
+		"nats": "port-restricted:port-restricted,symmetric:symmetric", "reps": "2", "bytes": "100KiB", "settle": "1s",
+	})
+	for c, path := range map[string]string{"port-restricted x port-restricted": "direct", "symmetric x symmetric": "relay"} {
+		if len(byCase[c]) != 2 {
+			t.Errorf("%s: %d records", c, len(byCase[c]))
+		}
+		for _, r := range byCase[c] {
+			if r.Path != path {
+				t.Errorf("%s: ended on %s (%s)", c, r.Path, r.Reason)
+			}
+			has(t, r, r.Measured, "first_byte_ms", "receipt_ms")
+		}
+	}
+}
+
+func TestSkew(t *testing.T) {
+	byCase := run(t, "skew", map[string]string{"skews": "0s,300ms", "reps": "1", "bytes": "100KiB"})
+	for c, least := range map[string]float64{"receiver 0s later": -100, "receiver 300ms later": 250} {
+		if len(byCase[c]) != 1 {
+			t.Fatalf("%s: %d records", c, len(byCase[c]))
+		}
+		r := byCase[c][0]
+		has(t, r, r.Measured, "first_byte_ms", "delivered_ms")
+		if r.Measured["skew_ms"] < least {
+			t.Errorf("%s: skew of %v ms", c, r.Measured["skew_ms"])
+		}
+	}
+}
+
+func TestFlap(t *testing.T) {
+	byCase := run(t, "flap", map[string]string{
+		"bytes": "10MB", "rate": "20MB", "cycles": "1", "outage": "300ms", "calm": "200ms",
+	})
+	for _, rs := range byCase {
+		r := rs[0]
+		if r.Bytes < 10e6 || r.Measured["changes"] != 2 {
+			t.Errorf("%+v", r)
+		}
+		has(t, r, r.Measured, "goodput_mbps", "gap_longest_ms", "downgrade_noticed_ms", "upgrade_noticed_ms")
+	}
+}
+
+// What was measured before is not measured again, and what failed before is.
+func TestResume(t *testing.T) {
+	e, err := suite.Find("skew")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	opt := suite.Options{
+		Set: map[string]string{"skews": "0s,1ms", "reps": "2", "bytes": "1KiB"},
+		Has: func(r results.Record) bool { return r.Rep == 0 || r.Case == "receiver 0s later" },
+		Emit: func(r results.Record) error {
+			seen = append(seen, fmt.Sprint(r.Case, " ", r.Rep))
+			return nil
+		},
+	}
+	if err := e.Run(t.Context(), opt); err != nil {
+		labtest.Unavailable(t, err)
+	}
+	if len(seen) != 1 || seen[0] != "receiver 1ms later 1" {
+		t.Errorf("measured %q", seen)
+	}
+	stop := errors.New("disk full")
+	opt.Emit = func(results.Record) error { return stop }
+	if err := e.Run(t.Context(), opt); !errors.Is(err, stop) {
+		t.Errorf("a record that could not be written gives %v", err)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	for _, c := range []struct{ experiment, name, value string }{
+		{"transfer", "no-such", "1"}, {"transfer", "bytes", "many"}, {"transfer", "reps", "0"}, {"transfer", "cases", "pigeon"},
+		{"transfer", "cases", ""}, {"pairs", "nats", "a:b"}, {"pairs", "settle", "soon"}, {"skew", "skews", "-1s"}, {"flap", "cycles", "x"},
+	} {
+		e, err := suite.Find(c.experiment)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Run(t.Context(), suite.Options{Set: map[string]string{c.name: c.value}}); !errors.Is(err, suite.ErrSettings) {
+			t.Errorf("%s: %s=%s: %v", c.experiment, c.name, c.value, err)
+		}
+	}
+	if _, err := suite.Find("no-such"); err == nil {
+		t.Error("an experiment that is not there is found")
+	}
+	for _, e := range suite.All() {
+		names := make(map[string]bool)
+		for _, s := range e.Settings {
+			if names[s.Name] || s.Default == "" || s.Help == "" {
+				t.Errorf("%s: setting %+v", e.Name, s)
+			}
+			names[s.Name] = true
+		}
+		if !names["reps"] || e.Summary == "" {
+			t.Errorf("%s lacks reps or a summary", e.Name)
+		}
+	}
+}
