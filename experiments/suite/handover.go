@@ -2,21 +2,41 @@ package suite
 
 import (
 	"context"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/fnwire/fnwire/experiments/peer/onestream"
 	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/experiments/worker"
 	"github.com/fnwire/fnwire/experiments/workload"
 	"github.com/fnwire/fnwire/experiments/world"
 )
 
-// state is what is handed over, with the digest that the harness itself has found.
+// state is what is handed over, with the checksums that the harness itself has found, in hexadecimal.
 type state struct {
 	workload.Source
-	sha256 string
+	sums map[onestream.Check]string
+}
+
+func newState(src workload.Source) (state, error) {
+	s := state{src, make(map[onestream.Check]string)}
+	for _, check := range []onestream.Check{onestream.SHA256, onestream.CRC32C} {
+		h, err := check.New()
+		if err != nil {
+			return s, err
+		}
+		r := src.Open()
+		if _, err := io.Copy(h, r); err != nil {
+			return s, errors.Join(err, r.Close())
+		}
+		s.sums[check] = hex.EncodeToString(h.Sum(nil))
+	}
+	return s, nil
 }
 
 func realState(ctx context.Context, n int64) (state, error) {
@@ -24,20 +44,15 @@ func realState(ctx context.Context, n int64) (state, error) {
 	if err != nil {
 		return state{}, err
 	}
-	digest, err := src.SHA256()
-	return state{src, digest}, err
+	return newState(src)
 }
 
-func (s state) cut(n int64) (state, error) {
-	src := s.Cut(n)
-	digest, err := src.SHA256()
-	return state{src, digest}, err
-}
+func (s state) cut(n int64) (state, error) { return newState(s.Cut(n)) }
 
 // check tells whether what was received is the state.
-func (s state) check(got worker.Received) error {
-	if got.Bytes != s.Size() || got.Digest != s.sha256 {
-		return fmt.Errorf("received %d bytes with digest %s, want %d with %s", got.Bytes, got.Digest, s.Size(), s.sha256)
+func (s state) check(got worker.Received, check onestream.Check) error {
+	if want := s.sums[check]; got.Bytes != s.Size() || got.Digest != want {
+		return fmt.Errorf("received %d bytes with %s %s, want %d with %s", got.Bytes, check, got.Digest, s.Size(), want)
 	}
 	return nil
 }
@@ -78,18 +93,28 @@ func (c couple) handOver(ctx context.Context, path string, s state) (worker.Sent
 		func(ctx context.Context) (worker.Sent, error) {
 			return c.a.Send(ctx, worker.SendArgs{To: c.nameB, Key: "state", Path: path, Source: s.Source})
 		},
-		func(ctx context.Context) (worker.Received, error) { return c.b.Receive(ctx) }, s)
+		func(ctx context.Context) (worker.Received, error) { return c.b.Receive(ctx) }, s, onestream.SHA256)
+}
+
+// stream sends a state from a to b over a connection of fnwire's, without what Send does.
+func (c couple) stream(ctx context.Context, s state) (worker.Sent, worker.Received, error) {
+	return together(ctx,
+		func(ctx context.Context) (worker.Sent, error) {
+			return c.a.SendStream(ctx, worker.StreamArgs{To: c.nameB, Source: s.Source, Check: onestream.CRC32C})
+		},
+		func(ctx context.Context) (worker.Received, error) { return c.b.ReceiveStream(ctx, onestream.CRC32C) },
+		s, onestream.CRC32C)
 }
 
 // together sends and receives at the same time and checks what came.
 func together(ctx context.Context, send func(context.Context) (worker.Sent, error),
-	receive func(context.Context) (worker.Received, error), s state,
+	receive func(context.Context) (worker.Received, error), s state, check onestream.Check,
 ) (sent worker.Sent, got worker.Received, err error) {
 	both, bctx := errgroup.WithContext(ctx)
 	both.Go(func() (err error) { sent, err = send(bctx); return err })
 	both.Go(func() (err error) { got, err = receive(bctx); return err })
 	if err = both.Wait(); err == nil {
-		err = s.check(got)
+		err = s.check(got, check)
 	}
 	return sent, got, err
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fnwire/fnwire/experiments/lab"
+	"github.com/fnwire/fnwire/experiments/peer/onestream"
 	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/experiments/worker"
 	"github.com/fnwire/fnwire/experiments/world"
@@ -102,7 +103,7 @@ func skewOne(ctx context.Context, w *world.World, s state, d time.Duration, rec 
 	if err := both.Wait(); err != nil {
 		return err
 	}
-	if err := s.check(got); err != nil {
+	if err := s.check(got, onestream.SHA256); err != nil {
 		return err
 	}
 	joinPhases(rec, "sender", joinA)

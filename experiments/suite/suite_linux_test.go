@@ -83,6 +83,7 @@ func TestTransfer(t *testing.T) {
 	byCase := run(t, "transfer", map[string]string{"bytes": "4MiB", "reps": "1"})
 	for c, path := range map[string]string{
 		"fnwire-direct": "direct", "fnwire-relay": "relay", "plain-quic": "plain-quic", "nats-store": "nats-store",
+		"fnwire-stream": "direct", "plain-quic-stream": "plain-quic",
 	} {
 		if len(byCase[c]) != 1 {
 			t.Errorf("%s: %d records", c, len(byCase[c]))

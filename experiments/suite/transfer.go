@@ -6,38 +6,47 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fnwire/fnwire/experiments/lab"
+	"github.com/fnwire/fnwire/experiments/peer/onestream"
 	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/experiments/worker"
 	"github.com/fnwire/fnwire/experiments/world"
 )
 
 const (
+	// Whole hand-overs: SHA-256 at both ends, and a receipt.
 	caseDirect = "fnwire-direct"
 	caseRelay  = "fnwire-relay"
 	casePlain  = "plain-quic"
 	caseStore  = "nats-store"
+	// One stream as it is, with CRC-32C at both ends, which costs next to nothing.
+	caseStream      = "fnwire-stream"
+	casePlainStream = "plain-quic-stream"
 
 	coldBytes     = 1 << 10
 	directTimeout = 15 * time.Second
 )
 
-func transferCases() []string { return []string{caseDirect, casePlain, caseRelay, caseStore} }
+func transferCases() []string {
+	return []string{caseDirect, casePlain, caseStream, casePlainStream, caseRelay, caseStore}
+}
 
 // transfer measures one state over one stream through two kernel NATs, by every way there is.
 func transfer() Experiment {
 	return Experiment{
 		Name: "transfer",
 		Summary: "one state between two functions behind two port-restricted NATs: fnwire directly and by relay, " +
-			"plain quic-go on punched sockets, and the NATS object store; goodput on a warm connection, set-up from nothing, CPU",
+			"plain quic-go on punched sockets, and the NATS object store, each with SHA-256 at both ends; and one bare stream of " +
+			"fnwire and of quic-go; goodput on a warm connection, set-up from nothing, CPU",
 		Settings: []Setting{
 			{"bytes", "256MiB", "64MiB", "size of the state whose goodput is measured"},
 			{"reps", "5", "2", "repetitions of each case, in alternating order"},
-			{"cases", "fnwire-direct,plain-quic,fnwire-relay,nats-store", "", "which to run"},
+			{"cases", strings.Join(transferCases(), ","), "", "which to run"},
 			{"chunk", "512KiB", "", "chunk size of the NATS object store; 0 is NATS' own (128KiB)"},
 		},
 		run: runTransfer,
@@ -96,15 +105,27 @@ type transferRun struct {
 }
 
 func (t *transferRun) one(c string) func(context.Context, *results.Record) error {
-	switch c {
-	case caseDirect:
-		return func(ctx context.Context, rec *results.Record) error { return t.fnwire(ctx, rec, "auto", "direct") }
-	case caseRelay:
-		return func(ctx context.Context, rec *results.Record) error { return t.fnwire(ctx, rec, "relay", "relay") }
-	case casePlain:
-		return t.plain
-	default:
-		return t.store
+	return func(ctx context.Context, rec *results.Record) error {
+		switch c {
+		case caseDirect:
+			return t.fnwire(ctx, rec, "auto", "direct", func(c couple) (worker.Sent, worker.Received, error) {
+				return c.handOver(ctx, "auto", t.warm)
+			})
+		case caseStream:
+			return t.fnwire(ctx, rec, "auto", "direct", func(c couple) (worker.Sent, worker.Received, error) {
+				return c.stream(ctx, t.warm)
+			})
+		case caseRelay:
+			return t.fnwire(ctx, rec, "relay", "relay", func(c couple) (worker.Sent, worker.Received, error) {
+				return c.handOver(ctx, "relay", t.warm)
+			})
+		case casePlain:
+			return t.plain(ctx, rec, onestream.SHA256)
+		case casePlainStream:
+			return t.plain(ctx, rec, onestream.CRC32C)
+		default:
+			return t.store(ctx, rec)
+		}
 	}
 }
 
@@ -126,7 +147,9 @@ func (t *transferRun) loads(a, b *world.Proc) *load {
 	return l
 }
 
-func (t *transferRun) fnwire(ctx context.Context, rec *results.Record, policy, want string) error {
+func (t *transferRun) fnwire(ctx context.Context, rec *results.Record, policy, want string,
+	warm func(couple) (worker.Sent, worker.Received, error),
+) error {
 	c, began, ja, jb, err := meet(ctx, t.w, "a", "b")
 	if err != nil {
 		return err
@@ -155,7 +178,7 @@ func (t *transferRun) fnwire(ctx context.Context, rec *results.Record, policy, w
 	if err := l.start(ctx); err != nil {
 		return err
 	}
-	if sent, got, err = c.handOver(ctx, policy, t.warm); err != nil {
+	if sent, got, err = warm(c); err != nil {
 		return err
 	}
 	if err := l.stop(ctx, rec, t.warm.Size()); err != nil {
@@ -169,7 +192,7 @@ func (t *transferRun) fnwire(ctx context.Context, rec *results.Record, policy, w
 }
 
 // plain is quic-go by itself. Its ports are those that the NATs preserve: it needs nobody to tell it its address.
-func (t *transferRun) plain(ctx context.Context, rec *results.Record) error {
+func (t *transferRun) plain(ctx context.Context, rec *results.Record, check onestream.Check) error {
 	a, b, err := t.w.Pair(ctx, "a", "b")
 	if err != nil {
 		return err
@@ -194,8 +217,10 @@ func (t *transferRun) plain(ctx context.Context, rec *results.Record) error {
 	}
 	handOver := func(s state) (worker.Sent, worker.Received, error) {
 		return together(ctx,
-			func(ctx context.Context) (worker.Sent, error) { return a.SendPlain(ctx, s.Source) },
-			func(ctx context.Context) (worker.Received, error) { return b.ReceivePlain(ctx) }, s)
+			func(ctx context.Context) (worker.Sent, error) {
+				return a.SendPlain(ctx, worker.StreamArgs{Source: s.Source, Check: check})
+			},
+			func(ctx context.Context) (worker.Received, error) { return b.ReceivePlain(ctx, check) }, s, check)
 	}
 	_, got, err := handOver(t.cold)
 	if err != nil {
@@ -231,7 +256,7 @@ func (t *transferRun) store(ctx context.Context, rec *results.Record) error {
 			},
 			func(ctx context.Context) (worker.Received, error) {
 				return b.Get(ctx, worker.GetArgs{Bucket: t.w.Bucket(), Key: key, Delete: true})
-			}, s)
+			}, s, onestream.SHA256)
 	}
 	began := time.Now().UnixNano()
 	_, got, err := handOver(t.cold)

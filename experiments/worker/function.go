@@ -26,16 +26,18 @@ const (
 
 // function is the worker that plays a function.
 type function struct {
-	mu     sync.Mutex // guards what follows
-	node   *fnlib.Node
-	nc     *nats.Conn
-	plain  *plainquic.Peer
-	stream *streaming
+	mu       sync.Mutex // guards what follows
+	node     *fnlib.Node
+	listener *fnlib.Listener
+	nc       *nats.Conn
+	plain    *plainquic.Peer
+	stream   *streaming
 }
 
 func (f *function) ops() map[string]op {
 	return map[string]op{
 		opJoin: handle(f.join), opSend: handle(f.send), opReceive: handle(f.receive), opPath: handle(f.path),
+		opSendStream: handle(f.sendStream), opReceiveStream: handle(f.receiveStream),
 		opPut: handle(f.put), opGet: handle(f.get),
 		opOpenPlain: handle(f.openPlain), opConnectPlain: handle(f.connectPlain),
 		opSendPlain: handle(f.sendPlain), opReceivePlain: handle(f.receivePlain),
@@ -84,21 +86,28 @@ func (f *function) join(ctx context.Context, a JoinArgs) (Joined, error) {
 	if err != nil {
 		return j, err
 	}
+	// A sender may dial before this function is told to accept.
+	listener, err := node.Listen(streamService)
+	if err != nil {
+		return j, errors.Join(err, node.Close())
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.node != nil {
 		return j, errors.Join(errors.New("has joined already"), node.Close())
 	}
-	f.node = node
+	f.listener, f.node = listener, node
 	j.Timings, j.Mapping = node.Timings(), string(node.NAT().Mapping)
 	return j, nil
 }
+
+var errNotJoined = errors.New("has not joined")
 
 func (f *function) joined() (*fnlib.Node, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.node == nil {
-		return nil, errors.New("has not joined")
+		return nil, errNotJoined
 	}
 	return f.node, nil
 }

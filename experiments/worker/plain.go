@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 
+	"github.com/fnwire/fnwire/experiments/peer/onestream"
 	"github.com/fnwire/fnwire/experiments/peer/plainquic"
 	"github.com/fnwire/fnwire/experiments/workload"
 )
@@ -76,38 +77,49 @@ func (f *function) connectPlain(ctx context.Context, a ConnectArgs) (None, error
 	return None{}, p.Dial(ctx, a.Peer, a.Certificate)
 }
 
-// SendPlain sends a state over the plain QUIC connection.
-func (c *Client) SendPlain(ctx context.Context, src workload.Source) (s Sent, err error) {
-	return s, c.Call(ctx, opSendPlain, src, &s)
+// StreamArgs say what to send or receive on a stream.
+type StreamArgs struct {
+	Check  onestream.Check `json:"check"`
+	To     string          `json:"to,omitempty"`     // the function, with fnwire
+	Source workload.Source `json:"source,omitempty"` // of who sends
 }
 
-func (f *function) sendPlain(ctx context.Context, src workload.Source) (Sent, error) {
+// SendPlain sends a state over the plain QUIC connection.
+func (c *Client) SendPlain(ctx context.Context, a StreamArgs) (s Sent, err error) {
+	return s, c.Call(ctx, opSendPlain, a, &s)
+}
+
+func (f *function) sendPlain(ctx context.Context, a StreamArgs) (Sent, error) {
 	s := Sent{Began: now()}
 	p, err := f.opened()
 	if err != nil {
 		return s, err
 	}
-	r := src.Open()
+	r := a.Source.Open()
 	defer r.Close()
-	digest, err := p.Send(ctx, r, src.Size())
-	s.Ended, s.Digest = now(), hex.EncodeToString(digest[:])
+	sum, err := p.Send(ctx, r, a.Source.Size(), a.Check)
+	s.Ended, s.Digest = now(), hex.EncodeToString(sum)
 	return s, err
 }
 
 // ReceivePlain waits for the next state on the plain QUIC connection.
-func (c *Client) ReceivePlain(ctx context.Context) (r Received, err error) {
-	return r, c.Call(ctx, opReceivePlain, None{}, &r)
+func (c *Client) ReceivePlain(ctx context.Context, check onestream.Check) (r Received, err error) {
+	return r, c.Call(ctx, opReceivePlain, StreamArgs{Check: check}, &r)
 }
 
-func (f *function) receivePlain(ctx context.Context, _ None) (Received, error) {
+func (f *function) receivePlain(ctx context.Context, a StreamArgs) (Received, error) {
 	p, err := f.opened()
 	if err != nil {
 		return Received{}, err
 	}
-	rc, err := p.Receive(ctx)
-	r := Received{Bytes: rc.Bytes, Digest: hex.EncodeToString(rc.Digest[:]), Path: "plain-quic", Last: rc.Last.UnixNano()}
+	rc, err := p.Receive(ctx, a.Check)
+	return received(rc, "plain-quic"), err
+}
+
+func received(rc onestream.Received, path string) Received {
+	r := Received{Bytes: rc.Bytes, Digest: hex.EncodeToString(rc.Sum), Path: path, Last: rc.Last.UnixNano()}
 	if rc.Bytes > 0 {
 		r.First = rc.First.UnixNano()
 	}
-	return r, err
+	return r
 }

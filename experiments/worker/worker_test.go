@@ -57,7 +57,7 @@ func TestErrors(t *testing.T) {
 			_, err := c.Join(t.Context(), worker.JoinArgs{URL: "nats://127.0.0.1:1", Key: "x", Name: "a"})
 			return err
 		},
-		"not open":      func() error { _, err := c.ReceivePlain(t.Context()); return err },
+		"not open":      func() error { _, err := c.ReceivePlain(t.Context(), "sha256"); return err },
 		"not streaming": func() error { return c.StopPour(t.Context()) },
 	} {
 		if err := call(); err == nil || !strings.Contains(err.Error(), want) {

@@ -1,21 +1,15 @@
 // Package plainquic is a baseline: a state sent over one stream of quic-go as it comes, on a pair of UDP sockets that
-// were punched through their NATs. It has the flow-control windows, the TLS curve, the buffer sizes and the
-// digest at both ends that fnwire has, so that what differs is the transport. It has no relay, no signalling and no
-// recovery: addresses and certificate come from who uses it.
-//
-// A state on its stream: 8 bytes length, big endian, the bytes, 32 bytes SHA-256; the receiver answers with the SHA-256
-// of what it got.
+// were punched through their NATs. It has the flow-control windows and the TLS curve that fnwire has, and package onestream
+// on top, so that what differs is the transport. It has no relay, no signalling and no recovery: addresses and certificate
+// come from who uses it.
 package plainquic
 
 import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -24,15 +18,15 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/fnwire/fnwire/experiments/peer/onestream"
 )
 
 const (
-	alpn         = "plain"
-	serverName   = "peer"
-	punchPace    = 10 * time.Millisecond
-	punchExtra   = 3 // probes after the peer was heard, so that it hears too
-	copyBytes    = 256 << 10
-	maxStateSize = 1 << 40
+	alpn       = "plain"
+	serverName = "peer"
+	punchPace  = 10 * time.Millisecond
+	punchExtra = 3 // probes after the peer was heard, so that it hears too
 )
 
 // config has the values of package transport where they matter to the speed of one stream.
@@ -133,96 +127,30 @@ func (p *Peer) Dial(ctx context.Context, peer netip.AddrPort, certificate []byte
 	return nil
 }
 
-// Send sends a state of n bytes and waits for the receiver's digest, which it compares with its own.
-func (p *Peer) Send(ctx context.Context, r io.Reader, n int64) ([sha256.Size]byte, error) {
-	var digest [sha256.Size]byte
+// Send sends a state of n bytes on a new stream, and returns its checksum when the receiver has found the same.
+func (p *Peer) Send(ctx context.Context, r io.Reader, n int64, check onestream.Check) ([]byte, error) {
 	s, err := p.conn.OpenStreamSync(ctx)
 	if err != nil {
-		return digest, fmt.Errorf("plainquic: %w", err)
+		return nil, fmt.Errorf("plainquic: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() { s.CancelWrite(1); s.CancelRead(1) })()
-	if _, err := s.Write(binary.BigEndian.AppendUint64(nil, uint64(n))); err != nil { //nolint:gosec // G115: a size
-		return digest, fmt.Errorf("plainquic: send: %w", err)
-	}
-	h := sha256.New()
-	buf := make([]byte, copyBytes)
-	for left := n; left > 0; {
-		m, err := io.ReadFull(r, buf[:min(int64(len(buf)), left)])
-		if err != nil {
-			return digest, fmt.Errorf("plainquic: state: %w", err)
-		}
-		h.Write(buf[:m])
-		if _, err := s.Write(buf[:m]); err != nil {
-			return digest, fmt.Errorf("plainquic: send: %w", err)
-		}
-		left -= int64(m)
-	}
-	h.Sum(digest[:0])
-	if _, err := s.Write(digest[:]); err != nil {
-		return digest, fmt.Errorf("plainquic: send: %w", err)
-	}
-	_ = s.Close()
-	var theirs [sha256.Size]byte
-	if _, err := io.ReadFull(s, theirs[:]); err != nil {
-		return digest, fmt.Errorf("plainquic: receipt: %w", err)
-	}
-	if theirs != digest {
-		return digest, errors.New("plainquic: the receiver has another digest")
-	}
-	return digest, nil
-}
-
-// Received is a state that has come.
-type Received struct {
-	Bytes       int64
-	Digest      [sha256.Size]byte
-	First, Last time.Time // when the application had the first byte, and the last with the right digest
+	return onestream.Send(stream{s}, r, n, check)
 }
 
 // Receive waits for the next state, reads and checks it.
-func (p *Peer) Receive(ctx context.Context) (Received, error) {
-	var rc Received
+func (p *Peer) Receive(ctx context.Context, check onestream.Check) (onestream.Received, error) {
 	s, err := p.conn.AcceptStream(ctx)
 	if err != nil {
-		return rc, fmt.Errorf("plainquic: %w", err)
+		return onestream.Received{}, fmt.Errorf("plainquic: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() { s.CancelWrite(1); s.CancelRead(1) })()
-	var size [8]byte
-	if _, err := io.ReadFull(s, size[:]); err != nil {
-		return rc, fmt.Errorf("plainquic: receive: %w", err)
-	}
-	n := binary.BigEndian.Uint64(size[:])
-	if n > maxStateSize {
-		return rc, fmt.Errorf("plainquic: state of %d bytes", n)
-	}
-	h := sha256.New()
-	buf := make([]byte, copyBytes)
-	for left := int64(n); left > 0; { //nolint:gosec // G115: at most maxStateSize
-		m, err := s.Read(buf[:min(int64(len(buf)), left)])
-		if m > 0 && rc.Bytes == 0 {
-			rc.First = time.Now()
-		}
-		h.Write(buf[:m])
-		rc.Bytes += int64(m)
-		left -= int64(m)
-		if err != nil && left > 0 {
-			return rc, fmt.Errorf("plainquic: receive: %w", err)
-		}
-	}
-	var want [sha256.Size]byte
-	if _, err := io.ReadFull(s, want[:]); err != nil {
-		return rc, fmt.Errorf("plainquic: receive: %w", err)
-	}
-	h.Sum(rc.Digest[:0])
-	rc.Last = time.Now()
-	if rc.Digest != want {
-		return rc, errors.New("plainquic: digest mismatch")
-	}
-	if _, err := s.Write(rc.Digest[:]); err != nil {
-		return rc, fmt.Errorf("plainquic: receipt: %w", err)
-	}
-	return rc, s.Close()
+	return onestream.Receive(stream{s}, check)
 }
+
+// stream calls by its right name what quic-go calls Close.
+type stream struct{ *quic.Stream }
+
+func (s stream) CloseWrite() error { return s.Close() }
 
 // Close ends the connection and frees the socket.
 func (p *Peer) Close() error {

@@ -3,7 +3,6 @@ package plainquic_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/fnwire/fnwire/experiments/peer/onestream"
 	"github.com/fnwire/fnwire/experiments/peer/plainquic"
 )
 
@@ -57,36 +57,12 @@ func Example() {
 	defer b.Close()
 	sent := make(chan error, 1)
 	go func() {
-		_, err := a.Send(ctx, bytes.NewReader([]byte("state")), 5)
+		_, err := a.Send(ctx, bytes.NewReader([]byte("state")), 5, onestream.SHA256)
 		sent <- err
 	}()
-	got, err := b.Receive(ctx)
+	got, err := b.Receive(ctx, onestream.SHA256)
 	fmt.Println(got.Bytes, err, <-sent)
 	// Output: 5 <nil> <nil>
-}
-
-func TestStates(t *testing.T) {
-	a, b, err := pair(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
-	defer b.Close()
-	for _, size := range []int{0, 1, 4 << 20} {
-		state := bytes.Repeat([]byte("0123456789abcdef"), size/16+1)[:size]
-		sent := make(chan error, 1)
-		go func() {
-			_, err := a.Send(t.Context(), bytes.NewReader(state), int64(size))
-			sent <- err
-		}()
-		got, err := b.Receive(t.Context())
-		if err != nil || got.Bytes != int64(size) || got.Digest != sha256.Sum256(state) {
-			t.Errorf("%d bytes: got %d, %v", size, got.Bytes, err)
-		}
-		if err := <-sent; err != nil {
-			t.Error(err)
-		}
-	}
 }
 
 func TestOtherCertificate(t *testing.T) {
