@@ -56,7 +56,13 @@ type tables struct {
 }
 
 func newHub(self ident.Short, log *slog.Logger, v4, v6 udpx.Socket) *hub {
-	h := &hub{self: self, log: log, epoch: time.Now(), v4: v4, v6: v6, big: newPool(bigBuffer), small: newPool(smallBuffer)}
+	h := &hub{self: self, log: log, epoch: time.Now(), big: newPool(bigBuffer), small: newPool(smallBuffer)}
+	if v4 != nil {
+		h.v4 = coalesce(v4, &h.wg, h.sendFailed)
+	}
+	if v6 != nil {
+		h.v6 = coalesce(v6, &h.wg, h.sendFailed)
+	}
 	h.tables.Store(&tables{})
 	h.legs.Store(&map[string]Relay{})
 	return h
@@ -325,14 +331,18 @@ func (h *hub) write(b []byte, seg int, to netip.AddrPort) error {
 		return nil
 	}
 	err := s.Write(b, seg, 0, to)
-	switch {
-	case err == nil, errors.Is(err, net.ErrClosed), udpx.IsTransient(err):
-		return nil
-	case udpx.IsTooBig(err):
+	if udpx.IsTooBig(err) {
 		return errTooBig
-	default:
+	}
+	if err != nil {
+		h.sendFailed(err)
+	}
+	return nil
+}
+
+func (h *hub) sendFailed(err error) {
+	if !errors.Is(err, net.ErrClosed) && !udpx.IsTransient(err) {
 		h.log.Debug("transport: send failed", "error", err)
-		return nil
 	}
 }
 
