@@ -1,0 +1,149 @@
+package main
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fnwire/fnwire/internal/cli"
+	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/rendezvous"
+)
+
+// lines reads one JSON object a line.
+func lines[T any](t *testing.T, text string) (all []T) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		var v T
+		if err := json.Unmarshal([]byte(line), &v); err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+		all = append(all, v)
+	}
+	return all
+}
+
+func TestPing(t *testing.T) {
+	env, _ := startDev(t)
+	r := env.startReceive(t, "b", "--count", "0", "--out", t.TempDir())
+	p := env.run(t, "ping", "b", "--count", "3", "--interval", "10ms", "--json").want(cli.ExitOK)
+	all := lines[pingReport](t, p.out.String())
+	if len(all) != 3 {
+		t.Errorf("%d answers, want 3", len(all))
+	}
+	for i, one := range all {
+		if !one.OK || one.Name != "b" || one.Seq != i+1 || one.RTT <= 0 || one.Path == "" || one.Remote == "" {
+			t.Errorf("%+v", one)
+		}
+		if one.Path == "relay" && one.Reason == "" {
+			t.Errorf("relayed without a reason: %+v", one)
+		}
+	}
+	p = env.run(t, "ping", "b", "-c", "1", "--path", "relay").want(cli.ExitOK)
+	if got := p.out.String(); !strings.HasPrefix(got, "b: ") || !strings.Contains(got, "relay dev-1 (no direct path: ") {
+		t.Errorf("%q", got)
+	}
+	p = env.run(t, "ping", "b", "-c", "1", "--path", "direct").want(cli.ExitOK)
+	if got := p.out.String(); !strings.Contains(got, ", direct ") {
+		t.Errorf("%q", got)
+	}
+	endless := env.start(t, nil, "ping", "b", "-c", "0", "-i", "1ms")
+	endless.await(&endless.out, "b: ")
+	endless.interrupt()
+	endless.want(cli.ExitCanceled)
+	r.interrupt()
+	r.want(cli.ExitOK)
+}
+
+func TestList(t *testing.T) {
+	env, _ := startDev(t)
+	if p := env.run(t, "ls").want(cli.ExitOK); p.out.String() != "" {
+		t.Errorf("nobody is there, and ls prints %q", &p.out)
+	}
+	b := env.startReceive(t, "b", "--count", "0", "--out", t.TempDir())
+	a := env.startReceive(t, "a", "--count", "0", "--out", t.TempDir())
+	p := env.run(t, "ls", "--json").want(cli.ExitOK)
+	var names []string
+	for _, m := range lines[rendezvous.Member](t, p.out.String()) {
+		names = append(names, m.Name)
+		if m.Epoch == 0 || m.Peer == "" {
+			t.Errorf("%+v", m)
+		}
+	}
+	if !slices.Equal(names, []string{"a", "b"}) {
+		t.Errorf("names: %q", names)
+	}
+	a.interrupt()
+	a.want(cli.ExitOK)
+	p = env.run(t, "ls").want(cli.ExitOK)
+	if got := strings.Fields(p.out.String()); len(got) != 6 || got[0] != "NAME" || got[3] != "b" {
+		t.Errorf("ls: %q", &p.out)
+	}
+	b.interrupt()
+	b.want(cli.ExitOK)
+}
+
+func TestNetcheck(t *testing.T) {
+	env, dev := startDev(t, "--relays", "2")
+	p := env.run(t, "netcheck", "--json").want(cli.ExitOK)
+	var r netReport
+	p.decode(&p.out, &r)
+	if !r.OK || !strings.HasPrefix(r.Name, "cli-") || len(r.Candidates) == 0 || len(r.STUN) != 4 || len(r.NAT.Reflexive) == 0 || r.Join.Total <= 0 {
+		t.Errorf("%+v", r)
+	}
+	if len(r.Problems) != 0 {
+		t.Errorf("problems: %q", r.Problems)
+	}
+	homes := 0
+	for i, one := range r.Relays {
+		if one.ID != dev.Relays[i].ID || one.Addr != dev.Relays[i].Addr || one.State != "bound" || one.Error != "" {
+			t.Errorf("%+v", one)
+		}
+		if one.Home {
+			homes++
+		}
+	}
+	if len(r.Relays) != 2 || homes != 1 {
+		t.Errorf("%d relays, %d of them home", len(r.Relays), homes)
+	}
+	p = env.run(t, "netcheck").want(cli.ExitOK)
+	for _, want := range []string{"candidates", "NAT mapping", "STUN servers", "relay dev-1", "relay dev-2", "bound", "home"} {
+		if !strings.Contains(p.out.String(), want) {
+			t.Errorf("netcheck does not tell %q:\n%s", want, &p.out)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	var r netReport
+	r.judge(0)
+	if got := strings.Join(r.Problems, "\n"); !strings.Contains(got, "no relay") || !strings.Contains(got, "STUN") {
+		t.Errorf("%q", got)
+	}
+	r = netReport{Relays: []relayReport{{ID: "r"}}}
+	r.judge(0)
+	if got := strings.Join(r.Problems, "\n"); !strings.Contains(got, "nothing answers over UDP") {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestKeygen(t *testing.T) {
+	none := environment{}
+	p := none.run(t, "keygen", "--json").want(cli.ExitOK)
+	var r keyReport
+	p.decode(&p.out, &r)
+	key, err := job.ParseKey(r.JobKey)
+	if err != nil || key.ID() != r.JobID {
+		t.Fatalf("%v, %+v", err, r)
+	}
+	p = environment{"FNWIRE_JOB_KEY=" + r.JobKey}.run(t, "keygen", "--id").want(cli.ExitOK)
+	if got := strings.TrimSpace(p.out.String()); got != r.JobID.String() {
+		t.Errorf("--id: %q, want %q", got, r.JobID)
+	}
+	p = environment{"FNWIRE_JOB_KEY=" + r.JobKey}.run(t, "keygen").want(cli.ExitOK)
+	text := p.out.String()
+	if !strings.HasPrefix(text, "export FNWIRE_JOB_KEY=") || strings.Contains(text, r.JobKey) || !strings.Contains(text, "\n# job ID: ") {
+		t.Errorf("%q", text)
+	}
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fnwire/fnwire/fnlib"
+	"github.com/fnwire/fnwire/internal/cli"
+)
+
+// sendReport is what send prints with --json. Times are in seconds.
+type sendReport struct {
+	OK          bool    `json:"ok"`
+	From        string  `json:"from"`
+	To          string  `json:"to"`
+	Key         string  `json:"key"`
+	Bytes       int64   `json:"bytes"`
+	Digest      string  `json:"digest"` // SHA-256
+	Path        string  `json:"path"`   // direct, relay, or relay+direct
+	DirectBytes int64   `json:"direct_bytes"`
+	Reason      string  `json:"reason,omitempty"` // why the link was relayed at the end
+	RTT         float64 `json:"rtt_s"`
+	Seconds     float64 `json:"seconds"` // from the call to the receipt; join is not in it
+	Phases      struct {
+		Join     float64 `json:"join_s"`
+		Answer   float64 `json:"answer_s"`
+		Link     float64 `json:"link_s"`
+		Transfer float64 `json:"transfer_s"`
+		Confirm  float64 `json:"confirm_s"`
+	} `json:"phases"`
+}
+
+type sender struct {
+	*common
+	to, key, path string
+}
+
+func newSend(c *common) *cobra.Command {
+	s := sender{common: c}
+	cmd := &cobra.Command{
+		Use:   "send --to NAME FILE|-",
+		Short: "Send a state to a function",
+		Long: `Send a file, or standard input, to the function of that name, and wait until it has accepted it. If nobody
+holds the name yet, send waits until somebody joins.`,
+		Example: `  fnwire send --name A --to B part-7.parquet
+  tar c dir | fnwire send --name A --to B --key dir.tar -`,
+		Args: cli.Args(cobra.ExactArgs(1)),
+		RunE: c.run(func(cmd *cobra.Command, args []string) error {
+			return s.run(cmd, args[0])
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&s.to, "to", "", "name of the receiver")
+	f.StringVar(&s.key, "key", "", "key of the state (default: the file's name, or \"stdin\")")
+	f.StringVar(&s.path, "path", "auto", "auto: relay first, direct as soon as possible; direct: never a relay; relay: never direct")
+	complete(cmd, "to", c.completeNames)
+	complete(cmd, "path", pathNames)
+	return cmd
+}
+
+func (s *sender) run(cmd *cobra.Command, file string) error {
+	path, err := fnlib.ParsePath(s.path)
+	if err != nil {
+		return cli.Usage(fmt.Errorf("--path: %w", err))
+	}
+	if s.to == "" {
+		return cli.Usage(errors.New("to whom? give --to NAME"))
+	}
+	cfg, err := s.config(cmp.Or(s.functionName(), randomName()), cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	if err := checkPeer(s.to, cfg.Name); err != nil {
+		return err
+	}
+	if len(s.key) > fnlib.MaxKey {
+		return cli.Usage(fmt.Errorf("--key of %d bytes, at most %d", len(s.key), fnlib.MaxKey))
+	}
+	ctx, cancel, err := s.context(cmd, 0)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	in, err := openState(ctx, file, cmd.InOrStdin())
+	if err != nil {
+		return err
+	}
+	defer in.close()
+
+	node, err := fnlib.Join(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	receipt, err := s.send(ctx, node, in, path, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	return s.print(cmd.OutOrStdout(), receipt, node.Timings().Total)
+}
+
+func (s *sender) send(ctx context.Context, node *fnlib.Node, in *state, path fnlib.Path, stderr io.Writer) (fnlib.Receipt, error) {
+	key := cmp.Or(s.key, in.key)
+	p := newProgress(stderr, false)
+	p.wait("waiting for %s", s.to)
+	var m *meter
+	rc, err := node.SendWith(ctx, s.to, key, in.r, fnlib.SendOptions{
+		Path: path, Size: max(in.size, 0),
+		Progress: func(bytes int64, path string) {
+			if m == nil {
+				m = p.start(key, "to "+s.to, in.size)
+			}
+			m.set(bytes, path)
+		},
+	})
+	if m != nil {
+		m.done()
+	}
+	p.clear()
+	return rc, err
+}
+
+func (s *sender) print(out io.Writer, rc fnlib.Receipt, joined time.Duration) error {
+	if !s.json {
+		_, err := fmt.Fprintf(out, "sent %q to %s: %s in %v%s, %s%s, sha256 %s\n", rc.Key, rc.To, size(rc.Bytes),
+			short(rc.Phases.Total), rate(rc.Bytes, rc.Phases.Transfer+rc.Phases.Confirm), rc.Path, because(rc.Path, rc.Reason), rc.Digest)
+		return err
+	}
+	r := sendReport{
+		OK: true, From: rc.From, To: rc.To, Key: rc.Key, Bytes: rc.Bytes, Digest: rc.Digest.String(), Path: rc.Path,
+		DirectBytes: rc.DirectBytes, Reason: rc.Reason, RTT: seconds(rc.RTT), Seconds: seconds(rc.Phases.Total),
+	}
+	p := rc.Phases
+	r.Phases.Join, r.Phases.Answer, r.Phases.Link = seconds(joined), seconds(p.Answer), seconds(p.Link)
+	r.Phases.Transfer, r.Phases.Confirm = seconds(p.Transfer), seconds(p.Confirm)
+	return cli.PrintJSON(out, r)
+}
+
+// state is what send reads.
+type state struct {
+	key   string
+	size  int64 // -1 if unknown
+	r     io.Reader
+	close func()
+}
+
+// openState opens a file, or standard input for "-". What may block (a pipe, a terminal) is read so
+// that the end of ctx ends it.
+func openState(ctx context.Context, file string, stdin io.Reader) (*state, error) {
+	f, isFile := stdin.(*os.File)
+	in := &state{key: "stdin", size: -1, r: stdin, close: func() {}}
+	if file != "-" {
+		var err error
+		if f, err = os.Open(file); err != nil {
+			return nil, err
+		}
+		isFile = true
+		in.key, in.r, in.close = filepath.Base(file), f, func() { _ = f.Close() } // was only read
+	}
+	if isFile {
+		st, err := f.Stat()
+		switch {
+		case err != nil:
+			in.close()
+			return nil, err
+		case st.IsDir():
+			in.close()
+			return nil, fmt.Errorf("%s is a directory; send an archive: tar c %s | fnwire send ... -", file, file)
+		case st.Mode().IsRegular():
+			if at, err := f.Seek(0, io.SeekCurrent); err == nil {
+				in.size = max(st.Size()-at, 0)
+				return in, nil
+			}
+		}
+	}
+	in.r = interruptible(ctx, in.r)
+	return in, nil
+}
+
+// interruptible returns a reader whose Read ends with ctx. The goroutine behind it ends with r or, if a
+// read of r never returns, with the process.
+func interruptible(ctx context.Context, r io.Reader) io.Reader {
+	pr, pw := io.Pipe()
+	context.AfterFunc(ctx, func() { _ = pw.CloseWithError(context.Cause(ctx)) }) // never fails
+	go func() {
+		buf := make([]byte, 256<<10)
+		for {
+			n, err := r.Read(buf)
+			if n > 0 {
+				if _, werr := pw.Write(buf[:n]); werr != nil {
+					return
+				}
+			}
+			if err != nil {
+				_ = pw.CloseWithError(err) // never fails; io.EOF stays io.EOF
+				return
+			}
+		}
+	}()
+	return pr
+}

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"unicode"
+)
+
+// sink is where received states go.
+type sink interface {
+	// begin makes room for a state. Its error is the reason for which the state is refused.
+	begin(key string) (target, error)
+	// parallel is how many states may arrive at the same time.
+	parallel() int
+	close()
+}
+
+// target takes one state. It ends with commit or abort, and nothing of an aborted one is left.
+type target interface {
+	io.Writer
+	commit() (where string, err error)
+	abort()
+	// undone tells whether abort leaves nothing behind, so that the state may be sent again.
+	undone() bool
+}
+
+// openSink finds out what out means: "-" is stdout, a directory takes each state under its key, anything
+// else is a file.
+func openSink(out string, stdout io.Writer, overwrite bool) (sink, error) {
+	if out == "-" {
+		return &streamSink{w: stdout, name: "-"}, nil
+	}
+	asDir := strings.HasSuffix(out, "/") || strings.HasSuffix(out, string(filepath.Separator))
+	if asDir {
+		if err := os.MkdirAll(out, 0o777); err != nil {
+			return nil, err
+		}
+	}
+	st, err := os.Stat(out)
+	switch {
+	case err == nil && st.IsDir():
+		root, err := os.OpenRoot(out)
+		if err != nil {
+			return nil, err
+		}
+		return &dirSink{root: root, overwrite: overwrite}, nil
+	case err == nil && !st.Mode().IsRegular(): // a device or a pipe: nothing to replace
+		f, err := os.OpenFile(out, os.O_WRONLY, 0)
+		if err != nil {
+			return nil, err
+		}
+		return &streamSink{w: f, c: f, name: out}, nil
+	case err == nil:
+		if out, err = filepath.EvalSymlinks(out); err != nil {
+			return nil, err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	root, err := os.OpenRoot(filepath.Dir(out))
+	if err != nil {
+		return nil, err
+	}
+	return &dirSink{root: root, overwrite: true, file: filepath.Base(out)}, nil
+}
+
+// streamSink writes states one after the other as they come.
+type streamSink struct {
+	w    io.Writer
+	c    io.Closer // nil if not ours
+	name string
+}
+
+func (s *streamSink) begin(string) (target, error) { return &streamTarget{s: s}, nil }
+func (s *streamSink) parallel() int                { return 1 }
+func (s *streamSink) close() {
+	if s.c != nil {
+		_ = s.c.Close() // every state's end was told by Write
+	}
+}
+
+type streamTarget struct {
+	s     *streamSink
+	wrote bool
+}
+
+func (t *streamTarget) Write(b []byte) (int, error) {
+	t.wrote = t.wrote || len(b) > 0
+	return t.s.w.Write(b)
+}
+func (t *streamTarget) commit() (string, error) { return t.s.name, nil }
+func (t *streamTarget) abort()                  {}
+func (t *streamTarget) undone() bool            { return !t.wrote }
+
+// maxParallel bounds the states that a directory takes at the same time.
+const maxParallel = 16
+
+// dirSink writes each state to a temporary file, and gives it its name when it is complete. No key
+// leads out of the directory, not by symbolic links either.
+type dirSink struct {
+	root      *os.Root
+	overwrite bool
+	file      string // if set, the name of the only file, whatever the keys
+
+	mu sync.Mutex // held while a file gets its name
+}
+
+func (s *dirSink) parallel() int {
+	if s.file != "" {
+		return 1
+	}
+	return maxParallel
+}
+
+func (s *dirSink) close() { _ = s.root.Close() } // was only looked up in
+
+func (s *dirSink) begin(key string) (target, error) {
+	name := s.file
+	if name == "" {
+		var err error
+		if name, err = fileName(key); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.vacant(name); err != nil {
+		return nil, err
+	}
+	dir := filepath.Dir(name)
+	if dir != "." {
+		if err := s.root.MkdirAll(dir, 0o777); err != nil {
+			return nil, refusal(key, err)
+		}
+	}
+	temp := filepath.Join(dir, ".fnwire-"+rand.Text()[:12]+".part")
+	f, err := s.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return nil, refusal(key, err)
+	}
+	return &fileTarget{File: f, s: s, temp: temp, name: name}, nil
+}
+
+// fileName turns a key into a path below the directory. Only keys that are clean paths can be one.
+func fileName(key string) (string, error) {
+	if key == "" {
+		return "", errors.New("the state has no key to name a file by")
+	}
+	name, err := filepath.Localize(key)
+	if err != nil || name == "." || strings.ContainsFunc(key, unicode.IsControl) {
+		return "", fmt.Errorf("key %.200q is no file name: absolute paths, '..' and control characters are refused", key)
+	}
+	return name, nil
+}
+
+// refusal takes the directory's own path out of what the sender gets to see.
+func refusal(key string, err error) error {
+	var perr *fs.PathError
+	if errors.As(err, &perr) {
+		err = perr.Err
+	}
+	return fmt.Errorf("key %.200q: %w", key, err)
+}
+
+// vacant refuses what exists already, unless it may be replaced.
+func (s *dirSink) vacant(name string) error {
+	st, err := s.root.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return refusal(filepath.ToSlash(name), err)
+	case st.IsDir():
+		return fmt.Errorf("%q is a directory at the receiver", filepath.ToSlash(name))
+	case !s.overwrite:
+		return fmt.Errorf("%q exists at the receiver already (receive --overwrite replaces it)", filepath.ToSlash(name))
+	}
+	return nil
+}
+
+type fileTarget struct {
+	*os.File
+	s          *dirSink
+	temp, name string
+}
+
+func (t *fileTarget) commit() (string, error) {
+	err := t.Close()
+	if err == nil {
+		t.s.mu.Lock()
+		defer t.s.mu.Unlock()
+		if err = t.s.vacant(t.name); err == nil { // two states may have had the same key
+			err = t.s.root.Rename(t.temp, t.name)
+		}
+	}
+	if err != nil {
+		t.remove()
+		return "", err
+	}
+	return filepath.Join(t.s.root.Name(), t.name), nil
+}
+
+func (t *fileTarget) abort() {
+	_ = t.Close() // removed next
+	t.remove()
+}
+
+func (t *fileTarget) remove()      { _ = t.s.root.Remove(t.temp) } // what else could be done with it
+func (t *fileTarget) undone() bool { return true }
