@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +12,7 @@ import (
 	"github.com/fnwire/fnwire/internal/cli"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/rendezvous/server"
 )
 
 // lines reads one JSON object a line.
@@ -112,6 +116,51 @@ func TestNetcheck(t *testing.T) {
 		if !strings.Contains(p.out.String(), want) {
 			t.Errorf("netcheck does not tell %q:\n%s", want, &p.out)
 		}
+	}
+}
+
+// TestNetcheckDeadRelay holds that a relay that does not answer is told with what may be wrong.
+func TestNetcheckDeadRelay(t *testing.T) {
+	dead, err := net.ListenPacket("udp4", "127.0.0.1:0") // takes packets and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dead.Close()
+	addr := netip.MustParseAddrPort(dead.LocalAddr().String())
+	key := job.NewKey()
+	s, err := server.New(server.Config{
+		Allow: []job.ID{key.ID()}, Relays: []rendezvous.RelayInfo{{ID: "dead", Addr: addr, STUN: []netip.AddrPort{addr}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	select {
+	case <-s.Ready():
+	case <-ctx.Done():
+		t.Fatal("the rendezvous does not start")
+	}
+	p := environment{"FNWIRE_URL=" + s.URL(), "FNWIRE_JOB_KEY=" + key.Encode()}.run(t, "netcheck", "--json").want(cli.ExitOK)
+	var r netReport
+	p.decode(&p.out, &r)
+	if r.OK || len(r.Relays) != 1 || r.Relays[0].State != "silent" || r.Relays[0].Error == "" || r.NAT.Mapping != "unknown" {
+		t.Errorf("%+v", r)
+	}
+	for _, want := range []string{"relay dead: ", "nothing answers over UDP", "no STUN server answers"} {
+		if !strings.Contains(strings.Join(r.Problems, "\n"), want) {
+			t.Errorf("no problem %q in %q", want, r.Problems)
+		}
+	}
+	if p.err.String() != "" {
+		t.Errorf("stderr: %q", &p.err)
 	}
 }
 

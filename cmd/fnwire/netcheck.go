@@ -69,6 +69,9 @@ netcheck joins as cli-<random> unless --name is given. FNWIRE_NAME is left to th
 				return err
 			}
 			defer cancel()
+			if !cmd.Flags().Changed("log-level") {
+				c.logLevel = "error" // warnings would tell the problems twice
+			}
 			node, err := c.watch(ctx, cmd.ErrOrStderr())
 			if err != nil {
 				return err
