@@ -15,7 +15,7 @@ import (
 // Environment variables that FromEnv reads.
 const (
 	EnvURL    = "FNWIRE_URL"     // NATS servers, separated by commas
-	EnvCreds  = "FNWIRE_CREDS"   // NATS credentials file, optional
+	EnvCreds  = "FNWIRE_CREDS"   //nolint:gosec // G101: the name of a variable with the path of the NATS credentials file, optional
 	EnvJob    = "FNWIRE_JOB"     // label of the job, for people only
 	EnvJobKey = "FNWIRE_JOB_KEY" // the job key in base64
 	EnvName   = "FNWIRE_NAME"    // this function's name in the job

@@ -73,7 +73,7 @@ func (c *Conn) Close() error {
 func (c *Conn) mapError(err error) error {
 	var reset *transport.ResetError
 	switch {
-	case err == nil || err == io.EOF: //nolint:errorlint // io.Reader's contract is the bare io.EOF
+	case err == nil || errors.Is(err, io.EOF):
 		return err
 	case errors.As(err, &reset) && reset.Code == resetNotListening:
 		return fmt.Errorf("%w: %s", ErrNotListening, c.remote)

@@ -59,7 +59,7 @@ func (n *Node) serveSend(s *transport.Stream) error {
 	_ = s.SetReadDeadline(time.Time{})
 	in := &Incoming{From: n.nameOf(s.Link().Peer()), Key: h.key, Size: -1, n: n, s: s, hash: sha256.New(), began: time.Now()}
 	if h.size != unknownSize {
-		in.Size = int64(h.size) //nolint:gosec // G115: at most 2^62
+		in.Size = int64(h.size)
 	}
 	n.trafficOf(s.Link()).begin(false)() // counted as seen; a sender waits for the receipt by itself
 	select {
@@ -116,7 +116,7 @@ func (in *Incoming) nextChunk() error {
 	}
 	total, want := binary.BigEndian.Uint64(b[4:]), b[12:]
 	digest := in.hash.Sum(nil)
-	if total != uint64(in.read) || subtle.ConstantTimeCompare(digest, want) == 0 || (in.Size >= 0 && in.Size != in.read) { //nolint:gosec // G115: a size
+	if total != uint64(in.read) || subtle.ConstantTimeCompare(digest, want) == 0 || (in.Size >= 0 && in.Size != in.read) {
 		return errors.Join(ErrDigest, in.refuse(statusDigest, ""))
 	}
 	return io.EOF
@@ -135,11 +135,11 @@ func (in *Incoming) broken(err error) error {
 
 // refuse answers with a status other than accepted and returns the error for the application.
 func (in *Incoming) refuse(status byte, reason string) error {
-	in.settle(status, reason)
+	err := in.settle(status, reason)
 	if reason == "" {
-		return nil
+		return err
 	}
-	return fmt.Errorf("%w: %s", errWire, reason)
+	return errors.Join(fmt.Errorf("%w: %s", errWire, reason), err)
 }
 
 // Bytes is how much was read so far.
@@ -153,11 +153,11 @@ func (in *Incoming) Digest() Digest { return Digest(in.hash.Sum(nil)) }
 
 // Accept tells the sender that the application has the state. It must have been read to io.EOF.
 func (in *Incoming) Accept() error {
-	if in.end != io.EOF { //nolint:errorlint // Read returns it bare
-		if in.end != nil {
-			return in.end
-		}
+	if in.end == nil {
 		return errors.New("fnlib: accept: the state was not read to its end")
+	}
+	if !errors.Is(in.end, io.EOF) {
+		return in.end
 	}
 	return in.settle(statusAccepted, "")
 }
@@ -176,7 +176,7 @@ func (in *Incoming) settle(status byte, reason string) error {
 		return nil
 	}
 	in.settled = true
-	p := reply{status: status, bytes: uint64(in.read), reason: reason} //nolint:gosec // G115: a size
+	p := reply{status: status, bytes: uint64(in.read), reason: reason}
 	in.hash.Sum(p.digest[:0])
 	_ = in.s.SetWriteDeadline(time.Now().Add(headerDeadline))
 	_, err := in.s.Write(appendReply(nil, p))

@@ -188,11 +188,11 @@ func sizeOf(r io.Reader, given int64) uint64 {
 	}
 	switch v := r.(type) {
 	case interface{ Len() int }:
-		return uint64(v.Len()) //nolint:gosec // G115: a length
+		return uint64(v.Len())
 	case *os.File:
 		if st, err := v.Stat(); err == nil && st.Mode().IsRegular() {
 			if at, err := v.Seek(0, io.SeekCurrent); err == nil && at <= st.Size() {
-				return uint64(st.Size() - at) //nolint:gosec // G115: not negative
+				return uint64(st.Size() - at)
 			}
 		}
 	}
@@ -222,13 +222,13 @@ func (w *stateWriter) copy(r io.Reader) error {
 		n, err := r.Read(buf[4:]) // one read, one chunk: what a pipe gives is not held up until a chunk is full
 		if n > 0 {
 			hash.Write(buf[4 : 4+n])
-			binary.BigEndian.PutUint32(buf, uint32(n)) //nolint:gosec // G115: at most chunkSize
+			binary.BigEndian.PutUint32(buf, uint32(n))
 			if _, werr := w.s.Write(buf[:4+n]); werr != nil {
 				return werr
 			}
 			w.account(int64(n))
 		}
-		if err == io.EOF { //nolint:errorlint // io.Reader's contract is the bare io.EOF
+		if err == io.EOF {
 			break
 		}
 		if err != nil {
@@ -236,7 +236,7 @@ func (w *stateWriter) copy(r io.Reader) error {
 		}
 	}
 	hash.Sum(w.digest[:0])
-	if _, err := w.s.Write(appendTrailer(nil, uint64(w.total), w.digest)); err != nil { //nolint:gosec // G115: a size
+	if _, err := w.s.Write(appendTrailer(nil, uint64(w.total), w.digest)); err != nil {
 		return err
 	}
 	w.account(0)
@@ -288,7 +288,7 @@ func (w *stateWriter) check(p reply) error {
 		return fmt.Errorf("%w (as the receiver found)", ErrDigest)
 	case p.status != statusAccepted:
 		return fmt.Errorf("%w: %s", ErrRejected, p.reason)
-	case p.bytes != uint64(w.total) || p.digest != w.digest: //nolint:gosec // G115: a size
+	case p.bytes != uint64(w.total) || p.digest != w.digest:
 		return ErrDigest
 	}
 	return nil

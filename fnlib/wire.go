@@ -78,7 +78,7 @@ type sendHeader struct {
 
 func appendSendHeader(b []byte, h sendHeader) []byte {
 	b = append(b, streamSend, 0)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(h.key))) //nolint:gosec // G115: at most MaxKey
+	b = binary.BigEndian.AppendUint16(b, uint16(len(h.key)))
 	b = binary.BigEndian.AppendUint64(b, h.size)
 	return append(b, h.key...)
 }
@@ -126,7 +126,7 @@ type reply struct {
 func appendReply(b []byte, r reply) []byte {
 	reason := r.reason[:min(len(r.reason), maxReason)]
 	b = append(b, streamReply, r.status)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(reason))) //nolint:gosec // G115: at most maxReason
+	b = binary.BigEndian.AppendUint16(b, uint16(len(reason)))
 	b = binary.BigEndian.AppendUint64(b, r.bytes)
 	b = append(b, r.digest[:]...)
 	return append(b, reason...)

@@ -33,7 +33,6 @@ type world struct {
 	key  job.Key
 	rdv  *rdv.Server
 	url  string
-	mu   sync.Mutex
 	rels []*relayServer
 }
 

@@ -54,21 +54,20 @@ func (e *Endpoint) Discover(ctx context.Context, servers []netip.AddrPort, settl
 	}
 	defer wg.Wait()
 	defer cancel()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
 	var got []netip.AddrPort
-	var late <-chan time.Time
 	for range servers {
 		select {
 		case a := <-answers:
 			if a.err == nil {
-				got = append(got, a.addr)
-				if late == nil {
-					t := time.NewTimer(settle)
-					defer t.Stop()
-					late = t.C
+				if len(got) == 0 {
+					timer.Reset(settle)
 				}
+				got = append(got, a.addr)
 			}
 			continue
-		case <-late:
+		case <-timer.C:
 		case <-ctx.Done():
 		}
 		break

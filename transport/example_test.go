@@ -26,8 +26,9 @@ func Example() {
 			fmt.Println(err)
 			return
 		}
-		defer eps[i].Close()
 	}
+	defer eps[0].Close()
+	defer eps[1].Close()
 	for i, e := range eps {
 		o := eps[1-i]
 		peer := transport.Peer{ID: o.PeerID(), Nonce: o.Nonce(), Candidates: o.Candidates()}

@@ -3,7 +3,6 @@ package transport
 import (
 	"crypto/rand"
 	"net"
-	"net/netip"
 
 	"github.com/quic-go/quic-go"
 
@@ -114,5 +113,3 @@ const (
 	lastRelay     = 0x2f
 	maxPacketSize = 1420 // see port.WriteMsgUDP
 )
-
-func sameFamily(a, b netip.Addr) bool { return a.Unmap().Is4() == b.Unmap().Is4() }

@@ -1,0 +1,126 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/transport/punch"
+)
+
+// Peer is what a verified offer or answer says about its sender.
+type Peer struct {
+	ID         peer.ID
+	Nonce      Nonce
+	Candidates []netip.AddrPort
+	Relay      string // ID of its home relay; "" = none
+}
+
+// Admit lets a peer in: its packets are accepted from now on, its candidates are probed unless class
+// is RelayOnly, and if dialling is this side's part (see Dials) a link is dialled. With renew, a link
+// that is up is replaced, since the peer has told that it has none.
+func (e *Endpoint) Admit(p Peer, class Class, renew bool) error {
+	if class >= classes {
+		return fmt.Errorf("transport: class %d is unknown", class)
+	}
+	if err := e.listen(class); err != nil {
+		return err
+	}
+	r, err := e.remote(p)
+	if err != nil {
+		return err
+	}
+	if p.Relay != "" {
+		r.relayID.Store(&p.Relay)
+	}
+	e.hub.replay(r)
+	if class != RelayOnly {
+		r.post(punch.Start{Remote: p.Candidates})
+	}
+	if e.Dials(p.ID) {
+		e.dial(r, class, renew)
+	}
+	return nil
+}
+
+// Dials reports whether this side is the QUIC client of its links with a peer. It is the one with
+// the lower peer ID, whoever asked for the link: so two instances that call each other at the same
+// moment end up with one link, without a tie to break.
+func (e *Endpoint) Dials(id peer.ID) bool { return e.cfg.Identity.Peer < id }
+
+// remote returns the peer's record, made if it is new.
+func (e *Endpoint) remote(p Peer) (*remote, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	if r := e.peers[p.ID]; r != nil {
+		return r, nil
+	}
+	if len(e.peers) >= MaxPeers && !e.evict() {
+		return nil, ErrTooMany
+	}
+	pub, err := ident.PublicKey(p.ID)
+	if err != nil {
+		return nil, fmt.Errorf("transport: %w", err)
+	}
+	key := e.probeKey(p.Nonce)
+	short := ident.ShortOf(e.cfg.Key.ID(), pub)
+	tag := punch.TagOf(key)
+	m := punch.New(punch.Config{Key: key, Controlling: e.Dials(p.ID), NoRelay: len(e.relays) == 0})
+	m.Step(time.Now(), punch.SetLocal{Candidates: slices.Clone(e.local)})
+	r := newRemote(e.hub, p.ID, short, m, e.hub.leg)
+	e.peers[p.ID] = r
+	e.hub.update(func(t *tables) {
+		t.peers[short] = r
+		t.tags[tag] = r
+	})
+	ctx, cancel := context.WithCancel(e.ctx)
+	r.stop = func() {
+		cancel()
+		e.hub.update(func(t *tables) {
+			delete(t.peers, short)
+			delete(t.tags, tag)
+			if path := r.route.Load().path; t.paths[path] == r {
+				delete(t.paths, path)
+			}
+		})
+	}
+	e.wg.Go(func() { r.run(ctx) })
+	return r, nil
+}
+
+// evict forgets a peer without links, the one that was idle longest. It runs under e.mu.
+func (e *Endpoint) evict() bool {
+	busy := make(map[peer.ID]bool)
+	for k := range e.links {
+		busy[k.peer] = true
+	}
+	var victim *remote
+	for id, r := range e.peers {
+		if !busy[id] && (victim == nil || r.used.Load() < victim.used.Load()) {
+			victim = r
+		}
+	}
+	if victim == nil {
+		return false
+	}
+	victim.stop()
+	delete(e.peers, victim.id)
+	return true
+}
+
+// probeKey authenticates punch probes between this instance and one peer. Both sides get the same key.
+func (e *Endpoint) probeKey(theirs Nonce) [32]byte {
+	a, b := e.nonce, theirs
+	if slices.Compare(a[:], b[:]) > 0 {
+		a, b = b, a
+	}
+	return e.cfg.Key.MAC("punch probe", a[:], b[:])
+}

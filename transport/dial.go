@@ -1,0 +1,306 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/quic-go/quic-go"
+
+	"github.com/fnwire/fnwire/transport/punch"
+)
+
+const (
+	alpn = "fnwire/1"
+
+	idleTimeout  = 15 * time.Second
+	keepAlive    = 5 * time.Second
+	dialTimeout  = 10 * time.Second // one attempt
+	probeTimeout = 3 * time.Second
+	renewGrace   = 2 * time.Second
+
+	// QUIC application error codes.
+	codeClosed   = 0
+	codeReplaced = 1
+	codeRefused  = 2
+)
+
+// Errors of links.
+var (
+	ErrLinkClosed = errors.New("transport: link is closed")
+	errPeerAddr   = errors.New("transport: connection from an address of no admitted peer")
+)
+
+type linkKey struct {
+	peer  peer.ID
+	class Class
+}
+
+// slot is where the link of a peer and class is, or will be.
+type slot struct {
+	link    *Link
+	dialing bool
+	err     error         // of the last attempt; nil while one is under way
+	changed chan struct{} // closed and replaced at each change; guarded, like all here, by Endpoint.mu
+}
+
+func (e *Endpoint) quicConfig() *quic.Config {
+	return &quic.Config{
+		MaxIdleTimeout:                 idleTimeout,
+		KeepAlivePeriod:                keepAlive,
+		HandshakeIdleTimeout:           dialTimeout,
+		InitialStreamReceiveWindow:     2 << 20,
+		MaxStreamReceiveWindow:         16 << 20,
+		InitialConnectionReceiveWindow: 3 << 20,
+		MaxConnectionReceiveWindow:     24 << 20,
+		MaxIncomingStreams:             1 << 12,
+		MaxIncomingUniStreams:          -1,
+		InitialPacketSize:              1280,
+	}
+}
+
+// tlsFor pins the peer: its certificate must carry the identity that the offer or answer named.
+func (e *Endpoint) tlsFor(id peer.ID) *tls.Config {
+	conf, _ := e.tls.ConfigForPeer(id)
+	conf.NextProtos = []string{alpn}
+	// The hybrid post-quantum share would make the first flight two packets each way.
+	conf.CurvePreferences = []tls.CurveID{tls.X25519}
+	return conf
+}
+
+func (e *Endpoint) serverTLS(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	r, err := e.remoteOf(hello.Conn.RemoteAddr())
+	if err != nil {
+		return nil, err
+	}
+	return e.tlsFor(r.id), nil
+}
+
+func (e *Endpoint) remoteOf(a net.Addr) (*remote, error) {
+	u, ok := a.(*net.UDPAddr)
+	if !ok {
+		return nil, errPeerAddr
+	}
+	s, _, ok := parseVirtual(u)
+	if !ok {
+		return nil, errPeerAddr
+	}
+	r := e.hub.tables.Load().peers[s]
+	if r == nil {
+		return nil, errPeerAddr
+	}
+	return r, nil
+}
+
+func (e *Endpoint) accept(ln *quic.Listener, class Class) {
+	for {
+		conn, err := ln.Accept(e.ctx)
+		if err != nil {
+			return
+		}
+		r, err := e.remoteOf(conn.RemoteAddr())
+		if err != nil || e.Dials(r.id) {
+			_ = conn.CloseWithError(codeRefused, "not expected")
+			continue
+		}
+		e.install(r, class, conn, false)
+	}
+}
+
+// slot returns the slot of a key. It runs under e.mu.
+func (e *Endpoint) slot(k linkKey) *slot {
+	s := e.links[k]
+	if s == nil {
+		s = &slot{changed: make(chan struct{})}
+		e.links[k] = s
+	}
+	return s
+}
+
+// notify tells those who wait for a slot. It runs under e.mu.
+func (s *slot) notify() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// dial starts an attempt unless one is under way or a link is up and need not be renewed. A link that
+// has just come up is not renewed: the peer's wish was under way before it saw the link. If it really
+// has none it will ask again.
+func (e *Endpoint) dial(r *remote, class Class, renew bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.slot(linkKey{r.id, class})
+	if e.closed || s.dialing || (s.link != nil && (!renew || time.Since(s.link.since) < renewGrace)) {
+		return
+	}
+	s.dialing, s.err = true, nil
+	e.wg.Go(func() {
+		conn, err := e.attempt(r, class)
+		if err == nil {
+			e.install(r, class, conn, true)
+		}
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		s.dialing, s.err = false, err
+		s.notify()
+		if err != nil {
+			e.log.Debug("transport: dial failed", "peer", r.id, "class", class, "error", err)
+		}
+	})
+}
+
+// attempt dials once, as soon as there is a path of the class to dial over.
+func (e *Endpoint) attempt(r *remote, class Class) (*quic.Conn, error) {
+	ctx, cancel := context.WithTimeout(e.ctx, dialTimeout)
+	defer cancel()
+	to, err := e.firstPath(ctx, r, class)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	tr := e.trs[class]
+	e.mu.Unlock()
+	conn, err := tr.Dial(ctx, to, e.tlsFor(r.id), e.quicConfig())
+	if err != nil {
+		return nil, fmt.Errorf("transport: dial %s over %s: %w", r.id, class, err)
+	}
+	return conn, nil
+}
+
+// firstPath waits for a relay that reaches the peer, or for a direct path, whichever comes first and
+// the class allows. It returns the virtual address to dial.
+func (e *Endpoint) firstPath(ctx context.Context, r *remote, class Class) (*net.UDPAddr, error) {
+	r.wanted.Add(1)
+	defer r.wanted.Add(-1)
+	for {
+		st, changed := r.watch()
+		var ready <-chan struct{}
+		if leg := r.leg(); leg != nil && class != DirectOnly {
+			ready = leg.Ready()
+		}
+		var direct <-chan struct{}
+		if st.Path.IsValid() && class != RelayOnly {
+			direct = closedChan
+		}
+		select {
+		case <-ready:
+			return r.relayAddr, nil
+		case <-direct:
+			if ready == nil {
+				return virtualAddr(r.short, st.Generation), nil
+			}
+			return r.relayAddr, nil
+		case <-changed:
+		case <-ctx.Done():
+			if e.ctx.Err() != nil {
+				return nil, ErrClosed
+			}
+			if class == RelayOnly {
+				return nil, errors.New("transport: the peer's relay cannot be reached")
+			}
+			return nil, fmt.Errorf("%w: %s", ErrNoDirect, reasonOf(st))
+		}
+	}
+}
+
+var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+func reasonOf(st punch.State) string {
+	if st.Reason == "" {
+		return "not tried"
+	}
+	return st.Reason
+}
+
+// install makes conn the link of its peer and class; a link that was there is closed.
+func (e *Endpoint) install(r *remote, class Class, conn *quic.Conn, dialled bool) {
+	key := linkKey{r.id, class}
+	l := &Link{e: e, peer: r, class: class, conn: conn, dialled: dialled, since: time.Now(), remote: conn.RemoteAddr()}
+	if u, ok := l.remote.(*net.UDPAddr); ok {
+		l.gen.Store(uint32(u.Port))
+	}
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		_ = conn.CloseWithError(codeClosed, "")
+		return
+	}
+	s := e.slot(key)
+	old := s.link
+	s.link, s.err = l, nil
+	s.notify()
+	e.wg.Add(1)
+	e.mu.Unlock()
+	if old != nil {
+		_ = old.conn.CloseWithError(codeReplaced, "replaced by a newer link")
+	}
+	go func() {
+		defer e.wg.Done()
+		l.follow()
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if s.link == l {
+			s.link = nil
+			s.notify()
+			if !s.dialing {
+				delete(e.links, key)
+			}
+		}
+	}()
+	if e.cfg.OnLink != nil {
+		e.cfg.OnLink(l)
+	}
+}
+
+// Link returns the link to a peer when it is up. It ends with ctx, or when this side's attempt to
+// dial fails. The peer must have been admitted.
+func (e *Endpoint) Link(ctx context.Context, id peer.ID, class Class) (*Link, error) {
+	for {
+		e.mu.Lock()
+		if e.closed {
+			e.mu.Unlock()
+			return nil, ErrClosed
+		}
+		s := e.slot(linkKey{id, class})
+		link, err, changed := s.link, s.err, s.changed
+		e.mu.Unlock()
+		if link != nil && link.conn.Context().Err() == nil {
+			return link, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, e.whyNoLink(id, class, ctx.Err())
+		case <-e.ctx.Done():
+			return nil, ErrClosed
+		}
+	}
+}
+
+func (e *Endpoint) whyNoLink(id peer.ID, class Class, err error) error {
+	e.mu.Lock()
+	r := e.peers[id]
+	e.mu.Unlock()
+	if r != nil && class == DirectOnly {
+		st, _ := r.watch()
+		return fmt.Errorf("%w (%s): %w", ErrNoDirect, reasonOf(st), err)
+	}
+	return err
+}
+
+// Up returns the link to a peer if one is up, or nil.
+func (e *Endpoint) Up(id peer.ID, class Class) *Link {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.links[linkKey{id, class}]; s != nil && s.link != nil && s.link.conn.Context().Err() == nil {
+		return s.link
+	}
+	return nil
+}
