@@ -68,6 +68,14 @@ through an object store (NATS') for comparison. Leaves nothing behind, also afte
 	return c
 }
 
+func kindNames() string {
+	names := make([]string, 0, len(lab.Kinds()))
+	for _, k := range lab.Kinds() {
+		names = append(names, string(k))
+	}
+	return strings.Join(names, ", ")
+}
+
 // newWorker is what the processes in a lab run.
 func newWorker() *cobra.Command {
 	roles := make([]string, 0, len(worker.Roles()))

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -54,14 +53,6 @@ NAT kinds: ` + kindNames(),
 	c.PersistentFlags().BoolVar(&f.json, "json", false, "print JSON")
 	c.AddCommand(newLabUp(f), newLabExec(f, exit), newLabStatus(f), newLabDown(f), newLabHold(f))
 	return c
-}
-
-func kindNames() string {
-	names := make([]string, 0, len(lab.Kinds()))
-	for _, k := range lab.Kinds() {
-		names = append(names, string(k))
-	}
-	return strings.Join(names, ", ")
 }
 
 func newLabExec(f *labFlags, exit *int) *cobra.Command {

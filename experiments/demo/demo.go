@@ -90,7 +90,7 @@ func Run(ctx context.Context, cfg Config) (res Result, err error) {
 	if err != nil {
 		return res, err
 	}
-	defer w.Close() //nolint:errcheck // it never fails
+	defer w.Close()
 	// A bucket is there before functions come, as in real life.
 	maker, err := w.Function(ctx, "a")
 	if err != nil {

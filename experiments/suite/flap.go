@@ -72,7 +72,7 @@ func runFlap(ctx context.Context, r *run) (err error) {
 	if f.w, err = world.New(ctx, cfg); err != nil {
 		return err
 	}
-	defer f.w.Close() //nolint:errcheck // it never fails
+	defer f.w.Close()
 	for rep := range reps {
 		if err := r.measure(ctx, "direct-relay-direct", rep, f.one); err != nil {
 			return err

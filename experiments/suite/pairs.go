@@ -63,7 +63,7 @@ func runPairs(ctx context.Context, r *run) error {
 	if p.w, err = world.New(ctx, cfg); err != nil {
 		return err
 	}
-	defer p.w.Close() //nolint:errcheck // it never fails
+	defer p.w.Close()
 	for rep := range reps {
 		for i, name := range names {
 			err := r.measure(ctx, name, rep, func(ctx context.Context, rec *results.Record) error {

@@ -56,7 +56,7 @@ func runSkew(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	defer w.Close() //nolint:errcheck // it never fails
+	defer w.Close()
 	for rep := range reps {
 		for _, d := range skews {
 			err := r.measure(ctx, fmt.Sprintf("receiver %v later", d), rep, func(ctx context.Context, rec *results.Record) error {

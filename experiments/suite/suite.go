@@ -184,7 +184,7 @@ const measureTimeout = 2 * time.Minute
 // rotated returns the cases in an order that moves on by one with each repetition, so that none has the
 // same neighbour's heat, or the first place, every time.
 func rotated(cases []string, seed uint64, rep int) []string {
-	at := int((seed + uint64(rep)) % uint64(len(cases))) //nolint:gosec // G115: both are small
+	at := int((seed + uint64(rep)) % uint64(len(cases)))
 	return append(slices.Clone(cases[at:]), cases[:at]...)
 }
 

@@ -75,7 +75,7 @@ func runTransfer(ctx context.Context, r *run) error {
 	if len(cases) == 0 {
 		return fmt.Errorf("%w: cases: none", ErrSettings)
 	}
-	t := &transferRun{chunk: uint32(min(chunk, 1<<20))} //nolint:gosec // G115: a MiB at most
+	t := &transferRun{chunk: uint32(min(chunk, 1<<20))}
 	if t.warm, err = realState(ctx, max(size, coldBytes)); err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func runTransfer(ctx context.Context, r *run) error {
 	if t.w, err = world.New(ctx, cfg); err != nil {
 		return err
 	}
-	defer t.w.Close() //nolint:errcheck // it never fails
+	defer t.w.Close()
 	for rep := range reps {
 		for _, c := range rotated(cases, r.o.Seed, rep) {
 			if err := r.measure(ctx, c, rep, t.one(c)); err != nil {

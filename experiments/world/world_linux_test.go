@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 	if code, is := world.WorkerMain(os.Args); is {
 		os.Exit(code)
 	}
+	_ = os.Setenv("GORACE", "atexit_sleep_ms=0") // workers built for race detection would sleep at their end
 	os.Exit(labtest.Main(m))
 }
 

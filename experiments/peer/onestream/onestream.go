@@ -58,7 +58,7 @@ func Send(s Stream, r io.Reader, n int64, check Check) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Write(binary.BigEndian.AppendUint64(nil, uint64(n))); err != nil { //nolint:gosec // G115: a size
+	if _, err := s.Write(binary.BigEndian.AppendUint64(nil, uint64(n))); err != nil {
 		return nil, fmt.Errorf("onestream: send: %w", err)
 	}
 	buf := make([]byte, copyBytes)
@@ -112,7 +112,7 @@ func Receive(s Stream, check Check) (rc Received, err error) {
 		return rc, fmt.Errorf("onestream: state of %d bytes", n)
 	}
 	buf := make([]byte, copyBytes)
-	for left := int64(n); left > 0; { //nolint:gosec // G115: at most maxBytes
+	for left := int64(n); left > 0; {
 		m, err := s.Read(buf[:min(int64(len(buf)), left)])
 		if m > 0 && rc.Bytes == 0 {
 			rc.First = time.Now()
