@@ -19,7 +19,6 @@ import (
 	"github.com/fnwire/fnwire/transport"
 )
 
-
 const benchBytes = 256 << 20
 
 func pumpStream(b *testing.B, w io.Writer, r io.Reader) {
