@@ -7,6 +7,7 @@
 //
 //	fnwire.v1.<verb>.<jobID>           request to the service (queue group "fnwire")
 //	fnwire.v1.inbox.<jobID>.<peerID>   to one instance; fnwire.v1.inbox.<jobID>.all to all of a job
+//	fnwire.v1.ack.<jobID>.<copy>.<n>   acknowledges envelope n to one copy of the service
 //	fnwire.v1.relay.announce           request of a relay to every copy of the service
 //	fnwire.v1.event.joined.<jobID>.<name>  between copies of the service: a name has a new holder
 //	_INBOX_<jobID>.<peerID>.<...>      replies; the service answers to no other subject

@@ -43,6 +43,12 @@ func SubjectInbox(j job.ID, peerID string) string {
 // SubjectInboxAll returns the subject that reaches all instances of a job.
 func SubjectInboxAll(j job.ID) string { return SubjectInbox(j, everyone) }
 
+// SubjectAck returns the subject at which instances acknowledge envelopes to one copy of the service,
+// less the last token, which tells the envelope. Job and copy may be wildcards.
+func SubjectAck(jobID, serviceCopy string) string {
+	return subjectPrefix + "ack." + jobID + "." + serviceCopy
+}
+
 // SubjectJoined returns the subject on which copies of the service tell one another of a join.
 func SubjectJoined(j job.ID, name string) string {
 	return subjectPrefix + "event.joined." + j.String() + "." + name

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
-	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
@@ -23,14 +22,13 @@ const (
 // gate decides who may use the embedded NATS, and for what. Everything but the store is in one account;
 // what keeps jobs apart there is that each may publish and subscribe only to subjects with its own ID.
 type gate struct {
-	admit       func(job.ID) bool
-	service     string // password of serviceUser
-	store       string // password of storeUser; empty: no such user
-	relay       string // nkey user of relays; empty: none
-	fnwire      *natsserver.Account
-	storage     *natsserver.Account
-	refused     func(why string)
-	replyWindow time.Duration
+	admit   func(job.ID) bool
+	service string // password of serviceUser
+	store   string // password of storeUser; empty: no such user
+	relay   string // nkey user of relays; empty: none
+	fnwire  *natsserver.Account
+	storage *natsserver.Account
+	refused func(why string)
 }
 
 // Check implements natsserver.Authentication.
@@ -68,11 +66,13 @@ func (g *gate) user(o *natsserver.ClientOpts, nonce []byte) (user *natsserver.Us
 	return nil, "password"
 }
 
-// jobUser may ask the service on behalf of its job, write to its instances' inboxes, and read those.
+// jobUser may ask the service on behalf of its job, write to its instances' inboxes, read those and answer.
+// Whatever it may publish to carries the job's ID. It gets no leave to answer wherever a message asks it
+// to (allow_responses), since it could send itself such a message.
 func (g *gate) jobUser(id job.ID) *natsserver.User {
 	inboxes := rendezvous.SubjectInbox(id, ">")
 	replies := rendezvous.JobInbox(id) + ".>"
-	publish := []string{inboxes}
+	publish := []string{inboxes, replies, rendezvous.SubjectAck(id.String(), ">")}
 	for _, verb := range rendezvous.Verbs() {
 		publish = append(publish, rendezvous.SubjectFor(verb, id.String()))
 	}
@@ -81,8 +81,6 @@ func (g *gate) jobUser(id job.ID) *natsserver.User {
 		Permissions: &natsserver.Permissions{
 			Publish:   &natsserver.SubjectPermission{Allow: publish},
 			Subscribe: &natsserver.SubjectPermission{Allow: []string{inboxes, replies}},
-			// To acknowledge an envelope: one empty reply per message received.
-			Response: &natsserver.ResponsePermission{MaxMsgs: 1, Expires: g.replyWindow},
 		},
 	}
 }

@@ -127,7 +127,7 @@ func TestJobMayNotLeaveItsSubjects(t *testing.T) {
 		rendezvous.SubjectInbox(theirs.ID(), peer),
 		rendezvous.SubjectJoined(mine.ID(), "a"), rendezvous.SubjectJoined(theirs.ID(), "a"),
 		rendezvous.SubjectAnnounce, rendezvous.RelayInbox + ".x", "_INBOX_rendezvous.x",
-		rendezvous.JobInbox(theirs.ID()) + ".x", rendezvous.JobInbox(mine.ID()) + ".x",
+		rendezvous.JobInbox(theirs.ID()) + ".x", rendezvous.SubjectAck(theirs.ID().String(), "x.1"), "fnwire.v1.ack.x.x.x",
 		"$JS.API.INFO", "$KV.fnwire_v1.x", "$SYS.REQ.SERVER.PING", "$SRV.PING", "anything",
 	} {
 		if err := nc.Publish(subject, nil); err != nil {
@@ -140,6 +140,7 @@ func TestJobMayNotLeaveItsSubjects(t *testing.T) {
 		">", "*", "fnwire.>", "fnwire.v1.inbox.>", "fnwire.v1.inbox.*.*", rendezvous.SubjectInbox(theirs.ID(), ">"), rendezvous.SubjectInbox(theirs.ID(), peer),
 		"_INBOX.>", "_INBOX_rendezvous.>", rendezvous.JobInbox(theirs.ID()) + ".>", rendezvous.RelayInbox + ".>", "_INBOX_*.>",
 		rendezvous.SubjectFor(rendezvous.VerbJoin, mine.ID().String()), rendezvous.SubjectFor(rendezvous.VerbOffer, "*"),
+		rendezvous.SubjectAck("*", "*.*"), rendezvous.SubjectAck(mine.ID().String(), "*.*"),
 		rendezvous.SubjectJoinedAll, rendezvous.SubjectAnnounce, "$SYS.>", "$JS.>", "$KV.>", "$SRV.>",
 	} {
 		for _, queue := range []string{"", "fnwire"} {

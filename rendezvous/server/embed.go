@@ -20,8 +20,7 @@ import (
 const (
 	accountFnwire  = "FNWIRE"
 	accountStore   = "STORE"
-	ackWindow      = 10 * time.Second // how long a client may acknowledge an envelope
-	maxNATSPayload = 1 << 20          // NATS' own default; a join reply with 16 parked offers stays below
+	maxNATSPayload = 1 << 20 // NATS' own default; a join reply with 16 parked offers stays below
 )
 
 // embedded is a nats-server inside this process.
@@ -71,7 +70,7 @@ func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
 			e.stop()
 		}
 	}()
-	g := &gate{admit: c.admits, service: e.password, store: c.StorePassword, refused: refused, replyWindow: ackWindow}
+	g := &gate{admit: c.admits, service: e.password, store: c.StorePassword, refused: refused}
 	if c.relaySecret != nil {
 		g.relay, err = rendezvous.NatsUser(c.relaySecret.NATSKey().Public().(ed25519.PublicKey))
 		if err != nil {
@@ -102,7 +101,11 @@ func (e *embedded) start(c *config, g *gate, jetStream bool) error {
 	if !e.ns.JetStreamEnabled() {
 		return errors.New("embedded NATS: JetStream did not start (is the data directory writable and on a disk with room?)")
 	}
-	for _, a := range []*natsserver.Account{g.fnwire, g.storage} {
+	accounts := []*natsserver.Account{g.storage}
+	if c.Replicated {
+		accounts = append(accounts, g.fnwire)
+	}
+	for _, a := range accounts {
 		if err := a.EnableJetStream(nil, nil); err != nil {
 			return fmt.Errorf("embedded NATS: JetStream: %w", err)
 		}

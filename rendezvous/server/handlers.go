@@ -239,8 +239,8 @@ func (v *service) deliver(ctx context.Context, k key, peerID string, e *rendezvo
 		return false
 	}
 	select {
-	case v.acks <- struct{}{}:
-		defer func() { <-v.acks }()
+	case v.deliveries <- struct{}{}:
+		defer func() { <-v.deliveries }()
 	default:
 		return false // so many are silent already; park it
 	}
@@ -248,8 +248,7 @@ func (v *service) deliver(ctx context.Context, k key, peerID string, e *rendezvo
 	defer func() { v.slots <- struct{}{} }()
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
-	_, err = v.nc.RequestWithContext(ctx, rendezvous.SubjectInbox(k.job, peerID), data)
-	return err == nil
+	return v.acks.deliver(ctx, k, peerID, data)
 }
 
 func (v *service) lookup(ctx context.Context, r *request) (any, error) {

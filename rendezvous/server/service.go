@@ -32,14 +32,16 @@ type service struct {
 	tokens  *minter
 	metrics *metrics
 	waits   *waits
+	acks    *acks
 	micro   micro.Service
 	subs    []*nats.Subscription
 
 	ctx    context.Context // of all work; ends when stop gives up waiting
 	cancel context.CancelFunc
-	slots  chan struct{} // requests worked on
-	acks   chan struct{} // deliveries waiting for their acknowledgement
-	news   chan struct{} // relays have changed
+
+	slots      chan struct{} // requests worked on
+	deliveries chan struct{} // waiting for their acknowledgement
+	news       chan struct{} // relays have changed
 
 	mu       sync.Mutex // guards stopping, and that no work begins once it is set
 	stopping bool
@@ -52,8 +54,9 @@ func newService(c *config, nc *nats.Conn, t table, relays *registry, m *metrics)
 		cfg: c, log: c.Logger, nc: nc, table: t, relays: relays, metrics: m,
 		tokens: &minter{key: c.TokenKey, ttl: c.TokenTTL},
 		waits:  newWaits(c.Limits.Waits, c.Limits.AllWaits),
+		acks:   newAcks(nc),
 		ctx:    ctx, cancel: cancel,
-		slots: make(chan struct{}, c.Limits.Concurrent), acks: make(chan struct{}, 16*c.Limits.Concurrent),
+		slots: make(chan struct{}, c.Limits.Concurrent), deliveries: make(chan struct{}, 16*c.Limits.Concurrent),
 		news: make(chan struct{}, 1),
 	}
 }
@@ -85,6 +88,7 @@ func (v *service) start() (err error) {
 	for subject, f := range map[string]nats.MsgHandler{
 		rendezvous.SubjectJoinedAll: v.onJoined,
 		rendezvous.SubjectAnnounce:  v.onAnnounce,
+		v.acks.subject():            v.acks.heard,
 	} {
 		sub, err := v.nc.Subscribe(subject, f)
 		if err != nil {
