@@ -90,6 +90,10 @@ func (f *runFlags) run(cmd *cobra.Command, name string) (err error) {
 	if err := lab.Enter(); err != nil {
 		return err
 	}
+	commit, program, err := results.ThisProgram()
+	if err != nil {
+		return err
+	}
 	w, err := results.Open(f.out)
 	if err != nil {
 		return err
@@ -98,7 +102,7 @@ func (f *runFlags) run(cmd *cobra.Command, name string) (err error) {
 	p := newProgress(cmd.ErrOrStderr())
 	var made []results.Record
 	err = e.Run(cmd.Context(), suite.Options{
-		Quick: f.quick, Seed: f.seed, Set: set, Commit: cli.Version(), Progress: p.show, Has: w.Has,
+		Quick: f.quick, Seed: f.seed, Set: set, Commit: commit, Program: program, Progress: p.show, Has: w.Has,
 		Emit: func(r results.Record) error {
 			made = append(made, r)
 			if f.json {

@@ -128,7 +128,7 @@ func TestRunAsTyped(t *testing.T) {
 			if err := json.Unmarshal([]byte(line), &fields); err != nil {
 				t.Fatal(err)
 			}
-			for _, name := range []string{"experiment", "case", "path", "bytes", "seconds", "ok", "settings", "commit", "machine", "seed"} {
+			for _, name := range []string{"experiment", "case", "path", "bytes", "seconds", "ok", "settings", "commit", "program", "machine", "seed"} {
 				if _, ok := fields[name]; !ok {
 					t.Errorf("a measurement lacks %q: %s", name, line)
 				}

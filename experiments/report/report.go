@@ -85,7 +85,7 @@ func sections(records []results.Record) []section {
 	groups := make(map[string][]results.Record)
 	var order []string
 	for _, r := range records {
-		b, _ := json.Marshal([]any{r.Experiment, r.Settings, r.Commit, r.Machine}) // never fails for these types
+		b, _ := json.Marshal([]any{r.Experiment, r.Settings, r.Commit, r.Program, r.Machine}) // never fails for these types
 		k := string(b)
 		if groups[k] == nil {
 			order = append(order, k)

@@ -2,11 +2,47 @@ package results
 
 import (
 	"bufio"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 )
+
+// ThisProgram returns the commit that the program was built from, as far as it knows, and a digest of its file, which
+// tells two builds apart even where no commit does.
+func ThisProgram() (commit, program string, err error) {
+	var modified string
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				commit = s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				modified = " modified"
+			}
+		}
+	}
+	path, err := os.Executable()
+	if err != nil {
+		return "", "", fmt.Errorf("results: %w", err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", "", fmt.Errorf("results: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", "", fmt.Errorf("results: %w", err)
+	}
+	return cmp.Or(commit, "unknown") + modified, hex.EncodeToString(h.Sum(nil)[:8]), nil
+}
 
 // Machine is what a measurement was made on. What the system does not tell is empty.
 type Machine struct {

@@ -35,13 +35,14 @@ type Record struct {
 	Quick    bool              `json:"quick"`
 	Settings map[string]string `json:"settings"`
 	Time     time.Time         `json:"time"`
-	Commit   string            `json:"commit"`
+	Commit   string            `json:"commit"`  // "unknown" if the program was built without
+	Program  string            `json:"program"` // digest of its file: equal for the same program only
 	Machine  Machine           `json:"machine"`
 }
 
 // Key is equal for two records that measure the same thing under the same settings of the same program.
 func (r Record) Key() string {
-	b, err := json.Marshal([]any{r.Experiment, r.Case, r.Rep, r.Seed, r.Settings, r.Commit}) // maps are sorted
+	b, err := json.Marshal([]any{r.Experiment, r.Case, r.Rep, r.Seed, r.Settings, r.Program}) // maps are sorted
 	if err != nil {
 		panic("results: key: " + err.Error()) // strings and numbers always can be encoded
 	}

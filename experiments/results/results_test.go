@@ -81,6 +81,11 @@ func TestReopen(t *testing.T) {
 	if w.Has(other) {
 		t.Error("a record with other settings counts as done")
 	}
+	other = record(0, true)
+	other.Program = "another"
+	if w.Has(other) {
+		t.Error("a record of another program counts as done")
+	}
 	want = append(want, record(1, true))
 	if err := w.Write(want[2]); err != nil {
 		t.Fatal(err)
@@ -124,5 +129,9 @@ func TestQuantile(t *testing.T) {
 func TestThisMachine(t *testing.T) {
 	if m := results.ThisMachine(); m.Cores < 1 || m.Go == "" || m.System == "" {
 		t.Errorf("%+v", m)
+	}
+	commit, program, err := results.ThisProgram()
+	if err != nil || commit == "" || len(program) != 16 {
+		t.Errorf("commit %q, program %q, %v", commit, program, err)
 	}
 }

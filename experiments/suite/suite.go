@@ -53,7 +53,8 @@ type Options struct {
 	Quick    bool
 	Seed     uint64
 	Set      map[string]string // other values of settings
-	Commit   string            // of the program, for the records
+	Commit   string            // of the program, for the records, as Program
+	Program  string
 	World    world.Config      // its hosts are set by the experiment
 	Progress func(string)      // told what goes on; may be nil
 	// Has tells whether a measurement was made before and need not be made again; may be nil.
@@ -152,7 +153,7 @@ func (r *run) list(name string) []string {
 func (r *run) measure(ctx context.Context, c string, rep int, f func(context.Context, *results.Record) error) error {
 	rec := results.Record{
 		Experiment: r.e.Name, Case: c, Rep: rep, Seed: r.o.Seed, Quick: r.o.Quick, Settings: maps.Clone(r.settings),
-		Commit: r.o.Commit, Machine: r.machine, Measured: make(map[string]float64), Phases: make(map[string]float64),
+		Commit: r.o.Commit, Program: r.o.Program, Machine: r.machine, Measured: make(map[string]float64), Phases: make(map[string]float64),
 	}
 	if r.o.Has(rec) {
 		r.o.Progress(fmt.Sprintf("%s: %s, repetition %d: there already", r.e.Name, c, rep+1))
