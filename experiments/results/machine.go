@@ -28,13 +28,15 @@ func ThisProgram() (commit, program string, err error) {
 			}
 		}
 	}
-	path, err := os.Executable()
+	f, err := os.Open("/proc/self/exe") // which works where a directory on the way to the file is closed to this user
 	if err != nil {
-		return "", "", fmt.Errorf("results: %w", err)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", "", fmt.Errorf("results: %w", err)
+		path, perr := os.Executable()
+		if perr != nil {
+			return "", "", fmt.Errorf("results: %w", perr)
+		}
+		if f, err = os.Open(path); err != nil {
+			return "", "", fmt.Errorf("results: %w", err)
+		}
 	}
 	defer f.Close()
 	h := sha256.New()

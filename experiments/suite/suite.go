@@ -55,8 +55,8 @@ type Options struct {
 	Set      map[string]string // other values of settings
 	Commit   string            // of the program, for the records, as Program
 	Program  string
-	World    world.Config      // its hosts are set by the experiment
-	Progress func(string)      // told what goes on; may be nil
+	World    world.Config // its hosts are set by the experiment
+	Progress func(string) // told what goes on; may be nil
 	// Has tells whether a measurement was made before and need not be made again; may be nil.
 	Has func(results.Record) bool
 	// Emit takes each measurement as it is made.
