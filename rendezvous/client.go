@@ -45,7 +45,9 @@ type Joined struct {
 
 // OfferResult tells what became of an offer.
 type OfferResult struct {
-	Delivered bool // the holder's instance has it; else it is parked until an instance joins
+	// Delivered says that the holder's instance has it. Else it is parked until an instance joins, or no longer
+	// waits for one: it is to be offered again before it is too old.
+	Delivered bool
 	Peer      string
 	Epoch     uint64
 }

@@ -20,6 +20,7 @@ const (
 	CodeUnknown      Code = "unknown"      // the name is not held by the sender: join again
 	CodeNotFound     Code = "not_found"    // nobody holds the name (now, or within the wait)
 	CodeFull         Code = "full"         // a bound is reached
+	CodeParkedFull   Code = "parked_full"  // as many offers wait for the name as may; wait for its holder instead
 	CodeUnavailable  Code = "unavailable"  // the service cannot reach its table now
 )
 
@@ -98,7 +99,7 @@ func (e *RefusedError) Is(target error) bool {
 		return target == ErrUnknown
 	case CodeNotFound:
 		return target == ErrNotFound
-	case CodeFull:
+	case CodeFull, CodeParkedFull:
 		return target == ErrFull
 	case CodeUnavailable:
 		return target == ErrUnavailable

@@ -196,8 +196,10 @@ func (c *Client) Leave(ctx context.Context) error {
 	return nil
 }
 
-// Offer has an offer delivered to the instance that holds toName, or parked until one joins. It needs
-// a Join before. Errors match ErrFenced, ErrUnknown, ErrFull, ErrEnvelope and those of a connection.
+// Offer has an offer delivered to the instance that holds toName, or parked until one joins. If as many
+// are parked as may be it waits for that instance itself, as long as ctx and the age of the envelope
+// allow. It needs a Join before. Errors match ErrFenced, ErrUnknown, ErrFull, ErrEnvelope and those of a
+// connection.
 func (c *Client) Offer(ctx context.Context, toName string, e Envelope) (OfferResult, error) {
 	if e.ToName != toName {
 		return OfferResult{}, fmt.Errorf("rendezvous: offer to %q: %w: it is addressed to %q", toName, ErrEnvelope, e.ToName)
@@ -205,8 +207,56 @@ func (c *Client) Offer(ctx context.Context, toName string, e Envelope) (OfferRes
 	if err := e.Check(); err != nil {
 		return OfferResult{}, fmt.Errorf("rendezvous: offer to %q: %w", toName, err)
 	}
-	var r OfferReply
-	err := c.patient(ctx, attempt, func(ctx context.Context) error {
+	r, err := c.offer(ctx, e)
+	if parkedFull(err) {
+		r, err = c.offerLater(ctx, toName, e, err)
+	}
+	if errors.Is(err, ErrFenced) {
+		c.fence()
+	}
+	if err != nil {
+		return OfferResult{}, fmt.Errorf("rendezvous: offer to %q: %w", toName, err)
+	}
+	return OfferResult{Delivered: r.Delivered, Peer: r.Peer, Epoch: r.Epoch}, nil
+}
+
+// offerLater offers again whenever the name has a holder, until that takes the offer. full is the
+// refusal to park it.
+func (c *Client) offerLater(ctx context.Context, toName string, e Envelope, full error) (OfferReply, error) {
+	outer := ctx
+	ctx, cancel := context.WithTimeout(ctx, MaxPark/2)
+	defer cancel()
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		_, err := c.Wait(ctx, toName)
+		if err == nil {
+			var r OfferReply
+			if r, err = c.offer(ctx, e); err == nil {
+				return r, nil
+			}
+		}
+		switch {
+		case outer.Err() != nil:
+			return OfferReply{}, fmt.Errorf("%w: %w", full, outer.Err())
+		case ctx.Err() != nil:
+			return OfferReply{}, nil // the caller makes a fresh envelope before this one is too old
+		}
+		if !parkedFull(err) {
+			return OfferReply{}, err
+		}
+		// A holder that is silent, or gone again.
+		if err := c.pause(outer, jitter(wait)); err != nil {
+			return OfferReply{}, fmt.Errorf("%w: %w", full, err)
+		}
+	}
+}
+
+func parkedFull(err error) bool {
+	var refused *RefusedError
+	return errors.As(err, &refused) && refused.Code == CodeParkedFull
+}
+
+func (c *Client) offer(ctx context.Context, e Envelope) (r OfferReply, err error) {
+	err = c.patient(ctx, attempt, func(ctx context.Context) error {
 		r = OfferReply{}
 		req := OfferRequest{Head: c.head(c.cfg.Name), Epoch: c.Epoch(), Envelope: e}
 		err := c.request(ctx, VerbOffer, &req, &r)
@@ -220,13 +270,7 @@ func (c *Client) Offer(ctx context.Context, toName string, e Envelope) (OfferRes
 		}
 		return err
 	})
-	if errors.Is(err, ErrFenced) {
-		c.fence()
-	}
-	if err != nil {
-		return OfferResult{}, fmt.Errorf("rendezvous: offer to %q: %w", toName, err)
-	}
-	return OfferResult{Delivered: r.Delivered, Peer: r.Peer, Epoch: r.Epoch}, nil
+	return r, err
 }
 
 // Answer sends an envelope straight to an instance's inbox and waits for its acknowledgement. Errors

@@ -341,7 +341,7 @@ func TestRefusedErrorIs(t *testing.T) {
 		rendezvous.CodeIllegalName: rendezvous.ErrIllegalName, rendezvous.CodeHeld: rendezvous.ErrHeld,
 		rendezvous.CodeFenced: rendezvous.ErrFenced, rendezvous.CodeUnknown: rendezvous.ErrUnknown,
 		rendezvous.CodeNotFound: rendezvous.ErrNotFound, rendezvous.CodeFull: rendezvous.ErrFull,
-		rendezvous.CodeUnavailable: rendezvous.ErrUnavailable,
+		rendezvous.CodeParkedFull: rendezvous.ErrFull, rendezvous.CodeUnavailable: rendezvous.ErrUnavailable,
 	} {
 		if !errors.Is(rendezvous.Refuse(code, ""), target) {
 			t.Errorf("%s does not match %v", code, target)

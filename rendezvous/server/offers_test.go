@@ -1,8 +1,11 @@
 package server_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -83,8 +86,11 @@ func TestParkedAreBounded(t *testing.T) {
 	last.offer(t, "b") // one of an instance that has one there replaces it
 	more := dial(t, s.URL(), key, "more")
 	more.join(t)
-	_, err := more.Offer(within(t), "b", more.seal(t, rendezvous.KindOffer, "b", ""))
+	brief, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := more.Offer(brief, "b", more.seal(t, rendezvous.KindOffer, "b", ""))
 	want(t, err, rendezvous.ErrFull)
+	want(t, err, context.DeadlineExceeded)
 	b := dial(t, s.URL(), key, "b")
 	if n := len(b.join(t).Parked); n != rendezvous.MaxParked {
 		t.Errorf("%d parked, want %d", n, rendezvous.MaxParked)
@@ -92,6 +98,49 @@ func TestParkedAreBounded(t *testing.T) {
 	// Until b says that it has them, the next holder gets them too: b may have died on the way.
 	if n := len(dial(t, s.URL(), key, "b").join(t).Parked); n != rendezvous.MaxParked {
 		t.Errorf("%d parked for the next holder, want %d", n, rendezvous.MaxParked)
+	}
+}
+
+// TestFanIn: more instances call a name that nobody holds yet than offers are parked. Those without a
+// place wait as well, and reach the holder as soon as there is one.
+func TestFanIn(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}})
+	const extra = 8
+	callers := make([]*instance, rendezvous.MaxParked+extra)
+	for i := range callers {
+		callers[i] = dial(t, s.URL(), key, fmt.Sprintf("a%d", i))
+		callers[i].join(t)
+	}
+	for _, a := range callers[:rendezvous.MaxParked] {
+		a.offer(t, "b")
+	}
+	delivered := make(chan rendezvous.OfferResult, extra)
+	for _, a := range callers[rendezvous.MaxParked:] {
+		go func() {
+			r, err := a.Offer(within(t), "b", a.seal(t, rendezvous.KindOffer, "b", ""))
+			if err != nil {
+				t.Error(err)
+			}
+			delivered <- r
+		}()
+	}
+	// All of them wait.
+	for want := fmt.Sprintf("fnwire_rendezvous_waits %d\n", extra); len(delivered) == 0; runtime.Gosched() {
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		if strings.Contains(w.Body.String(), want) {
+			break
+		}
+	}
+	b := dial(t, s.URL(), key, "b")
+	if n := len(b.join(t).Parked); n != rendezvous.MaxParked {
+		t.Errorf("%d parked", n)
+	}
+	for range extra {
+		if r := got(t, delivered); !r.Delivered {
+			t.Errorf("%+v", r)
+		}
 	}
 }
 

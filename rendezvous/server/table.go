@@ -77,7 +77,7 @@ func (r *record) park(e rendezvous.Envelope, now time.Time, hold time.Duration) 
 	r.prune(now)
 	r.Parked = slices.DeleteFunc(r.Parked, func(p parked) bool { return p.Envelope.FromPeer == e.FromPeer })
 	if len(r.Parked) >= rendezvous.MaxParked {
-		return rendezvous.Refuse(rendezvous.CodeFull, "%d offers wait for %q already", len(r.Parked), e.ToName)
+		return rendezvous.Refuse(rendezvous.CodeParkedFull, "%d offers wait for %q already", len(r.Parked), e.ToName)
 	}
 	r.ParkedTo = max(r.ParkedTo+1, uint64(max(now.UnixMilli(), 0)))
 	r.Parked = append(r.Parked, parked{ID: r.ParkedTo, Until: now.Add(hold), Envelope: e})
