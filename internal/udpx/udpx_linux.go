@@ -27,30 +27,43 @@ func listen(lc *net.ListenConfig, network string, addr netip.AddrPort) (*Conn, e
 }
 
 // ListenGroup opens n sockets that share one port (SO_REUSEPORT); the kernel keeps the packets of
-// one source on one of them. Systems without that open one.
+// one source on one of them. Systems without that open one. The port is shared with nobody else: if
+// another process has it, that is an error.
 func ListenGroup(network string, addr netip.AddrPort, n int) ([]*Conn, error) {
-	lc := &net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		if cerr := raw.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-		}); cerr != nil {
-			return cerr
+	// The first socket is bound without the option, so that it cannot slip in beside another group.
+	first, err := Listen(network, addr)
+	if err != nil {
+		return nil, err
+	}
+	group := []*Conn{first}
+	addr = netip.AddrPortFrom(addr.Addr(), first.local.Port())
+	raw, err := first.udp.SyscallConn()
+	if err == nil && n > 1 {
+		err = reusePort("", "", raw)
+	}
+	for err == nil && len(group) < n {
+		var c *Conn
+		if c, err = listen(&net.ListenConfig{Control: reusePort}, network, addr); err == nil {
+			group = append(group, c)
 		}
-		return err
-	}}
-	group := make([]*Conn, 0, n)
-	for range max(n, 1) {
-		c, err := listen(lc, network, addr)
-		if err != nil {
-			for _, c := range group {
-				_ = c.Close()
-			}
-			return nil, err
+	}
+	if err != nil {
+		for _, c := range group {
+			_ = c.Close()
 		}
-		addr = netip.AddrPortFrom(addr.Addr(), c.local.Port())
-		group = append(group, c)
+		return nil, err
 	}
 	return group, nil
+}
+
+func reusePort(_, _ string, raw syscall.RawConn) error {
+	var err error
+	if cerr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}); cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 // setup asks for everything and lives with what it gets: an old kernel works, only slower.
