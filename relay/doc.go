@@ -80,7 +80,8 @@
 // session never takes packets from another one of the same Short; of proven ones the newest wins. A
 // BIND older than the latest of that Short, or the same one from another address, is ignored, so a
 // captured one is worth nothing; a captured PROVE is bound to its address by the cookie. Sessions end
-// with their token; a BIND with a newer token prolongs them in place.
+// with their token, or after a minute in which nothing came from the client; a BIND with a newer token
+// prolongs them in place.
 //
 // What is not authenticated gets silence, with two exceptions that are smaller than their cause:
 // UNBOUND, and STUN binding responses (package relay/server). No reply exceeds its request.

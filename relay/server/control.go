@@ -75,7 +75,7 @@ func (s *Server) bind(b []byte, from netip.AddrPort, wall time.Time) []byte {
 	now := s.now()
 	r := request{
 		short: ident.ShortOf(tok.Job, tok.Peer[:]), job: tok.Job, key: tok.Peer, from: from, nonce: m.Nonce,
-		stamp: m.Time.UnixMilli(), expires: now + tok.Expires.Sub(wall), bytes: len(b),
+		stamp: m.Time.UnixMilli(), fresh: now + m.Time.Sub(wall) + freshFor, expires: now + tok.Expires.Sub(wall), bytes: len(b),
 	}
 	sess, reason := s.table.bind(r, now)
 	switch {

@@ -13,10 +13,16 @@ import (
 
 const (
 	unprovenFor   = 10 * time.Second
+	idleFor       = time.Minute     // clients ping four times in it
+	seenStep      = time.Second     // how exactly that is measured
 	freshFor      = 2 * time.Minute // how far a bind's time may be off
 	revokedFor    = time.Hour
 	amplification = 3
 	gonePerSecond = 40 // so 10 at once
+
+	// remembered is how many instances are remembered for each session that is allowed. Functions come
+	// and go faster than their binds can be forgotten.
+	remembered = 4
 )
 
 // session is one address of one instance. It never moves: another address is another session.
@@ -29,6 +35,7 @@ type session struct {
 
 	proven  atomic.Bool
 	in, out atomic.Int64 // bytes, counted until proven
+	seen    atomic.Int64 // when it was heard last, a time.Duration
 
 	packets, bytes, gone bucket
 
@@ -40,9 +47,16 @@ type session struct {
 
 func (s *session) ends() time.Duration {
 	if s.proven.Load() {
-		return s.expires
+		return min(s.expires, time.Duration(s.seen.Load())+idleFor)
 	}
 	return min(s.expires, s.drop)
+}
+
+// touch notes that something came from the address of s.
+func (s *session) touch(now time.Duration) {
+	if now-time.Duration(s.seen.Load()) >= seenStep {
+		s.seen.Store(int64(now))
+	}
 }
 
 // maySend accounts for n bytes out and reports whether they keep within what an unproven address may get.
@@ -60,6 +74,7 @@ func (s *session) maySend(n int) bool {
 // holder is what the relay remembers of one Short. It outlives its sessions for as long as an old bind
 // would be taken for fresh.
 type holder struct {
+	job     job.ID
 	stamp   int64         // milliseconds, of the latest bind
 	keep    time.Duration // until when stamp matters
 	revoked time.Duration // until when binds are refused
@@ -78,20 +93,22 @@ type table struct {
 	perJob    map[job.ID]int
 	perPrefix map[netip.Prefix]int
 	sessions  int
+	holders   map[job.ID]int // as in byShort
 }
 
 func newTable(l Limits) *table {
 	return &table{
 		limits: l, byAddr: make(map[netip.AddrPort]*session), byShort: make(map[ident.Short]*holder),
-		perJob: make(map[job.ID]int), perPrefix: make(map[netip.Prefix]int),
+		perJob: make(map[job.ID]int), perPrefix: make(map[netip.Prefix]int), holders: make(map[job.ID]int),
 	}
 }
 
-// source returns the live session at an address.
+// source returns the live session at an address, from which something came.
 func (t *table) source(from netip.AddrPort, now time.Duration) *session {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if s := t.byAddr[from]; s != nil && now < s.ends() {
+		s.touch(now)
 		return s
 	}
 	return nil
@@ -121,6 +138,7 @@ type request struct {
 	from    netip.AddrPort
 	nonce   relay.Nonce
 	stamp   int64         // milliseconds
+	fresh   time.Duration // until when the bind could be repeated
 	expires time.Duration // of the token
 	bytes   int           // of the frame
 }
@@ -131,10 +149,13 @@ func (t *table) bind(r request, now time.Duration) (*session, relay.Reason) {
 	defer t.mu.Unlock()
 	h := t.byShort[r.short]
 	if h == nil {
-		if len(t.byShort) >= 2*t.limits.Sessions {
+		switch {
+		case len(t.byShort) >= remembered*t.limits.Sessions:
 			return nil, relay.ReasonFull
+		case t.holders[r.job] >= remembered*t.limits.PerJob: // or one job could use up what all share
+			return nil, relay.ReasonJobFull
 		}
-		h = &holder{}
+		h = &holder{job: r.job}
 	}
 	at := h.at(r.from)
 	switch {
@@ -148,12 +169,27 @@ func (t *table) bind(r request, now time.Duration) (*session, relay.Reason) {
 			return nil, reason
 		}
 		at = t.add(r, h, now)
-		t.byShort[r.short] = h
+		t.remember(r.short, h)
 	}
-	h.stamp, h.keep = r.stamp, now+2*freshFor
+	h.stamp, h.keep = r.stamp, max(h.keep, r.fresh)
+	at.touch(now)
 	at.nonce, at.expires = r.nonce, r.expires
 	at.in.Add(int64(r.bytes))
 	return at, 0
+}
+
+func (t *table) remember(short ident.Short, h *holder) {
+	if t.byShort[short] == nil {
+		t.byShort[short] = h
+		t.holders[h.job]++
+	}
+}
+
+func (t *table) forget(short ident.Short, h *holder) {
+	delete(t.byShort, short)
+	if t.holders[h.job]--; t.holders[h.job] == 0 {
+		delete(t.holders, h.job)
+	}
 }
 
 func (t *table) full(r request, h *holder) relay.Reason {
@@ -177,6 +213,7 @@ func (t *table) add(r request, h *holder, now time.Duration) *session {
 		packets: bucket{rate: t.limits.PacketsPerSecond}, bytes: bucket{rate: t.limits.BytesPerSecond},
 		gone: bucket{rate: gonePerSecond},
 	}
+	s.seen.Store(int64(now))
 	t.sessions++
 	t.perJob[s.job]++
 	t.perPrefix[s.prefix]++
@@ -275,7 +312,7 @@ func (t *table) revoke(id ident.Short, now time.Duration) bool {
 	h := t.byShort[id]
 	if h == nil {
 		h = &holder{}
-		t.byShort[id] = h
+		t.remember(id, h)
 	}
 	h.revoked = now + revokedFor
 	live := h.active != nil
@@ -312,7 +349,7 @@ func (t *table) sweep(now time.Duration) (ended int) {
 			}
 		}
 		if h.forgettable(now) {
-			delete(t.byShort, short)
+			t.forget(short, h)
 		}
 	}
 	return ended

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"encoding/binary"
+	"maps"
 	"net/netip"
 	"testing"
 	"testing/quick"
@@ -50,7 +52,19 @@ func (t *table) consistent(tb testing.TB) {
 			tb.Errorf("%v: %d sessions, have %d, limit %d", p, n, t.perPrefix[p], t.limits.PerPrefix)
 		}
 	}
-	if len(t.byShort) > 2*t.limits.Sessions || sessions > 2*t.limits.Sessions {
+	holders := map[job.ID]int{}
+	for _, h := range t.byShort {
+		holders[h.job]++
+	}
+	if !maps.Equal(holders, t.holders) {
+		tb.Errorf("%v instances remembered, counted %v", holders, t.holders)
+	}
+	for j, n := range holders {
+		if j != (job.ID{}) && n > remembered*t.limits.PerJob { // revocations are the operator's
+			tb.Errorf("%d instances of a job are remembered", n)
+		}
+	}
+	if len(t.byShort) > remembered*t.limits.Sessions || sessions > 2*t.limits.Sessions {
 		tb.Errorf("table grew to %d and %d", len(t.byShort), sessions)
 	}
 }
@@ -73,7 +87,7 @@ func TestTableStaysConsistent(t *testing.T) {
 			case 0, 1:
 				s, _ := tab.bind(request{
 					short: short, job: job.ID{o.Short % 3}, from: at(o.Net%2, uint16(o.Port%5)),
-					nonce: relay.Nonce{o.Stamp}, stamp: int64(now/time.Millisecond) + int64(o.Stamp%4), expires: now + time.Minute, bytes: relay.BindBytes,
+					nonce: relay.Nonce{o.Stamp}, stamp: int64(now/time.Millisecond) + int64(o.Stamp%4), fresh: now + freshFor, expires: now + time.Minute, bytes: relay.BindBytes,
 				}, now)
 				if s != nil {
 					last = s
@@ -102,10 +116,60 @@ func TestTableStaysConsistent(t *testing.T) {
 	}
 }
 
-// ANCHORS, relay: what was not proven in time ends, and its bind stays worthless.
-func TestUnprovenEnds(t *testing.T) {
+// TestIdleEnds: functions live for seconds and do not say goodbye; what they leave must not count for as
+// long as a token holds.
+func TestIdleEnds(t *testing.T) {
 	tab := newTable(Limits{}.withDefaults())
 	r := request{short: ident.Short{1}, from: at(2, 1), stamp: 1, expires: time.Hour, bytes: relay.BindBytes}
+	s, _ := tab.bind(r, 0)
+	if s == nil {
+		t.Fatal("refused")
+	}
+	tab.prove(s)
+	if tab.source(r.from, idleFor-1) == nil {
+		t.Error("ended too early")
+	}
+	heard := idleFor - 1
+	if tab.dest(r.short, heard+idleFor-1) == nil || tab.dest(r.short, heard+idleFor) != nil || tab.source(r.from, heard+idleFor) != nil {
+		t.Error("ends at the wrong time")
+	}
+	if n := tab.sweep(heard + idleFor); n != 1 || tab.sessions != 0 {
+		t.Errorf("%d ended, %d left", n, tab.sessions)
+	}
+}
+
+// TestJobCannotUseUpMemory: a member of a job has tokens for as many identities as it likes.
+func TestJobCannotUseUpMemory(t *testing.T) {
+	tab := newTable(Limits{Sessions: 8, PerJob: 4, PerPrefix: 100})
+	now := time.Duration(0)
+	one := request{job: job.ID{1}, stamp: 1, expires: time.Hour, bytes: relay.BindBytes}
+	var last relay.Reason
+	for i := range uint64(100) {
+		binary.BigEndian.PutUint64(one.short[:], i+1)
+		one.from, one.fresh = at(2, uint16(i+1)), now+freshFor
+		_, last = tab.bind(one, now)
+		if i%4 == 3 {
+			now += unprovenFor
+			tab.sweep(now)
+		}
+		if now > freshFor/2 {
+			break
+		}
+	}
+	if last != relay.ReasonJobFull {
+		t.Errorf("refused for reason %d", last)
+	}
+	other := request{short: ident.Short{9}, job: job.ID{2}, from: at(3, 1), stamp: 1, expires: time.Hour, bytes: relay.BindBytes}
+	if s, reason := tab.bind(other, now); s == nil {
+		t.Errorf("another job is refused: %v", reason)
+	}
+	tab.consistent(t)
+}
+
+// What was not proven in time ends, and its bind stays worthless.
+func TestUnprovenEnds(t *testing.T) {
+	tab := newTable(Limits{}.withDefaults())
+	r := request{short: ident.Short{1}, from: at(2, 1), stamp: 1, fresh: freshFor, expires: time.Hour, bytes: relay.BindBytes}
 	if s, _ := tab.bind(r, 0); s == nil {
 		t.Fatal("refused")
 	}
@@ -121,7 +185,7 @@ func TestUnprovenEnds(t *testing.T) {
 		t.Error("a replayed bind was taken")
 	}
 	// Once forgotten here, the bind is older than freshFor allows.
-	tab.sweep(2 * freshFor)
+	tab.sweep(freshFor)
 	if len(tab.byShort) != 0 {
 		t.Error("remembered for longer than needed")
 	}
