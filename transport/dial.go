@@ -48,14 +48,17 @@ type slot struct {
 	changed chan struct{} // closed and replaced at each change; guarded, like all here, by Endpoint.mu
 }
 
+// quicConfig gives a stream a small window at first, which grows with what is read, and the connection
+// a big one: streams that nobody reads yet, such as states that wait their turn, must leave room for
+// the one that is being read, or a receiver that takes them in turn would wait for ever.
 func (e *Endpoint) quicConfig() *quic.Config {
 	return &quic.Config{
 		MaxIdleTimeout:                 idleTimeout,
 		KeepAlivePeriod:                keepAlive,
 		HandshakeIdleTimeout:           dialTimeout,
-		InitialStreamReceiveWindow:     2 << 20,
+		InitialStreamReceiveWindow:     512 << 10,
 		MaxStreamReceiveWindow:         16 << 20,
-		InitialConnectionReceiveWindow: 3 << 20,
+		InitialConnectionReceiveWindow: 24 << 20,
 		MaxConnectionReceiveWindow:     24 << 20,
 		MaxIncomingStreams:             1 << 12,
 		MaxIncomingUniStreams:          -1,
