@@ -99,8 +99,10 @@ func (e *Endpoint) remote(p Peer) (*remote, error) {
 // evict forgets a peer without links, the one that was idle longest. It runs under e.mu.
 func (e *Endpoint) evict() bool {
 	busy := make(map[peer.ID]bool)
-	for k := range e.links {
-		busy[k.peer] = true
+	for k, s := range e.links {
+		if s.link != nil || s.dialing || s.waiting > 0 {
+			busy[k.peer] = true
+		}
 	}
 	var victim *remote
 	for id, r := range e.peers {
@@ -113,6 +115,9 @@ func (e *Endpoint) evict() bool {
 	}
 	victim.stop()
 	delete(e.peers, victim.id)
+	for class := range classes {
+		delete(e.links, linkKey{victim.id, class}) // at most the error of the last attempt
+	}
 	return true
 }
 

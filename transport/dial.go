@@ -31,8 +31,9 @@ const (
 
 // Errors of links.
 var (
-	ErrLinkClosed = errors.New("transport: link is closed")
-	errPeerAddr   = errors.New("transport: connection from an address of no admitted peer")
+	ErrLinkClosed  = errors.New("transport: link is closed")
+	errNotAdmitted = errors.New("transport: peer is not admitted")
+	errPeerAddr    = errors.New("transport: connection from an address of no admitted peer")
 )
 
 type linkKey struct {
@@ -44,6 +45,7 @@ type linkKey struct {
 type slot struct {
 	link    *Link
 	dialing bool
+	waiting int           // calls of Link
 	err     error         // of the last attempt; nil while one is under way
 	changed chan struct{} // closed and replaced at each change; guarded, like all here, by Endpoint.mu
 }
@@ -124,6 +126,10 @@ func (e *Endpoint) slot(k linkKey) *slot {
 	return s
 }
 
+// up reports whether there is a link that has not ended. One that has ended stays in its slot for a
+// moment, until follow has freed it. It runs under e.mu.
+func (s *slot) up() bool { return s.link != nil && s.link.conn.Context().Err() == nil }
+
 // notify tells those who wait for a slot. It runs under e.mu.
 func (s *slot) notify() {
 	close(s.changed)
@@ -137,7 +143,7 @@ func (e *Endpoint) dial(r *remote, class Class, renew bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.slot(linkKey{r.id, class})
-	if e.closed || s.dialing || (s.link != nil && (!renew || time.Since(s.link.since) < renewGrace)) {
+	if e.closed || s.dialing || (s.up() && (!renew || time.Since(s.link.since) < renewGrace)) {
 		return
 	}
 	s.dialing, s.err = true, nil
@@ -193,10 +199,12 @@ func (e *Endpoint) firstPath(ctx context.Context, r *remote, class Class) (*net.
 		case <-ready:
 			return r.relayAddr, nil
 		case <-direct:
-			if ready == nil {
+			select {
+			case <-ready:
+				return r.relayAddr, nil
+			default: // a relay that is not ready may never be
 				return virtualAddr(r.short, st.Generation), nil
 			}
-			return r.relayAddr, nil
 		case <-changed:
 		case <-ctx.Done():
 			if e.ctx.Err() != nil {
@@ -268,21 +276,35 @@ func (e *Endpoint) Link(ctx context.Context, id peer.ID, class Class) (*Link, er
 			e.mu.Unlock()
 			return nil, ErrClosed
 		}
-		s := e.slot(linkKey{id, class})
-		link, err, changed := s.link, s.err, s.changed
-		e.mu.Unlock()
-		if link != nil && link.conn.Context().Err() == nil {
-			return link, nil
+		if e.peers[id] == nil {
+			e.mu.Unlock()
+			return nil, errNotAdmitted
 		}
-		if err != nil {
+		s := e.slot(linkKey{id, class})
+		if link, err := s.link, s.err; s.up() || err != nil {
+			up := s.up()
+			e.mu.Unlock()
+			if up {
+				return link, nil
+			}
 			return nil, err
 		}
+		changed := s.changed
+		s.waiting++
+		e.mu.Unlock()
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, e.whyNoLink(id, class, ctx.Err())
 		case <-e.ctx.Done():
+		}
+		e.mu.Lock()
+		s.waiting--
+		e.mu.Unlock()
+		if e.ctx.Err() != nil {
 			return nil, ErrClosed
+		}
+		if ctx.Err() != nil {
+			return nil, e.whyNoLink(id, class, context.Cause(ctx))
 		}
 	}
 }
@@ -302,7 +324,7 @@ func (e *Endpoint) whyNoLink(id peer.ID, class Class, err error) error {
 func (e *Endpoint) Up(id peer.ID, class Class) *Link {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if s := e.links[linkKey{id, class}]; s != nil && s.link != nil && s.link.conn.Context().Err() == nil {
+	if s := e.links[linkKey{id, class}]; s != nil && s.up() {
 		return s.link
 	}
 	return nil

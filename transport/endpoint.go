@@ -252,11 +252,17 @@ func (e *Endpoint) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h := &e.hub.stats
+	links := 0
+	for _, s := range e.links {
+		if s.up() {
+			links++
+		}
+	}
 	return Stats{
 		DirectIn: h.directIn.Load(), DirectOut: h.directOut.Load(),
 		RelayIn: h.relayIn.Load(), RelayOut: h.relayOut.Load(),
 		Dropped: h.dropped.Load(), Strangers: h.strangers.Load(),
-		Peers: len(e.peers), Links: len(e.links),
+		Peers: len(e.peers), Links: links,
 	}
 }
 

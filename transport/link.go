@@ -30,8 +30,9 @@ type Link struct {
 
 	mu   sync.Mutex // guards path and shims
 	path *quic.Path
-	trs  [2]*quic.Transport // write-only legs, used in turn by odd and even generations
+	trs  [2]*quic.Transport // write-only legs, used in turn
 	legs [2]*shim
+	next int // which of them the next path gets; the other one may be in use
 }
 
 // Peer is the identity at the other end, as TLS has proven it.
@@ -124,6 +125,7 @@ func (l *Link) upgrade(gen uint16) error {
 	l.mu.Lock()
 	old := l.path
 	l.path = path
+	l.next = 1 - l.next
 	l.mu.Unlock()
 	l.gen.Store(uint32(gen))
 	if old != nil {
@@ -132,11 +134,12 @@ func (l *Link) upgrade(gen uint16) error {
 	return nil
 }
 
-// shimFor returns the leg for a generation. Two are enough: the path of two generations ago is closed.
+// shimFor returns the leg for a generation that is to be tried, which is not the one in use. Two are
+// enough: the path before the one in use is closed.
 func (l *Link) shimFor(gen uint16) *quic.Transport {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	i := gen % 2
+	i := l.next
 	if l.trs[i] == nil {
 		s := &shim{port: newPort(l.e.hub, l.class), peer: l.peer}
 		l.legs[i] = s

@@ -177,7 +177,9 @@ func (p *port) SetReadDeadline(t time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.timer != nil {
-		p.timer.Stop()
+		if !p.timer.Stop() {
+			p.expired = make(chan struct{}) // the timer closes the old one, if it has not yet
+		}
 		p.timer = nil
 	}
 	select {
