@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,7 @@ type Stream struct {
 	s      *quic.Stream
 	link   *Link
 	closed atomic.Bool
+	writes sync.Mutex // held while a Write is under way, so that the end is sent behind it
 }
 
 func newStream(l *Link, s *quic.Stream) *Stream { return &Stream{s: s, link: l} }
@@ -30,6 +32,8 @@ func (s *Stream) Read(b []byte) (int, error) {
 }
 
 func (s *Stream) Write(b []byte) (int, error) {
+	s.writes.Lock()
+	defer s.writes.Unlock()
 	n, err := s.s.Write(b)
 	return n, s.mapError(err)
 }
@@ -86,13 +90,17 @@ func (s *Stream) CloseWrite() error {
 	return nil
 }
 
-// Close ends both directions. What was written is still delivered. Cancelling the read side matters:
-// a stream that is closed for writing only would stay open until the peer ends its side.
+// Close ends both directions and a Write that waits for the peer. What was written is still delivered.
+// Cancelling the read side matters: a stream that is closed for writing only would stay open until the
+// peer ends its side.
 func (s *Stream) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
 	s.s.CancelRead(0)
+	s.endWrite()
+	s.writes.Lock() // quic-go sends no end if it is asked to while a Write gives up
+	defer s.writes.Unlock()
 	_ = s.s.Close() // fails only if the write side was cancelled, and then there is nothing to end
 	return nil
 }
@@ -113,11 +121,21 @@ func (s *Stream) LocalAddr() net.Addr { return virtualAddr(s.link.e.hub.self, re
 // RemoteAddr returns the address that QUIC knew the peer by at first, which is virtual.
 func (s *Stream) RemoteAddr() net.Addr { return s.link.remote }
 
+func (s *Stream) endWrite() { _ = s.s.SetWriteDeadline(time.Now()) } // it never fails
+
 // SetDeadline is of net.Conn.
-func (s *Stream) SetDeadline(t time.Time) error { return s.s.SetDeadline(t) }
+func (s *Stream) SetDeadline(t time.Time) error {
+	return errors.Join(s.SetReadDeadline(t), s.SetWriteDeadline(t))
+}
 
 // SetReadDeadline is of net.Conn.
 func (s *Stream) SetReadDeadline(t time.Time) error { return s.s.SetReadDeadline(t) }
 
 // SetWriteDeadline is of net.Conn.
-func (s *Stream) SetWriteDeadline(t time.Time) error { return s.s.SetWriteDeadline(t) }
+func (s *Stream) SetWriteDeadline(t time.Time) error {
+	err := s.s.SetWriteDeadline(t)
+	if s.closed.Load() {
+		s.endWrite()
+	}
+	return err
+}
