@@ -70,14 +70,18 @@ func (t *traffic) quiet(peerOpened uint32, stop ...<-chan struct{}) {
 	}
 }
 
-// trafficOf returns the counts of a link.
+// trafficOf returns the counts of a link. Those of a link that is gone are kept nowhere.
 func (n *Node) trafficOf(l *transport.Link) *traffic {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	t := n.traffic[l]
 	if t == nil {
 		t = newTraffic()
-		n.traffic[l] = t
+		select {
+		case <-l.Done():
+		default:
+			n.traffic[l] = t
+		}
 	}
 	return t
 }

@@ -19,13 +19,6 @@ const (
 	linkTries        = 3
 )
 
-// member is what the node knows of an instance, from verified hellos.
-type member struct {
-	name  string
-	epoch uint64
-	seq   uint64 // of the newest hello
-}
-
 type callKey struct {
 	name string
 	path Path
@@ -55,9 +48,9 @@ func (n *Node) link(ctx context.Context, name string, path Path) (*transport.Lin
 		return nil, callPhases{}, err
 	}
 	n.mu.Lock()
-	if n.ctx.Err() != nil {
+	if err := n.dead(); err != nil {
 		n.mu.Unlock()
-		return nil, callPhases{}, n.Err()
+		return nil, callPhases{}, err
 	}
 	if l := n.upLocked(name, path); l != nil {
 		n.mu.Unlock()
@@ -100,6 +93,9 @@ func (n *Node) await(ctx context.Context, k callKey, c *call) (*transport.Link, 
 			return c.link, c.phases, nil
 		}
 		if err := ctx.Err(); err != nil {
+			return nil, c.phases, fmt.Errorf("%w: %w", err, stripCanceled(c.err))
+		}
+		if err := n.dead(); err != nil {
 			return nil, c.phases, fmt.Errorf("%w: %w", err, stripCanceled(c.err))
 		}
 		return nil, c.phases, c.err
@@ -238,147 +234,4 @@ func (n *Node) invite(ctx context.Context, k callKey, c *call, last error) (peer
 			return "", &waitingError{what: what, last: last}
 		}
 	}
-}
-
-// hello seals an offer or answer with what is known of this node now.
-func (n *Node) hello(kind, toName, toPeer string, inReplyTo uint64, path Path) (rendezvous.Envelope, error) {
-	home, addr := n.relays.where()
-	n.mu.Lock()
-	n.seq++
-	h := rendezvous.Hello{
-		Job: n.key.ID(), Kind: kind, FromName: n.cfg.Name, FromPeer: n.id.Peer.String(), FromEpoch: n.epoch,
-		ToName: toName, ToPeer: toPeer, Seq: n.seq, InReplyTo: inReplyTo,
-		Class: uint8(path), Nonce: rendezvous.Nonce(n.ep.Nonce()), Relay: home, RelayAddr: addr,
-	}
-	n.mu.Unlock()
-	if path != RelayOnly {
-		for _, a := range n.ep.Candidates() {
-			h.Candidates = append(h.Candidates, rendezvous.Candidate{Addr: a, Kind: "host"})
-		}
-	}
-	env, err := rendezvous.Seal(n.key, h)
-	if err != nil {
-		return env, fmt.Errorf("fnlib: %w", err)
-	}
-	return env, nil
-}
-
-// queueHello is called by the rendezvous client and must not block: what does not fit is dropped, and
-// repeated by its sender.
-func (n *Node) queueHello(e rendezvous.Envelope) {
-	select {
-	case n.hellos <- e:
-	default:
-		n.log.Warn("fnlib: too many offers at once, one dropped")
-	}
-}
-
-func (n *Node) runHellos() {
-	for {
-		select {
-		case e := <-n.hellos:
-			if err := n.handleHello(e); err != nil {
-				n.log.Warn("fnlib: offer or answer refused", "from", e.FromName, "error", err)
-			}
-		case <-n.ctx.Done():
-			return
-		}
-	}
-}
-
-// handleHello verifies an offer or answer and admits its sender. Everything after this trusts it.
-func (n *Node) handleHello(e rendezvous.Envelope) error {
-	h, err := rendezvous.Open(n.key, e, rendezvous.Self{Name: n.cfg.Name, Peer: n.id.Peer})
-	if err != nil {
-		return err
-	}
-	id, err := peer.Decode(h.FromPeer)
-	if err != nil {
-		return err
-	}
-	fresh, err := n.learn(id, h)
-	if err != nil {
-		return err
-	}
-	p := transport.Peer{ID: id, Nonce: transport.Nonce(h.Nonce), Relay: h.Relay}
-	for _, c := range h.Candidates {
-		p.Candidates = append(p.Candidates, c.Addr)
-	}
-	path := Path(h.Class)
-	if h.Kind == rendezvous.KindAnswer {
-		if !fresh {
-			return nil
-		}
-		if err := n.ep.Admit(p, path, false); err != nil {
-			return err
-		}
-		n.answered(h, id)
-		return nil
-	}
-	if err := n.ep.Admit(p, path, fresh); err != nil {
-		return err
-	}
-	n.answered(h, id) // who calls us needs not be called
-	env, err := n.hello(rendezvous.KindAnswer, h.FromName, h.FromPeer, h.Seq, path)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(n.ctx, linkTimeout)
-	defer cancel()
-	return n.client.Answer(ctx, h.FromPeer, env)
-}
-
-// learn records who the sender is. fresh is false if a newer hello of it was seen: then it says
-// nothing about whether the sender has a link. A fenced-off instance is refused.
-func (n *Node) learn(id peer.ID, h rendezvous.Hello) (fresh bool, err error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for p, m := range n.members {
-		if m.name == h.FromName && p != id {
-			if m.epoch > h.FromEpoch {
-				return false, fmt.Errorf("%q: epoch %d is fenced off by %d", h.FromName, h.FromEpoch, m.epoch)
-			}
-			if m.epoch < h.FromEpoch && n.ep.Up(p, Auto) == nil {
-				delete(n.members, p)
-			}
-		}
-	}
-	m := n.members[id]
-	if m == nil {
-		if len(n.members) >= maxMembers {
-			return false, errors.New("too many peers")
-		}
-		n.members[id] = &member{name: h.FromName, epoch: h.FromEpoch, seq: h.Seq}
-		return true, nil
-	}
-	m.epoch = max(m.epoch, h.FromEpoch)
-	if h.Seq <= m.seq {
-		return false, nil
-	}
-	m.seq = h.Seq
-	return true, nil
-}
-
-// answered tells a waiting call that an instance of its name was admitted.
-func (n *Node) answered(h rendezvous.Hello, id peer.ID) {
-	n.mu.Lock()
-	c := n.calls[callKey{h.FromName, Path(h.Class)}]
-	n.mu.Unlock()
-	if c == nil {
-		return
-	}
-	select {
-	case c.answer <- id:
-	default:
-	}
-}
-
-// nameOf returns the name that an admitted peer has proven to hold.
-func (n *Node) nameOf(id peer.ID) string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if m := n.members[id]; m != nil {
-		return m.name
-	}
-	return ""
 }

@@ -62,7 +62,14 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return n, c.mapError(err)
 }
 
-// Close ends both directions. What was written is still delivered.
+// CloseWrite sends the end of the connection after what was written; reading goes on.
+func (c *Conn) CloseWrite() error {
+	err := c.Stream.CloseWrite()
+	c.traffic.update(func() { c.traffic.wrote = true })
+	return err
+}
+
+// Close ends both directions and a Write that waits. What was written is still delivered.
 func (c *Conn) Close() error {
 	err := c.Stream.Close()
 	c.traffic.update(func() { c.traffic.wrote = true })
@@ -142,23 +149,39 @@ func (n *Node) openStream(ctx context.Context, name string, path Path, header []
 		if err != nil {
 			return nil, phases, err
 		}
-		s, err := l.OpenStream(ctx)
+		s, err := openOn(ctx, l, header)
 		if err == nil {
-			if _, err = s.Write(header); err == nil {
-				return s, phases, nil
-			}
-			s.Reset(resetAborted)
+			return s, phases, nil
+		}
+		if dead := n.dead(); dead != nil {
+			return nil, phases, dead
 		}
 		if ctx.Err() != nil || try > 0 {
-			return nil, phases, err
+			return nil, phases, cause(ctx, err)
 		}
 	}
+}
+
+// openOn opens a stream and writes its header, which waits if the peer has no window left.
+func openOn(ctx context.Context, l *transport.Link, header []byte) (*transport.Stream, error) {
+	s, err := l.OpenStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { s.Reset(resetAborted) })
+	_, err = s.Write(header)
+	if !stop() || err != nil {
+		s.Reset(resetAborted)
+		return nil, cause(ctx, err)
+	}
+	return s, nil
 }
 
 // onLink serves the streams that the peer opens on a new link.
 func (n *Node) onLink(l *transport.Link) {
 	n.wg.Go(func() {
 		defer func() {
+			<-l.Done() // its streams end a moment before; from then on trafficOf keeps nothing
 			n.mu.Lock()
 			delete(n.traffic, l)
 			n.mu.Unlock()
@@ -210,6 +233,7 @@ func (n *Node) serveConn(s *transport.Stream) error {
 	l := n.listeners[service]
 	n.mu.Unlock()
 	if l == nil {
+		n.trafficOf(s.Link()).begin(false)() // the peer has counted it
 		s.Reset(resetNotListening)
 		return nil
 	}
@@ -246,8 +270,8 @@ func (n *Node) Listen(service string) (*Listener, error) {
 	l := &Listener{n: n, service: service, conns: make(chan *Conn), done: make(chan struct{})}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.ctx.Err() != nil {
-		return nil, n.Err()
+	if err := n.dead(); err != nil {
+		return nil, err
 	}
 	if n.listeners[service] != nil {
 		return nil, fmt.Errorf("fnlib: listen: service %q is taken", service)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -35,16 +36,18 @@ type Node struct {
 	id  ident.Identity
 	log *slog.Logger
 
-	client *rendezvous.Client
-	ep     *transport.Endpoint
-	relays relays
-	hellos chan rendezvous.Envelope
-	again  chan struct{} // closed and replaced (under mu) when the rendezvous came back
+	client  *rendezvous.Client
+	ep      *transport.Endpoint
+	relays  relays
+	hellos  chan rendezvous.Envelope
+	answers chan struct{} // one for each answer under way
+	again   chan struct{} // closed and replaced (under mu) when the rendezvous came back
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 	once   sync.Once
+	ending atomic.Pointer[error] // why, from the moment that links are closed
 	joined Timings
 
 	incoming chan *Incoming
@@ -90,6 +93,7 @@ func join(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, key: key, id: id, log: cfg.Logger,
 		hellos:    make(chan rendezvous.Envelope, helloQueue),
+		answers:   make(chan struct{}, maxAnswers),
 		again:     make(chan struct{}),
 		incoming:  make(chan *Incoming, receiveQueue),
 		members:   make(map[peer.ID]*member),
@@ -220,6 +224,14 @@ func (n *Node) Err() error {
 	return context.Cause(n.ctx)
 }
 
+// dead is Err, but tells a little earlier: what fails because links are being closed fails by that.
+func (n *Node) dead() error {
+	if why := n.ending.Load(); why != nil {
+		return *why
+	}
+	return n.Err()
+}
+
 // Member is a function of the job that has joined.
 type Member = rendezvous.Member
 
@@ -260,19 +272,24 @@ func (n *Node) shut(why error) {
 	n.once.Do(func() {
 		if !errors.Is(why, ErrFenced) {
 			n.linger()
-			ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
-			if err := n.client.Leave(ctx); err != nil {
-				n.log.Debug("fnlib: leave", "error", err)
-			}
-			cancel()
+			n.leave()
 		}
 		n.teardown(why)
 	})
 }
 
+func (n *Node) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	if err := n.client.Leave(ctx); err != nil {
+		n.log.Debug("fnlib: leave", "error", err)
+	}
+}
+
 // teardown closes the links first, while the relays can still carry the news to the peers.
 func (n *Node) teardown(why error) {
 	n.mu.Lock()
+	n.ending.Store(&why) // under n.mu: nobody listens or calls after this
 	ls := make([]*Listener, 0, len(n.listeners))
 	for _, l := range n.listeners {
 		ls = append(ls, l)
@@ -292,8 +309,13 @@ func (n *Node) teardown(why error) {
 	}
 }
 
-// close is for a Join that failed.
+// close is for a Join that failed. A name that it has taken is free again.
 func (n *Node) close(why error) {
-	n.once.Do(func() { n.teardown(why) })
+	n.once.Do(func() {
+		if n.client != nil && n.Epoch() != 0 {
+			n.leave()
+		}
+		n.teardown(why)
+	})
 	n.wg.Wait()
 }

@@ -124,8 +124,8 @@ func (in *Incoming) nextChunk() error {
 
 // broken tells of a stream that ended before the state did.
 func (in *Incoming) broken(err error) error {
-	if in.n.ctx.Err() != nil {
-		return in.n.Err()
+	if dead := in.n.dead(); dead != nil {
+		return dead
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = io.ErrUnexpectedEOF

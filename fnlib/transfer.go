@@ -64,7 +64,8 @@ type SendOptions struct {
 // with the digest checked by the receiver. If nobody holds the name, it waits until somebody joins. If the
 // instance is replaced by a newer one before it has answered, and r is an io.Seeker, the newer gets it.
 // Memory is constant whatever the size of the state. Errors match ErrRejected, ErrDigest, ErrLink,
-// ErrNoDirect, ErrName, ErrClosed, the context's errors, or are r's own.
+// ErrNoDirect, ErrName, ErrClosed, the context's errors, or are r's own. Send does not outlast its context
+// if r blocks: then r must not be used before its Read has returned, which Send does not wait for.
 func (n *Node) Send(ctx context.Context, to, key string, r io.Reader) (Receipt, error) {
 	return n.SendWith(ctx, to, key, r, SendOptions{})
 }
@@ -90,20 +91,22 @@ func (n *Node) send(ctx context.Context, to, key string, r io.Reader, opt SendOp
 		return rc, fmt.Errorf("key of %d bytes, at most %d", len(key), MaxKey)
 	}
 	size := sizeOf(r, opt.Size)
-	rewind := rewinder(r)
 	s, phases, err := n.openStream(ctx, to, opt.Path, appendSendHeader(nil, sendHeader{key: key, size: size}))
 	rc.Phases.Answer, rc.Phases.Link = phases.answer, phases.link
 	if err != nil {
 		return rc, err
 	}
-	err = n.sendOn(ctx, s, r, opt, &rc)
-	if errors.Is(err, ErrLink) && n.replaced(ctx, to, opt.Path, s.Link()) && rewind() {
+	src := newSource(r)
+	defer src.close()
+	err = n.sendOn(ctx, s, src, opt, &rc)
+	var unread *readError
+	if errors.Is(err, ErrLink) && !errors.As(err, &unread) && n.replaced(ctx, to, opt.Path, s.Link()) && src.rewind() {
 		n.log.Debug("fnlib: sending again to the new instance", "to", to)
 		s, _, oerr := n.openStream(ctx, to, opt.Path, appendSendHeader(nil, sendHeader{key: key, size: size}))
 		if oerr != nil {
 			return rc, err
 		}
-		err = n.sendOn(ctx, s, r, opt, &rc)
+		err = n.sendOn(ctx, s, src, opt, &rc)
 	}
 	rc.Phases.Total = time.Since(began)
 	return rc, err
@@ -122,29 +125,13 @@ func (n *Node) replaced(ctx context.Context, to string, path Path, lost *transpo
 	return err == nil && l.Peer() != lost.Peer()
 }
 
-// rewinder returns what takes r back to where it is now, or reports that this cannot be done.
-func rewinder(r io.Reader) func() bool {
-	s, ok := r.(io.Seeker)
-	if !ok {
-		return func() bool { return false }
-	}
-	at, err := s.Seek(0, io.SeekCurrent)
-	return func() bool {
-		if err != nil {
-			return false
-		}
-		_, err := s.Seek(at, io.SeekStart)
-		return err == nil
-	}
-}
-
 // sendOn sends the state on a stream that has its header, and waits for the receiver's word.
-func (n *Node) sendOn(ctx context.Context, s *transport.Stream, r io.Reader, opt SendOptions, rc *Receipt) error {
+func (n *Node) sendOn(ctx context.Context, s *transport.Stream, src *source, opt SendOptions, rc *Receipt) error {
 	defer context.AfterFunc(ctx, func() { s.Reset(resetAborted) })()
 	defer n.trafficOf(s.Link()).begin(true)()
 	opened := time.Now()
 	w := &stateWriter{s: s, progress: opt.Progress}
-	if err := w.copy(r); err != nil {
+	if err := w.copy(src, ctx.Done(), n.ctx.Done(), s.Link().Done()); err != nil {
 		return n.sendFailed(ctx, s, err)
 	}
 	rc.Phases.Transfer = time.Since(opened)
@@ -161,7 +148,9 @@ func (n *Node) sendOn(ctx context.Context, s *transport.Stream, r io.Reader, opt
 
 // sendFailed resets the stream, so that the receiver notices, and finds the cause that says most.
 func (n *Node) sendFailed(ctx context.Context, s *transport.Stream, err error) error {
-	if !errors.Is(err, transport.ErrReset) && !errors.Is(err, transport.ErrLinkClosed) {
+	var unread *readError
+	own := errors.As(err, &unread) || !errors.Is(err, transport.ErrReset) && !errors.Is(err, transport.ErrLinkClosed)
+	if own {
 		s.Reset(resetAborted)
 	} else if p, rerr := readReply(s); rerr == nil && p.reason != "" { // the receiver said why before it reset
 		s.Reset(resetAborted)
@@ -172,10 +161,10 @@ func (n *Node) sendFailed(ctx context.Context, s *transport.Stream, err error) e
 	if cerr := ctx.Err(); cerr != nil {
 		return cerr
 	}
-	if n.ctx.Err() != nil {
-		return n.Err()
+	if dead := n.dead(); dead != nil {
+		return dead
 	}
-	if errors.Is(err, transport.ErrLinkClosed) || errors.Is(err, transport.ErrReset) {
+	if !own {
 		return fmt.Errorf("%w: %w", ErrLink, err)
 	}
 	return err
@@ -213,13 +202,17 @@ type stateWriter struct {
 	path          string
 }
 
-func (w *stateWriter) copy(r io.Reader) error {
+func (w *stateWriter) copy(src *source, stop ...<-chan struct{}) error {
 	bp := buffers.Get().(*[]byte)
-	defer buffers.Put(bp)
+	defer func() {
+		if !src.left { // else the reader may still write to it
+			buffers.Put(bp)
+		}
+	}()
 	buf := *bp
 	hash := sha256.New()
 	for {
-		n, err := r.Read(buf[4:]) // one read, one chunk: what a pipe gives is not held up until a chunk is full
+		n, err := src.read(buf[4:], stop...) // one read, one chunk: what a pipe gives is not held up until a chunk is full
 		if n > 0 {
 			hash.Write(buf[4 : 4+n])
 			binary.BigEndian.PutUint32(buf, uint32(n))
@@ -228,11 +221,14 @@ func (w *stateWriter) copy(r io.Reader) error {
 			}
 			w.account(int64(n))
 		}
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // wrapped, it is a failure and not the end of the state
 			break
 		}
+		if src.left {
+			return fmt.Errorf("%w: %w", transport.ErrLinkClosed, err) // unless there is a better cause
+		}
 		if err != nil {
-			return fmt.Errorf("reading the state: %w", err)
+			return &readError{err}
 		}
 	}
 	hash.Sum(w.digest[:0])
