@@ -73,7 +73,7 @@ func (e *Endpoint) remote(p Peer) (*remote, error) {
 	key := e.probeKey(p.Nonce)
 	short := ident.ShortOf(e.cfg.Key.ID(), pub)
 	tag := punch.TagOf(key)
-	m := punch.New(punch.Config{Key: key, Controlling: e.Dials(p.ID), NoRelay: len(e.relays) == 0})
+	m := punch.New(punch.Config{Key: key, Controlling: e.Dials(p.ID), NoRelay: true}) // until run sees one
 	m.Step(time.Now(), punch.SetLocal{Candidates: slices.Clone(e.local)})
 	r := newRemote(e.hub, p.ID, short, m, e.hub.leg)
 	e.peers[p.ID] = r

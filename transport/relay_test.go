@@ -55,6 +55,7 @@ func (s *cutSocket) cut(v bool) {
 type relayed struct {
 	*transport.Endpoint
 	socket *cutSocket
+	leg    *relay.Client
 }
 
 // startRelay runs a relay and returns what binds endpoints to it.
@@ -98,6 +99,7 @@ func startRelay(t *testing.T, key job.Key) (bind func() relayed) {
 			Job: key.ID(), Peer: [32]byte(id.Ed25519.Public().(ed25519.PublicKey)), Expires: time.Now().Add(time.Minute),
 		})
 		leg := relay.NewClient(relay.Config{ID: "r", Addr: s.Addr(), Token: tok, Identity: id, Job: key.ID(), Send: r.Write})
+		r.leg = leg
 		r.AddRelay(leg)
 		ran := make(chan struct{})
 		go func() {

@@ -41,7 +41,8 @@ type remote struct {
 	kick                    chan struct{}
 
 	events  chan punch.Event
-	machine *punch.Machine // touched by run only
+	machine *punch.Machine // touched by run only, as is
+	relayed bool           // what machine was told of the peer's relay
 	wanted  atomic.Int32   // dials waiting for a direct path
 
 	mu      sync.Mutex // guards what follows
@@ -149,6 +150,10 @@ func (p *remote) run(ctx context.Context) {
 			ev = p.traffic()
 		}
 		now := time.Now()
+		if has := p.leg() != nil; has != p.relayed {
+			p.relayed = has
+			p.apply(p.machine.Step(now, punch.Relay{Usable: has}))
+		}
 		out := p.machine.Step(now, ev)
 		p.apply(out)
 		wake = p.nextWake(now, out.Wake)

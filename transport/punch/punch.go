@@ -18,7 +18,7 @@ type Config struct {
 
 	// NoRelay says that no data can go through the relay: while a path is selected Route stays
 	// Direct, and a path that is lost stays selected until a better one is found. CALLs are still
-	// put out; drop them if there is no way to carry them.
+	// put out; drop them if there is no way to carry them. A Relay event changes it.
 	NoRelay bool
 
 	FirstRepeat time.Duration // from the first probe to the second; doubles then. 0 = 30 ms
@@ -52,7 +52,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Event is one of SetLocal, Start, Packet and Traffic.
+// Event is one of SetLocal, Start, Relay, Packet and Traffic.
 type Event interface{ event() }
 
 // SetLocal gives the instance's own candidates; the first MaxCandidates count. Once started, a
@@ -65,6 +65,9 @@ type Start struct {
 	Remote []netip.AddrPort
 	Call   bool
 }
+
+// Relay tells that data can, or can no longer, go through the relay (see Config.NoRelay).
+type Relay struct{ Usable bool }
 
 // Packet is a datagram that arrived with a first byte of 0x10 to 0x1f. A zero From means that it came
 // through the relay. Data is not kept.
@@ -86,6 +89,7 @@ type Traffic struct {
 
 func (SetLocal) event() {}
 func (Start) event()    {}
+func (Relay) event()    {}
 func (Packet) event()   {}
 func (Traffic) event()  {}
 
@@ -165,6 +169,8 @@ func (m *Machine) Step(now time.Time, ev Event) Output {
 		m.setLocal(e.Candidates)
 	case Start:
 		m.start(e)
+	case Relay:
+		m.relay(e.Usable)
 	case Packet:
 		m.receive(e)
 	case Traffic:
@@ -219,6 +225,14 @@ func (m *Machine) start(e Start) {
 	m.backoff = m.cfg.RetryMin
 	m.suspect("peer started again")
 	m.startRound(e.Call)
+}
+
+// relay gives up a path that was kept only because there was no relay.
+func (m *Machine) relay(usable bool) {
+	m.cfg.NoRelay = !usable
+	if usable && m.path.gaveUp {
+		m.drop(m.reason, true)
+	}
 }
 
 // suspect starts a doubt if the path was not heard lately; otherwise the path is kept beside the
