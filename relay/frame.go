@@ -27,8 +27,8 @@ const (
 
 // Lengths of the frames.
 const (
-	HeaderBytes    = 12 // of DATA, before the packet
-	BindBytes      = 240
+	HeaderBytes    = 12   // of DATA, before the packet
+	BindBytes      = 1280 // padded, as QUIC pads its first packet (RFC 9000, 14.1): see doc.go
 	ChallengeBytes = 32
 	ProveBytes     = 104
 	BoundBytes     = 44
@@ -47,6 +47,7 @@ const (
 const (
 	version    = 1
 	bindSigned = 176
+	bindEnd    = 240 // padding follows
 	provSigned = 40
 	bindLabel  = "fnwire v1 relay bind\x00"
 	proveLabel = "fnwire v1 relay prove\x00"
@@ -131,7 +132,8 @@ func AppendBind(b []byte, relay string, key ed25519.PrivateKey, m Bind) []byte {
 	b = append(b, m.Nonce[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(m.Time.UnixMilli()))
 	b = append(b, m.Token[:]...)
-	return append(b, ed25519.Sign(key, signed(bindLabel, relay, b[n:]))...)
+	b = append(b, ed25519.Sign(key, signed(bindLabel, relay, b[n:]))...)
+	return append(b, make([]byte, BindBytes-bindEnd)...)
 }
 
 // ParseBind reads the frame and leaves token and signature unchecked.
@@ -148,7 +150,7 @@ func ParseBind(b []byte) (Bind, bool) {
 
 // VerifyBind checks the signature of a frame that ParseBind took.
 func VerifyBind(b []byte, relay string, key ed25519.PublicKey) bool {
-	return ed25519.Verify(key, signed(bindLabel, relay, b[:bindSigned]), b[bindSigned:BindBytes])
+	return ed25519.Verify(key, signed(bindLabel, relay, b[:bindSigned]), b[bindSigned:bindEnd])
 }
 
 // Challenge answers a Bind.

@@ -59,7 +59,7 @@ func samples() []sample {
 	return []sample{
 		{"BIND", relay.AppendBind(nil, "relay-1", testKey(), bind),
 			"21010000 0102030405060708 0000000102030405 " + hex.EncodeToString(bind.Token[:]) +
-				goldenBindSignature, bind, any1(relay.ParseBind)},
+				goldenBindSignature + strings.Repeat("00", 1040), bind, any1(relay.ParseBind)},
 		{"CHALLENGE", relay.AppendChallenge(nil, chal),
 			"22010000 0102030405060708 404142434445464748494a4b4c4d4e4f50515253", chal, any1(relay.ParseChallenge)},
 		{"PROVE", relay.AppendProve(nil, "relay-1", testKey(), prove),
@@ -127,14 +127,14 @@ func TestSignatures(t *testing.T) {
 	}
 	// The bytes that are signed, put together as the package comment says.
 	id := sha256.Sum256([]byte("relay-1"))
-	if !ed25519.Verify(pub, slices.Concat([]byte("fnwire v1 relay bind\x00"), id[:], bind[:176]), bind[176:]) ||
+	if !ed25519.Verify(pub, slices.Concat([]byte("fnwire v1 relay bind\x00"), id[:], bind[:176]), bind[176:240]) ||
 		!ed25519.Verify(pub, slices.Concat([]byte("fnwire v1 relay prove\x00"), id[:], prove[:40]), prove[40:]) {
 		t.Error("signed bytes are not as documented")
 	}
 	if relay.VerifyBind(bind, "relay-2", pub) || relay.VerifyProve(prove, "relay-2", pub) {
 		t.Error("good for another relay")
 	}
-	for i := range bind {
+	for i := range 240 { // the rest is padding
 		bad := bytes.Clone(bind)
 		bad[i] ^= 1
 		if relay.VerifyBind(bad, "relay-1", pub) {
