@@ -36,6 +36,9 @@ type call struct {
 	phases callPhases
 }
 
+// errSlowLink is not a deadline error: those mean the caller's context.
+var errSlowLink = fmt.Errorf("not up after %v", linkTimeout)
+
 // callPhases are the times that a call took; zero for a link that was there.
 type callPhases struct {
 	answer time.Duration // until the peer's answer (or its own offer) was there
@@ -157,7 +160,7 @@ func (n *Node) runCall(ctx context.Context, k callKey, c *call) {
 		if c.phases.answer == 0 {
 			c.phases.answer = time.Since(began)
 		}
-		lctx, cancel := context.WithTimeout(ctx, linkTimeout)
+		lctx, cancel := context.WithTimeoutCause(ctx, linkTimeout, errSlowLink)
 		c.link, err = n.ep.Link(lctx, id, k.path)
 		cancel()
 		if err == nil {

@@ -136,14 +136,14 @@ func (n *Node) learn(id peer.ID, h rendezvous.Hello) (fresh bool, err error) {
 			if m.epoch > h.FromEpoch {
 				return false, fmt.Errorf("%q: epoch %d is fenced off by %d", h.FromName, h.FromEpoch, m.epoch)
 			}
-			if m.epoch < h.FromEpoch && n.ep.Up(p, Auto) == nil {
+			if m.epoch < h.FromEpoch && !n.linked(p) {
 				delete(n.members, p)
 			}
 		}
 	}
 	m := n.members[id]
 	if m == nil {
-		if len(n.members) >= maxMembers {
+		if len(n.members) >= maxMembers && !n.forget() {
 			return false, errors.New("too many peers")
 		}
 		n.members[id] = &member{name: h.FromName, epoch: h.FromEpoch, seq: h.Seq}
@@ -155,6 +155,27 @@ func (n *Node) learn(id peer.ID, h rendezvous.Hello) (fresh bool, err error) {
 	}
 	m.seq = h.Seq
 	return true, nil
+}
+
+// linked reports whether there is a link of any class to a peer.
+func (n *Node) linked(id peer.ID) bool {
+	for _, c := range []Path{Auto, DirectOnly, RelayOnly} {
+		if n.ep.Up(id, c) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// forget makes room for a member. It runs under n.mu.
+func (n *Node) forget() bool {
+	for id := range n.members {
+		if !n.linked(id) {
+			delete(n.members, id)
+			return true
+		}
+	}
+	return false
 }
 
 // answered tells a waiting call that an instance of its name was admitted.

@@ -60,7 +60,7 @@ func (r *relays) set(infos []rendezvous.RelayInfo) {
 		r.add(info)
 	}
 	for id, l := range r.legs {
-		if !seen[id] && l.client != r.home {
+		if !seen[id] && (l.client != r.home || !works(l.client)) {
 			r.drop(id)
 		}
 	}
@@ -120,6 +120,25 @@ func (r *relays) setHome(c *relay.Client) {
 	close(r.ready)
 }
 
+// works reports whether packets flow over a leg.
+func works(c *relay.Client) bool {
+	s, _ := c.State()
+	return s == relay.StateUsable || s == relay.StateBound
+}
+
+// rehome takes another home if there is one that works and this one does not. It runs under r.mu.
+func (r *relays) rehome() {
+	if r.home == nil || works(r.home) {
+		return
+	}
+	for _, l := range r.legs {
+		if works(l.client) {
+			r.home = l.client // ready stays closed
+			return
+		}
+	}
+}
+
 // wait returns true when there is a home relay, or false when ctx ends or there are no relays.
 func (r *relays) wait(ctx context.Context) bool {
 	r.mu.Lock()
@@ -136,10 +155,11 @@ func (r *relays) wait(ctx context.Context) bool {
 	}
 }
 
-// Home returns the home relay's ID and address, or nothing.
+// where returns the home relay's ID and address, or nothing.
 func (r *relays) where() (id string, addr netip.AddrPort) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.rehome()
 	if r.home == nil {
 		return "", netip.AddrPort{}
 	}
