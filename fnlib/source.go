@@ -73,6 +73,7 @@ func (s *source) read(b []byte, stop ...<-chan struct{}) (int, error) {
 	case <-stop[0]:
 	case <-stop[1]:
 	case <-stop[2]:
+	case <-stop[3]:
 	}
 	s.left = true
 	return 0, errStopped

@@ -125,38 +125,57 @@ func (n *Node) replaced(ctx context.Context, to string, path Path, lost *transpo
 	return err == nil && l.Peer() != lost.Peer()
 }
 
-// sendOn sends the state on a stream that has its header, and waits for the receiver's word.
+// sendOn sends the state on a stream that has its header, and waits for the receiver's word, which may
+// come before the state has been sent: a refusal.
 func (n *Node) sendOn(ctx context.Context, s *transport.Stream, src *source, opt SendOptions, rc *Receipt) error {
 	defer context.AfterFunc(ctx, func() { s.Reset(resetAborted) })()
 	defer n.trafficOf(s.Link()).begin(true)()
+	word := listenFor(s)
+	defer func() {
+		s.Reset(resetAborted) // does nothing to a stream that is closed
+		<-word.come
+	}()
 	opened := time.Now()
 	w := &stateWriter{s: s, progress: opt.Progress}
-	if err := w.copy(src, ctx.Done(), n.ctx.Done(), s.Link().Done()); err != nil {
-		return n.sendFailed(ctx, s, err)
+	if err := w.copy(src, ctx.Done(), n.ctx.Done(), s.Link().Done(), word.come); err != nil {
+		return n.sendFailed(ctx, s, word, err)
 	}
 	rc.Phases.Transfer = time.Since(opened)
 	confirm := time.Now()
-	p, err := readReply(s)
-	if err != nil {
-		return n.sendFailed(ctx, s, err)
+	<-word.come
+	if word.err != nil {
+		return n.sendFailed(ctx, s, word, word.err)
 	}
 	_ = s.Close()
 	rc.Phases.Confirm = time.Since(confirm)
 	w.fill(rc)
-	return w.check(p)
+	return w.check(word.reply)
+}
+
+// word is what the receiver says of a state.
+type word struct {
+	come  chan struct{} // closed when the rest is set
+	reply reply
+	err   error
+}
+
+func listenFor(s *transport.Stream) *word {
+	w := &word{come: make(chan struct{})}
+	go func() {
+		defer close(w.come)
+		w.reply, w.err = readReply(s)
+	}()
+	return w
 }
 
 // sendFailed resets the stream, so that the receiver notices, and finds the cause that says most.
-func (n *Node) sendFailed(ctx context.Context, s *transport.Stream, err error) error {
+func (n *Node) sendFailed(ctx context.Context, s *transport.Stream, word *word, err error) error {
 	var unread *readError
 	own := errors.As(err, &unread) || !errors.Is(err, transport.ErrReset) && !errors.Is(err, transport.ErrLinkClosed)
 	if own {
 		s.Reset(resetAborted)
-	} else if p, rerr := readReply(s); rerr == nil && p.reason != "" { // the receiver said why before it reset
-		s.Reset(resetAborted)
-		return fmt.Errorf("%w: %s", ErrRejected, p.reason)
-	} else {
-		s.Reset(resetAborted)
+	} else if <-word.come; word.err == nil && word.reply.status != statusAccepted { // said before it reset
+		return (&stateWriter{}).check(word.reply)
 	}
 	if cerr := ctx.Err(); cerr != nil {
 		return cerr

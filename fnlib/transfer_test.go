@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"testing"
 	"time"
 
@@ -212,5 +213,49 @@ func TestManySends(t *testing.T) {
 	}
 	if l := a.Stats().Links; l != 1 {
 		t.Errorf("%d links", l)
+	}
+}
+
+// A refusal is heard while the sender's source has nothing to give.
+func TestRejectWhileIdle(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.join(t, "a"), w.join(t, "b")
+	go func() {
+		in, err := b.Receive(t.Context())
+		if err == nil {
+			err = in.Reject("no room")
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}()
+	r, feed := io.Pipe()
+	defer feed.Close()
+	if _, err := a.Send(t.Context(), "b", "k", r); !errors.Is(err, fnlib.ErrRejected) {
+		t.Errorf("send: %v", err)
+	}
+}
+
+// The first call of two functions that have just joined is not held up by the relay's limit on bytes to
+// an address that is not proven yet.
+func TestFirstCallFitsTheLimit(t *testing.T) {
+	w := newWorld(t, 1)
+	for i := range 20 {
+		var wg sync.WaitGroup
+		name := fmt.Sprintf("b%d", i)
+		wg.Go(func() {
+			if _, err := w.join(t, fmt.Sprintf("a%d", i)).Send(t.Context(), name, "k", bytes.NewReader([]byte("x"))); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			if _, _, err := accept(t.Context(), w.join(t, name)); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Wait()
+	}
+	if n := w.rels[0].stats().Dropped["amplification"]; n > 0 {
+		t.Errorf("%d packets dropped", n)
 	}
 }

@@ -37,8 +37,9 @@ type world struct {
 }
 
 type relayServer struct {
-	addr netip.AddrPort
-	stop func()
+	addr  netip.AddrPort
+	stop  func()
+	stats func() relay.Stats
 }
 
 var loopbackAny = netip.MustParseAddrPort("127.0.0.1:0")
@@ -80,7 +81,7 @@ func (w *world) startRelay(t testing.TB, id string, listen netip.AddrPort) *rela
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relayServer{stop: run(t, s.Run, s.Ready())}
+	r := &relayServer{stop: run(t, s.Run, s.Ready()), stats: s.Stats}
 	r.addr = s.Addr()
 	if err := w.rdv.AddRelay(rendezvous.RelayInfo{ID: id, Addr: s.Addr(), STUN: s.STUNAddrs()}); err != nil {
 		t.Fatal(err)
