@@ -77,6 +77,13 @@ func (c *Conn) Close() error {
 	return err
 }
 
+// Reset ends both directions at once, and what was written may be lost: the peer's Read and Write fail with
+// a transport.ResetError that holds code. Codes from 0x100 on are the application's.
+func (c *Conn) Reset(code uint64) {
+	c.Stream.Reset(code)
+	c.read()
+}
+
 func (c *Conn) mapError(err error) error {
 	var reset *transport.ResetError
 	switch {

@@ -15,7 +15,7 @@
 // A QUIC stream starts with a byte that tells its type. Integers are big endian.
 //
 // CONN, a net.Conn to a service of the peer; both ways are the application's afterwards. If nobody
-// listens, the stream is reset with code 0x10.
+// listens, the stream is reset with code 0x10. Codes from 0x100 on are the application's.
 //
 //	offset  size  field
 //	     0     1  type, 0x01
