@@ -1,5 +1,6 @@
 // Command fnwire is what a user has at hand: it makes job keys, runs a rendezvous and a relay for
-// development, sends and receives states by name, and shows who is there and over what path.
+// development, sends and receives states by name, carries TCP connections, and shows who is there and over
+// what path.
 package main
 
 import (
@@ -38,6 +39,7 @@ func newRoot() *cobra.Command {
 	c.register(root)
 	root.AddCommand(
 		newKeygen(&c), newDev(&c), newSend(&c), newReceive(&c), newPing(&c), newList(&c), newNetcheck(&c),
+		newExpose(&c), newForward(&c),
 	)
 	return root
 }

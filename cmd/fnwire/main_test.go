@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fnwire/fnwire/experiments/lab/labtest"
 	"github.com/fnwire/fnwire/internal/cli"
 )
 
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(beCommand) != "" {
 		os.Exit(cli.Main(newRoot()))
 	}
-	os.Exit(m.Run())
+	os.Exit(labtest.Main(m))
 }
 
 // output collects what a process prints, and tells those who wait for something in it.
@@ -57,10 +58,24 @@ type process struct {
 	t      *testing.T
 	args   []string
 	cmd    *exec.Cmd
+	handle handle
 	out    output
 	err    output
 	exited chan struct{}
 }
+
+// handle is what a test does with a process that runs, here or in a lab.
+type handle interface {
+	Wait() error
+	Signal(os.Signal) error
+	State() *os.ProcessState
+}
+
+// local is a process on this machine.
+type local struct{ *exec.Cmd }
+
+func (l local) Signal(s os.Signal) error { return l.Process.Signal(s) }
+func (l local) State() *os.ProcessState  { return l.ProcessState }
 
 // environment of a job.
 type environment []string
@@ -85,6 +100,15 @@ func (env environment) start(t *testing.T, stdin io.Reader, args ...string) *pro
 
 func (env environment) startWith(t *testing.T, args []string, change func(*exec.Cmd)) *process {
 	t.Helper()
+	return env.launch(t, args, func(cmd *exec.Cmd) (handle, error) {
+		change(cmd)
+		return local{cmd}, cmd.Start()
+	})
+}
+
+// launch runs fnwire where start starts it.
+func (env environment) launch(t *testing.T, args []string, start func(*exec.Cmd) (handle, error)) *process {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -93,19 +117,18 @@ func (env environment) startWith(t *testing.T, args []string, change func(*exec.
 	p.cmd.Env = environ(env)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.err
 	p.cmd.WaitDelay = time.Second
-	change(p.cmd)
-	if err := p.cmd.Start(); err != nil {
+	if p.handle, err = start(p.cmd); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
 		defer close(p.exited)
-		_ = p.cmd.Wait() // ProcessState tells
+		_ = p.handle.Wait() // State tells
 	}()
 	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill() // mostly it has ended
+		_ = p.handle.Signal(os.Kill) // mostly it has ended
 		<-p.exited
 		if t.Failed() {
-			t.Logf("fnwire %s: %v\nstdout: %.2000s\nstderr: %.4000s", strings.Join(args, " "), p.cmd.ProcessState, &p.out, &p.err)
+			t.Logf("fnwire %s: %v\nstdout: %.2000s\nstderr: %.4000s", strings.Join(args, " "), p.handle.State(), &p.out, &p.err)
 		}
 	})
 	return p
@@ -143,7 +166,7 @@ func (p *process) wait() int {
 	if strings.Contains(p.err.String(), "DATA RACE") {
 		p.t.Errorf("fnwire %s: data race", strings.Join(p.args, " "))
 	}
-	return p.cmd.ProcessState.ExitCode()
+	return p.handle.State().ExitCode()
 }
 
 // want fails the test unless the process ends with this code.
@@ -204,7 +227,7 @@ func (p *process) await(o *output, text string) {
 // interrupt is Ctrl-C.
 func (p *process) interrupt() {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.handle.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.t.Fatal(err)
 	}
 }
