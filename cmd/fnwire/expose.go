@@ -105,7 +105,7 @@ func (e *exposer) dial(ctx context.Context, accepted net.Conn) (*splice, error) 
 		conn.Reset(resetRefused)
 		return nil, &targetError{err}
 	}
-	return &splice{tcp: c.(*net.TCPConn), conn: conn}, nil //nolint:errcheck,forcetypeassert // "tcp" gives nothing else
+	return &splice{tcp: c.(*net.TCPConn), conn: conn}, nil // "tcp" gives nothing else
 }
 
 // targetError is kept whole, with the address.

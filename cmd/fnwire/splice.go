@@ -111,7 +111,7 @@ func resetTCP(c *net.TCPConn) {
 
 // copyCounted copies until the end of r and tells reading and writing apart.
 func copyCounted(w io.Writer, r io.Reader, count *atomic.Int64) (readErr, writeErr error) {
-	buf := spliceBuffers.Get().(*[64 << 10]byte) //nolint:errcheck,forcetypeassert // nothing else is put in
+	buf := spliceBuffers.Get().(*[64 << 10]byte) // nothing else is put in
 	defer spliceBuffers.Put(buf)
 	for {
 		n, err := r.Read(buf[:])
@@ -122,7 +122,7 @@ func copyCounted(w io.Writer, r io.Reader, count *atomic.Int64) (readErr, writeE
 				return nil, err
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // io.Reader's contract is the bare io.EOF
+		if err == io.EOF { // io.Reader's contract is the bare io.EOF
 			return nil, nil
 		}
 		if err != nil {

@@ -95,6 +95,7 @@ func (t *tunnel) serve(ctx context.Context, l net.Listener, dial side) error {
 			c, err = l.Accept()
 		}
 		if err != nil {
+			<-ctx.Done() // the node closes its listeners before it says why
 			return t.ended()
 		}
 		pause = 0
