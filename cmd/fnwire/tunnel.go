@@ -75,7 +75,13 @@ func (t *tunnel) serve(ctx context.Context, l net.Listener, dial side) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	defer cancel() // resets what is open
-	defer context.AfterFunc(contextOf(t.node), cancel)()
+	conns.Go(func() {
+		select {
+		case <-t.node.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 
 	places := make(chan struct{}, t.maxConns)
 	pause := time.Duration(0)
@@ -111,16 +117,6 @@ func (t *tunnel) ended() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return errors.Join(t.node.Err(), t.outErr)
-}
-
-// contextOf ends with the node.
-func contextOf(n *fnlib.Node) context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		<-n.Done()
-		cancel()
-	}()
-	return ctx
 }
 
 // wait returns an error if ctx ends first.
