@@ -26,7 +26,7 @@ const (
 // program again with the same arguments, so whatever comes before it happens again.
 //
 // With the rights of root it just returns. Otherwise it runs the program again in a new user namespace, where the
-// present user is root, passes signals on, and exits with that program's exit code: it returns only inside.
+// present user is root and the network is loopback alone, passes signals on, and exits with that program's exit code: it returns only inside.
 // The error wraps [ErrUnavailable] and says what is missing, and how to allow it.
 func Enter() error {
 	role := os.Getenv(envRole)
@@ -34,6 +34,9 @@ func Enter() error {
 		keep()
 	}
 	err := usable()
+	if err == nil && role == roleEntered {
+		err = loopbackUp() // for what the program does outside of labs
+	}
 	if err == nil {
 		return os.Unsetenv(envRole)
 	}
@@ -52,17 +55,21 @@ func usable() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("make network namespace: %w", err)
 		}
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return fmt.Errorf("find lo: %w", err)
-		}
-		if err := netlink.LinkSetUp(lo); err != nil {
-			return fmt.Errorf("set lo up: %w", err)
-		}
-		return nil
+		return loopbackUp()
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+func loopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
 	}
 	return nil
 }
