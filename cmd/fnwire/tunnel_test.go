@@ -493,7 +493,7 @@ func TestTunnelStalledReaders(t *testing.T) {
 	}))
 	var filling errgroup.Group
 	var stalled []*net.TCPConn
-	for range 16 {
+	for range 8 {
 		c := dialTCP(t, addr)
 		_ = c.SetWriteDeadline(time.Now().Add(2 * time.Second))
 		stalled = append(stalled, c)
