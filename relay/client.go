@@ -1,12 +1,15 @@
 package relay
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,7 +63,22 @@ type Config struct {
 	Send   func(to netip.AddrPort, b []byte, seg int) error
 	OnGone func(ident.Short) // a destination is not bound at the relay; called from HandlePacket; optional
 	Logger *slog.Logger      // nil discards
+
+	// HTTPS is the HOST:PORT where the relay takes the same frames over WebSocket on TLS, for networks that
+	// block UDP; empty if it does not. It needs CertSHA256, the hash of the certificate there, and Deliver.
+	HTTPS      string
+	CertSHA256 []byte
+	// Deliver takes frames of seg bytes each (the last may be shorter) that came over TLS. Each of them is for
+	// HandlePacket of leg, which stands for the client there. It must not retain frames.
+	Deliver func(leg *Client, frames []byte, seg int)
+	// Proxy finds the HTTP proxy for HTTPS; nil is http.ProxyFromEnvironment.
+	Proxy func(*http.Request) (*url.URL, error)
+	// UDPBlocked, when set, is what clients of one process remember together: while it is true they
+	// do not give UDP a head start.
+	UDPBlocked *atomic.Bool
 }
+
+func (c *Config) blocked() bool { return c.UDPBlocked != nil && c.UDPBlocked.Load() }
 
 // Client is one instance's leg to one relay. All methods may be called at any time from any goroutine.
 type Client struct {
@@ -70,7 +88,13 @@ type Client struct {
 	ready chan struct{}
 	wake  chan struct{} // capacity 1
 
+	readyOnce sync.Once
+	backup    *backup
+	onUsable  func() // set in the legs of a backup,
+	onSilent  func() // as this
+
 	usable atomic.Bool
+	up     atomic.Bool // there is a session that the relay has confirmed, over UDP
 	sent   atomic.Bool // something was sent, or
 	heard  atomic.Bool // came, since Run looked last
 
@@ -89,6 +113,7 @@ func NewClient(cfg Config) *Client {
 	}
 	c.log = c.log.With("relay", cfg.ID)
 	c.state = StateBinding
+	c.backup = &backup{c: c, stamps: new(atomic.Int64), want: make(chan struct{}, 1), addr: cfg.HTTPS, pin: bytes.Clone(cfg.CertSHA256)}
 	c.setToken(cfg.Token)
 	return c
 }
@@ -104,12 +129,15 @@ func (c *Client) Ready() <-chan struct{} { return c.ready }
 
 // RTT returns the smoothed round trip time to the relay, or zero before the first measurement.
 func (c *Client) RTT() time.Duration {
+	if leg := c.backup.inUse(); leg != nil {
+		return leg.RTT()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.rtt
 }
 
-// Observed returns the client's own address as the relay saw it when it last confirmed the session.
+// Observed returns the client's own UDP address as the relay saw it when it last confirmed the session.
 func (c *Client) Observed() netip.AddrPort {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -120,8 +148,20 @@ func (c *Client) Observed() netip.AddrPort {
 // ErrNoToken or a *RefusedError.
 func (c *Client) State() (State, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.state, c.err
+	s, err := c.state, c.err
+	c.mu.Unlock()
+	if s == StateUsable || s == StateBound || s == StateRefused {
+		return s, err
+	}
+	leg, failure := c.backup.current()
+	if leg != nil {
+		if ls, lerr := leg.State(); ls != StateBinding && ls != StateSilent {
+			return ls, lerr
+		}
+	} else if failure != nil && err != nil {
+		err = fmt.Errorf("%w; %w", err, failure)
+	}
+	return s, err
 }
 
 // SetToken rebinds with a new token. The session that stands goes on meanwhile.
@@ -130,6 +170,9 @@ func (c *Client) SetToken(t []byte) {
 	c.setToken(t)
 	c.mu.Unlock()
 	c.nudge()
+	if leg, _ := c.backup.current(); leg != nil {
+		leg.SetToken(t)
+	}
 }
 
 func (c *Client) setToken(t []byte) {
@@ -161,6 +204,9 @@ func (c *Client) Check() {
 	}
 	c.mu.Unlock()
 	c.nudge()
+	if leg, _ := c.backup.current(); leg != nil {
+		leg.Check()
+	}
 }
 
 func (c *Client) nudge() {
@@ -178,6 +224,9 @@ var sendBuffers = sync.Pool{New: func() any { return new(sendBuffer) }}
 // instance of the same job; the low 24 bits of tag arrive with each. It neither allocates nor keeps b,
 // and waits for nothing but the socket. Errors: ErrNotReady, ErrTooBig, or what Config.Send returns.
 func (c *Client) Send(to ident.Short, tag uint32, b []byte, seg int) error {
+	if leg := c.backup.inUse(); leg != nil {
+		return leg.Send(to, tag, b, seg)
+	}
 	if !c.usable.Load() {
 		return ErrNotReady
 	}
@@ -215,7 +264,7 @@ func (c *Client) Send(to ident.Short, tag uint32, b []byte, seg int) error {
 	return nil
 }
 
-// HandlePacket takes a datagram that came from Addr and starts with 0x20 to 0x2f. For a packet of
+// HandlePacket takes a datagram that came from Addr, or a frame that was delivered, and starts with 0x20 to 0x2f. For a packet of
 // another instance it returns that instance, its tag and the packet, which aliases b; the relay's own
 // frames it keeps, and returns false.
 func (c *Client) HandlePacket(b []byte) (from ident.Short, tag uint32, packet []byte, ok bool) {
@@ -231,12 +280,26 @@ func (c *Client) HandlePacket(b []byte) (from ident.Short, tag uint32, packet []
 	var gone ident.Short
 	c.mu.Lock()
 	wake, isGone := false, false
+	wasUsable, wasUp := c.usable.Load(), c.up.Load()
 	if b[0] == TypeGone {
 		gone, isGone = ParseGone(b, c.boundNonce)
 	} else {
 		wake = c.control(b, time.Now())
+		c.up.Store(c.phase == phaseBound)
 	}
 	c.mu.Unlock()
+	if !wasUsable && c.usable.Load() {
+		c.readyOnce.Do(func() { close(c.ready) })
+		if c.onUsable != nil {
+			c.onUsable()
+		}
+	}
+	if !wasUp && c.up.Load() {
+		c.backup.retire()
+		if c.cfg.UDPBlocked != nil {
+			c.cfg.UDPBlocked.Store(false)
+		}
+	}
 	if isGone && c.cfg.OnGone != nil {
 		c.cfg.OnGone(gone)
 	}

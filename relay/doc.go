@@ -5,7 +5,7 @@
 //
 // # Frames
 //
-// A frame is one UDP datagram; its first byte is 0x20 to 0x2f, which neither QUIC (from 0x40 on) nor
+// A frame is one UDP datagram, or a part of a message over TLS (below); its first byte is 0x20 to 0x2f, which neither QUIC (from 0x40 on) nor
 // STUN (0 to 3) uses, so all three share a socket. Integers are big endian. Frames have exactly the
 // length given here and version 1, else they are dropped without an answer; DATA alone varies.
 // An instance is addressed by its Short: 8 bytes of a hash over job ID and public key.
@@ -84,6 +84,26 @@
 // captured one is worth nothing; a captured PROVE is bound to its address by the cookie. Sessions end
 // with their token, or after a minute in which nothing came from the client; a BIND with a newer token
 // prolongs them in place.
+//
+// # The same over TLS
+//
+// Where UDP is blocked the same frames go over a WebSocket connection on TLS to path /fnwire/v1 of the relay's
+// HTTPS address. Binary messages go both ways; each is a batch of frames, at most 65,536 bytes:
+//
+//	0     2  bytes of the frame, 1 to 1472
+//	2        frame; then the next one
+//
+// Any other message ends the connection. A connection stands for the address: it is bound by the same BIND,
+// CHALLENGE and PROVE, for one instance, and ends with its session, or after 10 s without one, or a minute
+// without a message (clients ping every 15 s). STUN is not answered on it. What a reader does not
+// take in time is dropped: 256 KiB wait for it besides what TCP holds, and a message that takes 10 s ends the
+// connection. The client knows the relay by the SHA-256 hash of its certificate, which the rendezvous has told it;
+// name, term and issuer do not matter, so the relay may sign it itself.
+//
+// The client races both ways: it connects when UDP has given no session for 200 ms (or one and a half round
+// trips, if it knows them), or when three pings in a row went unanswered, and goes on asking over UDP. As the newest
+// proven session of a Short wins, and UDP binds anew when it answers, UDP takes over as soon as it can;
+// the relay then lets what is queued go out and hangs up. An HTTP proxy of the environment is asked to CONNECT.
 //
 // What is not authenticated gets silence, with two exceptions that are smaller than their cause:
 // UNBOUND, and STUN binding responses (package relay/server). No reply exceeds its request.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -84,11 +86,18 @@ func (c *Client) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	defer c.usable.Store(false)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if c.cfg.Deliver != nil {
+		wg.Go(func() { c.backup.run(ctx) })
+	}
 	var out []byte
 	for {
 		c.mu.Lock()
 		now := time.Now()
 		frame, next := c.step(now)
+		c.up.Store(c.phase == phaseBound)
+		next = c.backup.look(now, next, frame != nil)
 		out = append(out[:0], frame...)
 		c.mu.Unlock()
 		if len(out) > 0 {
@@ -131,15 +140,20 @@ func (c *Client) stepBind(now time.Time) ([]byte, time.Time) {
 	}
 	if c.state != StateRefused && now.Sub(c.started) >= silentAfter {
 		if c.state != StateSilent {
-			c.log.Warn("relay: no answer; asking on")
+			if c.backup.leg.Load() == nil {
+				c.log.Warn("relay: no answer; asking on")
+			}
+			if c.onSilent != nil {
+				c.onSilent()
+			}
 		}
 		c.state, c.err = StateSilent, ErrNoAnswer
 	}
 	if now.Before(c.next) {
 		return nil, c.next
 	}
-	if c.frame == nil || now.Sub(c.made) >= frameAge {
-		c.stamp = max(now.UnixMilli(), c.stamp+1)
+	if c.frame == nil || now.Sub(c.made) >= frameAge || c.stamp < c.backup.stamps.Load() {
+		c.stamp = nextStamp(c.backup.stamps, now)
 		c.nonce, c.made = newNonce(), now
 		m := Bind{Nonce: c.nonce, Time: time.UnixMilli(c.stamp)}
 		copy(m.Token[:], c.token)
@@ -147,6 +161,16 @@ func (c *Client) stepBind(now time.Time) ([]byte, time.Time) {
 	}
 	c.retry(now)
 	return c.frame, c.next
+}
+
+// nextStamp grows from one bind of an instance to the next, by whatever way.
+func nextStamp(last *atomic.Int64, now time.Time) int64 {
+	for {
+		old := last.Load()
+		if next := max(now.UnixMilli(), old+1); last.CompareAndSwap(old, next) {
+			return next
+		}
+	}
 }
 
 func (c *Client) stepProve(now time.Time) ([]byte, time.Time) {
@@ -247,13 +271,7 @@ func (c *Client) control(b []byte, now time.Time) bool {
 		c.cookie, c.boundNonce = m.Cookie, m.Nonce
 		c.phase, c.frame, c.tries, c.next, c.started = phaseProve, nil, 0, time.Time{}, now
 		c.state, c.err = StateUsable, nil
-		if !c.usable.Swap(true) {
-			select {
-			case <-c.ready:
-			default:
-				close(c.ready)
-			}
-		}
+		c.usable.Store(true)
 		return true
 	case TypeBound:
 		m, ok := ParseBound(b)

@@ -124,6 +124,7 @@ var fences = []fence{
 	{[]string{"github.com/redis", "github.com/gomodule/redigo"}, []string{"fnlib/store/redis*", "cmd", "experiments"}, nil},
 	{[]string{"github.com/google/nftables", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
 		[]string{"experiments"}, nil},
+	{[]string{"github.com/gorilla/websocket", "github.com/coder/websocket"}, []string{"relay"}, nil},
 	{[]string{"github.com/spf13", "github.com/schollz/progressbar"}, []string{"cmd", "internal/cli", "experiments"}, nil},
 }
 
@@ -202,6 +203,10 @@ func TestFenced(t *testing.T) {
 		{"rendezvous/server", "github.com/nats-io/nats-server/v2/server", false, false},
 		{"cmd/fnwire", "github.com/nats-io/nats-server/v2/server", false, true},
 		{"relay", "github.com/prometheus/client_golang/prometheus", false, true},
+		{"relay", "github.com/gorilla/websocket", false, false},
+		{"relay/server", "github.com/gorilla/websocket", false, false},
+		{"fnlib", "github.com/gorilla/websocket", true, true},
+		{"transport", "github.com/gorilla/websocket", false, true},
 		{"transport", "github.com/libp2p/go-libp2p/core/peer", false, false},
 		{"transport", "github.com/libp2p/go-libp2p/p2p/security/tls", false, false},
 		{"experiments", "github.com/libp2p/go-libp2p", false, true},

@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
-	"net/netip"
 	"time"
 
 	"github.com/fnwire/fnwire/internal/ident"
@@ -19,8 +18,8 @@ const cookieFor = 15 * time.Second
 
 // controlFrame is a BIND or PROVE on its way to the goroutine that checks signatures.
 type controlFrame struct {
-	conn *udpx.Conn
-	from netip.AddrPort
+	conn *udpx.Conn // for answers over UDP
+	from origin
 	n    int
 	b    [relay.BindBytes]byte
 }
@@ -41,7 +40,7 @@ func (s *Server) handleControl(ctx context.Context) {
 	}
 }
 
-func (s *Server) answer(b []byte, from netip.AddrPort, wall time.Time) []byte {
+func (s *Server) answer(b []byte, from origin, wall time.Time) []byte {
 	if b[0] == relay.TypeBind {
 		return s.bind(b, from, wall)
 	}
@@ -49,7 +48,7 @@ func (s *Server) answer(b []byte, from netip.AddrPort, wall time.Time) []byte {
 }
 
 // bind returns CHALLENGE, REFUSED or, for who is not known, nothing.
-func (s *Server) bind(b []byte, from netip.AddrPort, wall time.Time) []byte {
+func (s *Server) bind(b []byte, from origin, wall time.Time) []byte {
 	m, ok := relay.ParseBind(b)
 	key := s.cfg.TokenKey()
 	if !ok || key == nil {
@@ -94,7 +93,7 @@ func (s *Server) bind(b []byte, from netip.AddrPort, wall time.Time) []byte {
 }
 
 // prove returns BOUND or nothing.
-func (s *Server) prove(b []byte, from netip.AddrPort) []byte {
+func (s *Server) prove(b []byte, from origin) []byte {
 	m, ok := relay.ParseProve(b)
 	if !ok || !s.checkCookie(from, m) {
 		s.dropped[dropStranger].Add(1)
@@ -110,29 +109,32 @@ func (s *Server) prove(b []byte, from netip.AddrPort) []byte {
 		return nil
 	}
 	s.bound.Add(1)
-	s.log.Debug("relay: bound", "short", m.Short, "addr", from)
+	s.log.Debug("relay: bound", "short", m.Short, "addr", from.addr, "tls", from.link != nil)
 	left := (expires - s.now() + time.Second - 1) / time.Second
 	return relay.AppendBound(nil, relay.Bound{
-		Nonce: m.Nonce, Lifetime: uint32(min(max(left, 1), 1<<31)), Observed: from, Instance: s.random,
+		Nonce: m.Nonce, Lifetime: uint32(min(max(left, 1), 1<<31)), Observed: from.addr, Instance: s.random,
 	})
 }
 
 func (s *Server) coarse() uint32 { return uint32(s.now() / cookieFor) }
 
-func (s *Server) cookie(from netip.AddrPort, short ident.Short, n relay.Nonce, coarse uint32) (c relay.Cookie) {
+func (s *Server) cookie(from origin, short ident.Short, n relay.Nonce, coarse uint32) (c relay.Cookie) {
 	binary.BigEndian.PutUint32(c[:], coarse)
 	h := hmac.New(sha256.New, s.secret[:])
-	ip := from.Addr().As16()
+	ip, kind := from.addr.Addr().As16(), byte(0)
+	if from.link != nil {
+		kind = 1
+	}
 	h.Write(c[:4])
 	h.Write(ip[:])
-	h.Write([]byte{byte(from.Port() >> 8), byte(from.Port())})
+	h.Write([]byte{byte(from.addr.Port() >> 8), byte(from.addr.Port()), kind})
 	h.Write(short[:])
 	h.Write(n[:])
 	copy(c[4:], h.Sum(nil))
 	return c
 }
 
-func (s *Server) checkCookie(from netip.AddrPort, m relay.Prove) bool {
+func (s *Server) checkCookie(from origin, m relay.Prove) bool {
 	made := binary.BigEndian.Uint32(m.Cookie[:])
 	if now := s.coarse(); made > now || now-made > 1 {
 		return false

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"net/netip"
 	"time"
 
 	"github.com/fnwire/fnwire/internal/ident"
@@ -27,18 +26,24 @@ func (s *Server) forward(c *udpx.Conn) error {
 
 type forwarder struct {
 	*Server
-	conn  *udpx.Conn
-	batch udpx.Batch
-	out   []byte // for replies
+	conn  *udpx.Conn // to send to UDP addresses
+	batch udpx.Batch // of a UDP socket; ECN is zero for connections over TLS
+	from  origin     // of the frames at hand
+	out   []byte     // for replies
 	now   time.Duration
 	src   *session // of the batch; looked up for the first DATA
 	asked bool
 }
 
-// handle takes one batch, which has one source, apart into runs for one destination each.
+// handle takes one batch of a socket, which has one source.
 func (f *forwarder) handle() {
 	f.now, f.src, f.asked = f.Server.now(), nil, false
-	b, seg := f.batch.Buf[:f.batch.N], f.batch.Seg
+	f.from.addr = f.batch.From
+	f.frames(f.batch.Buf[:f.batch.N], f.batch.Seg)
+}
+
+// frames takes frames of seg bytes each apart into runs for one destination each.
+func (f *forwarder) frames(b []byte, seg int) {
 	for len(b) > 0 {
 		p := b[:min(seg, len(b))]
 		if p[0] != relay.TypeData {
@@ -77,7 +82,7 @@ func (f *forwarder) data(b []byte, seg int) {
 	}
 	packets := (len(b) + seg - 1) / seg
 	if !f.asked {
-		f.src, f.asked = f.table.source(f.batch.From, f.now), true
+		f.src, f.asked = f.table.source(f.from, f.now), true
 	}
 	src := f.src
 	if src == nil {
@@ -112,7 +117,13 @@ func (f *forwarder) data(b []byte, seg int) {
 	for i := 0; i < len(b); i += seg {
 		copy(b[i+4:i+relay.HeaderBytes], src.short[:])
 	}
-	if err := f.conn.Write(b, seg, f.batch.ECN, dst.addr); err != nil {
+	if l := dst.at.link; l != nil {
+		if n := l.out.Put(b, seg); n > 0 {
+			f.dropped[dropQueue].Add(uint64(n))
+			packets -= n
+			b = b[:packets*seg] // about: the last one may be shorter
+		}
+	} else if err := f.conn.Write(b, seg, f.batch.ECN, dst.at.addr); err != nil {
 		f.dropped[dropSend].Add(uint64(packets))
 		return
 	}
@@ -127,13 +138,13 @@ func (f *forwarder) gone(src *session, dest ident.Short) {
 		return
 	}
 	f.out = relay.AppendGone(f.out[:0], f.table.nonceOf(src), dest)
-	f.reply(f.conn, f.out, src.addr)
+	f.reply(f.conn, f.out, src.at)
 }
 
 // other takes what is not DATA.
 func (f *forwarder) other(p []byte) {
 	switch {
-	case p[0] < 4:
+	case p[0] < 4 && f.from.link == nil:
 		f.out = f.stun(f.conn, f.out, p, f.batch.From)
 	case p[0] == relay.TypePing:
 		f.ping(p)
@@ -145,11 +156,11 @@ func (f *forwarder) other(p []byte) {
 }
 
 func (f *forwarder) submit(p []byte) {
-	if !f.gate.admits(f.batch.From.Addr(), f.now) {
+	if !f.gate.admits(f.from.addr.Addr(), f.now) {
 		f.dropped[dropLimit].Add(1)
 		return
 	}
-	m := controlFrame{conn: f.conn, from: f.batch.From, n: len(p)}
+	m := controlFrame{conn: f.conn, from: f.from, n: len(p)}
 	copy(m.b[:], p)
 	select {
 	case f.control <- m:
@@ -164,16 +175,16 @@ func (f *forwarder) ping(p []byte) {
 		f.dropped[dropMalformed].Add(1)
 		return
 	}
-	if f.stands(m.Short, f.batch.From) {
+	if f.stands(m.Short, f.from) {
 		f.out = relay.AppendPong(f.out[:0], relay.Pong{Nonce: m.Nonce, Instance: f.random})
 	} else {
 		f.out = relay.AppendUnbound(f.out[:0], m.Nonce)
 	}
-	f.reply(f.conn, f.out, f.batch.From)
+	f.reply(f.conn, f.out, f.from)
 }
 
-// stands reports whether packets flow both ways between an address and the instance at it.
-func (f *forwarder) stands(short ident.Short, from netip.AddrPort) bool {
+// stands reports whether packets flow both ways between an origin and the instance at it.
+func (f *forwarder) stands(short ident.Short, from origin) bool {
 	s := f.table.source(from, f.now)
 	return s != nil && s.short == short && f.table.dest(short, f.now) == s
 }

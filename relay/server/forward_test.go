@@ -40,7 +40,7 @@ func newPair(t testing.TB) *pair {
 	p := &pair{src: open(), dst: open(), srcShort: ident.Short{1}, dstName: ident.Short{2}}
 	p.f = forwarder{Server: s, conn: open(), batch: udpx.Batch{Buf: make([]byte, udpx.BufferBytes)}}
 	for short, c := range map[ident.Short]*udpx.Conn{p.srcShort: p.src, p.dstName: p.dst} {
-		sess, reason := s.table.bind(request{short: short, from: c.LocalAddr(), expires: time.Hour, stamp: 1}, 0)
+		sess, reason := s.table.bind(request{short: short, from: origin{addr: c.LocalAddr()}, expires: time.Hour, stamp: 1}, 0)
 		if reason != 0 {
 			t.Fatal(reason)
 		}

@@ -44,6 +44,7 @@ func newWorld(t testing.TB, l server.Limits) *world {
 	}
 	w := &world{t: t, public: pub, key: key, job: job.NewKey(), cfg: server.Config{
 		ID: relayID, Listen: netip.MustParseAddrPort("127.0.0.1:0"), TokenKey: func() ed25519.PublicKey { return pub }, Limits: l,
+		HTTPS: netip.MustParseAddrPort("127.0.0.1:0"),
 	}}
 	w.startRelay()
 	return w
@@ -63,7 +64,7 @@ func (w *world) startRelay() {
 	case err := <-done:
 		w.t.Fatal(err)
 	}
-	w.cfg.Listen, w.srv = srv.Addr(), srv
+	w.cfg.Listen, w.cfg.HTTPS, w.srv = srv.Addr(), srv.HTTPSAddr(), srv
 	w.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

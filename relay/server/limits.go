@@ -62,20 +62,23 @@ func (b *bucket) take(n int, now time.Duration) bool {
 	return true
 }
 
-// gate bounds how many control frames of one network reach the signature checks, which cost some
-// 50 µs each. Networks share a fixed number of buckets by a seeded hash.
+// gate bounds how often a network gets through a second: control frames to the signature checks, which cost
+// some 50 µs each, and connections to the TLS handshake, which costs more. Networks share a fixed number of buckets by a seeded hash.
 type gate struct {
 	seed    maphash.Seed
 	buckets [1024]bucket
 }
 
 // A fan-out of thousands behind one NAT gateway passes; a flood from one network takes a fraction of a core.
-const gateRate = 16000 // so 4000 at once
+const (
+	gateRate = 16000 // so 4000 at once
+	linkRate = 4000  // so 1000 at once
+)
 
-func newGate() *gate {
+func newGate(rate int64) *gate {
 	g := &gate{seed: maphash.MakeSeed()}
 	for i := range g.buckets {
-		g.buckets[i].rate = gateRate
+		g.buckets[i].rate = rate
 	}
 	return g
 }

@@ -52,6 +52,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	send(prometheus.GaugeValue, "sessions", "Sessions now.", float64(st.Sessions))
+	send(prometheus.GaugeValue, "connections", "Connections over TLS now.", float64(st.Connections))
 	for _, m := range []struct {
 		name, help string
 		v          uint64

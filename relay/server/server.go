@@ -3,7 +3,7 @@
 // whether its NAT maps by destination. The protocol is described in package relay.
 //
 // It sees ciphertext only, keeps nothing on disk, knows of no other relay, and queues no packets: what
-// the kernel's socket buffers do not take is dropped. A batch that the kernel hands over is rewritten in
+// the kernel's socket buffers do not take is dropped. (Connections over TLS have a queue of 256 KiB each.) A batch that the kernel hands over is rewritten in
 // place, and each run of packets for one destination leaves by one system call.
 //
 // STUN (RFC 8489) is answered when the answer is no longer than the request, so that the relay cannot
@@ -15,6 +15,8 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -42,9 +44,13 @@ type Config struct {
 	// TokenKey returns the public key that verifies tokens. While it is nil nobody is admitted. It is
 	// called for each bind, from any goroutine.
 	TokenKey func() ed25519.PublicKey
-	Limits   Limits
-	Sockets  int          // that share the main port, for as many cores; 0 is one per core, at most 8
-	Logger   *slog.Logger // nil discards
+	// HTTPS is the TCP address of the same service over WebSocket and TLS. The zero value is none.
+	HTTPS netip.AddrPort
+	// Certificate is what HTTPS shows; nil makes one, signed by itself. Clients know it by its hash.
+	Certificate *tls.Certificate
+	Limits      Limits
+	Sockets     int          // that share the main port, for as many cores; 0 is one per core, at most 8
+	Logger      *slog.Logger // nil discards
 }
 
 // Server is a relay. Its methods may be called from any goroutine.
@@ -57,6 +63,8 @@ type Server struct {
 	table   *table
 	control chan controlFrame
 	gate    *gate
+	links   *links
+	cert    tls.Certificate
 	total   bucket
 	counters
 
@@ -64,6 +72,7 @@ type Server struct {
 	mu     sync.Mutex // guards addresses
 	addr   netip.AddrPort
 	second netip.AddrPort
+	https  netip.AddrPort
 }
 
 // New makes a relay; Run brings it to life. An ID that is not a name is an error.
@@ -86,7 +95,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.Limits = cfg.Limits.withDefaults()
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, start: time.Now(),
-		table: newTable(cfg.Limits), control: make(chan controlFrame, 1024), gate: newGate(),
+		table: newTable(cfg.Limits), control: make(chan controlFrame, 1024), gate: newGate(gateRate),
 		total: bucket{rate: cfg.Limits.TotalBytesPerSecond},
 		ready: make(chan struct{}),
 	}
@@ -98,6 +107,13 @@ func New(cfg Config) (*Server, error) {
 	var n [8]byte
 	_, _ = rand.Read(n[:])
 	s.random = binary.BigEndian.Uint64(n[:]) | 1
+	s.links = newLinks(cfg.Limits)
+	if cfg.HTTPS.Addr().IsValid() {
+		var err error
+		if s.cert, err = certificate(cfg.Certificate, cfg.ID); err != nil {
+			return nil, fmt.Errorf("relay: certificate: %w", err)
+		}
+	}
 	return s, nil
 }
 
@@ -118,6 +134,23 @@ func (s *Server) STUNAddrs() []netip.AddrPort {
 	return []netip.AddrPort{s.addr, s.second}
 }
 
+// HTTPSAddr returns the address at which WebSocket connections are taken, which may be a wildcard; valid once
+// Ready, and the zero value without HTTPS.
+func (s *Server) HTTPSAddr() netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.https
+}
+
+// CertSHA256 returns the hash of the certificate at HTTPSAddr, by which clients know it; nil without HTTPS.
+func (s *Server) CertSHA256() []byte {
+	if len(s.cert.Certificate) == 0 {
+		return nil
+	}
+	h := sha256.Sum256(s.cert.Certificate[0])
+	return h[:]
+}
+
 // Revoke ends the session of an instance and refuses it for an hour.
 func (s *Server) Revoke(id ident.Short) {
 	if s.table.revoke(id, s.now()) {
@@ -135,22 +168,35 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("relay: %w", err)
 	}
+	tcp, err := s.openHTTPS()
+	if err != nil {
+		for _, c := range append(main, second) {
+			_ = c.Close()
+		}
+		return fmt.Errorf("relay: %w", err)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	failed := make(chan error, len(main)+1)
+	failed := make(chan error, len(main)+2)
 	for _, c := range main {
 		wg.Go(func() { failed <- s.forward(c) })
 	}
 	wg.Go(func() { failed <- s.answerSTUN(second) })
+	if tcp != nil {
+		wg.Go(func() { failed <- s.serveHTTPS(ctx, tcp, main) })
+	}
 	wg.Go(func() { s.handleControl(ctx) })
 	wg.Go(func() { s.sweep(ctx) })
 
 	s.mu.Lock()
 	s.addr, s.second = main[0].LocalAddr(), second.LocalAddr()
+	if tcp != nil {
+		s.https = tcp.Addr().(*net.TCPAddr).AddrPort()
+	}
 	s.mu.Unlock()
 	close(s.ready)
-	s.log.Info("relay: listening", "addr", main[0].LocalAddr(), "stun2", second.LocalAddr(), "sockets", len(main))
+	s.log.Info("relay: listening", "addr", main[0].LocalAddr(), "stun2", second.LocalAddr(), "sockets", len(main), "https", s.HTTPSAddr())
 
 	select {
 	case <-ctx.Done():
@@ -233,13 +279,17 @@ func (s *Server) stun(c *udpx.Conn, out, request []byte, from netip.AddrPort) []
 		return out
 	}
 	s.stunAnswered.Add(1)
-	s.reply(c, out, from)
+	s.reply(c, out, origin{addr: from})
 	return out
 }
 
 // reply sends a control frame; if it is lost the client asks again.
-func (s *Server) reply(c *udpx.Conn, b []byte, to netip.AddrPort) {
-	if err := c.Write(b, 0, 0, to); err != nil {
+func (s *Server) reply(c *udpx.Conn, b []byte, to origin) {
+	if to.link != nil {
+		s.dropped[dropQueue].Add(uint64(to.link.out.Put(b, 0)))
+		return
+	}
+	if err := c.Write(b, 0, 0, to.addr); err != nil {
 		s.dropped[dropSend].Add(1)
 	}
 }

@@ -12,11 +12,12 @@ const (
 	dropLimit                // rate limits
 	dropAmplification        // unproven address
 	dropSend                 // the socket refused it
+	dropQueue                // the destination's connection over TLS is too slow
 	drops
 )
 
 var (
-	dropNames   = [drops]string{"stranger", "malformed", "replay", "gone", "cross_job", "limit", "amplification", "send"}
+	dropNames   = [drops]string{"stranger", "malformed", "replay", "gone", "cross_job", "limit", "amplification", "send", "queue"}
 	reasonNames = [...]string{"other", "expired", "clock", "full", "job_full", "prefix_full", "revoked"}
 )
 
@@ -30,6 +31,7 @@ type counters struct {
 // Stats is what a relay did since its start.
 type Stats struct {
 	Sessions             int    // now
+	Connections          int    // over TLS, now
 	PacketsIn, BytesIn   uint64 // DATA frames of sessions, with their headers
 	PacketsOut, BytesOut uint64
 	Challenged, Bound    uint64 // binds accepted, addresses proven
@@ -42,7 +44,7 @@ type Stats struct {
 // Stats returns the counts.
 func (s *Server) Stats() Stats {
 	st := Stats{
-		Sessions:  s.table.count(),
+		Sessions: s.table.count(), Connections: s.links.count(),
 		PacketsIn: s.packetsIn.Load(), BytesIn: s.bytesIn.Load(),
 		PacketsOut: s.packetsOut.Load(), BytesOut: s.bytesOut.Load(),
 		Challenged: s.challenged.Load(), Bound: s.bound.Load(), Ended: s.ended.Load(), STUN: s.stunAnswered.Load(),

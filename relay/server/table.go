@@ -25,12 +25,18 @@ const (
 	remembered = 4
 )
 
-// session is one address of one instance. It never moves: another address is another session.
+// origin is where frames come from and go to: a UDP address, or one connection over TLS.
+type origin struct {
+	addr netip.AddrPort
+	link *link // nil: UDP
+}
+
+// session is one origin of one instance. It never moves: another origin is another session.
 type session struct {
 	short  ident.Short
 	job    job.ID
 	key    [32]byte
-	addr   netip.AddrPort
+	at     origin
 	prefix netip.Prefix
 
 	proven  atomic.Bool
@@ -88,7 +94,7 @@ type table struct {
 	limits Limits
 
 	mu        sync.RWMutex // guards what follows
-	byAddr    map[netip.AddrPort]*session
+	byOrigin  map[origin]*session
 	byShort   map[ident.Short]*holder
 	perJob    map[job.ID]int
 	perPrefix map[netip.Prefix]int
@@ -98,16 +104,16 @@ type table struct {
 
 func newTable(l Limits) *table {
 	return &table{
-		limits: l, byAddr: make(map[netip.AddrPort]*session), byShort: make(map[ident.Short]*holder),
+		limits: l, byOrigin: make(map[origin]*session), byShort: make(map[ident.Short]*holder),
 		perJob: make(map[job.ID]int), perPrefix: make(map[netip.Prefix]int), holders: make(map[job.ID]int),
 	}
 }
 
-// source returns the live session at an address, from which something came.
-func (t *table) source(from netip.AddrPort, now time.Duration) *session {
+// source returns the live session at an origin, from which something came.
+func (t *table) source(from origin, now time.Duration) *session {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if s := t.byAddr[from]; s != nil && now < s.ends() {
+	if s := t.byOrigin[from]; s != nil && now < s.ends() {
 		s.touch(now)
 		return s
 	}
@@ -135,7 +141,7 @@ type request struct {
 	short   ident.Short
 	job     job.ID
 	key     [32]byte
-	from    netip.AddrPort
+	from    origin
 	nonce   relay.Nonce
 	stamp   int64         // milliseconds
 	fresh   time.Duration // until when the bind could be repeated
@@ -163,6 +169,8 @@ func (t *table) bind(r request, now time.Duration) (*session, relay.Reason) {
 		return nil, relay.ReasonRevoked
 	case r.stamp < h.stamp, r.stamp == h.stamp && (at == nil || at.nonce != r.nonce):
 		return nil, 0 // a replay
+	case at == nil && r.from.link != nil && t.byOrigin[r.from] != nil:
+		return nil, 0 // a connection is for one instance
 	}
 	if at == nil {
 		if reason := t.full(r, h); reason != 0 {
@@ -193,7 +201,7 @@ func (t *table) forget(short ident.Short, h *holder) {
 }
 
 func (t *table) full(r request, h *holder) relay.Reason {
-	prefix := prefixOf(r.from.Addr())
+	prefix := prefixOf(r.from.addr.Addr())
 	switch {
 	case t.perPrefix[prefix] >= t.limits.PerPrefix:
 		return relay.ReasonPrefix
@@ -209,7 +217,7 @@ func (t *table) full(r request, h *holder) relay.Reason {
 
 func (t *table) add(r request, h *holder, now time.Duration) *session {
 	s := &session{
-		short: r.short, job: r.job, key: r.key, addr: r.from, prefix: prefixOf(r.from.Addr()), drop: now + unprovenFor,
+		short: r.short, job: r.job, key: r.key, at: r.from, prefix: prefixOf(r.from.addr.Addr()), drop: now + unprovenFor,
 		packets: bucket{rate: t.limits.PacketsPerSecond}, bytes: bucket{rate: t.limits.BytesPerSecond},
 		gone: bucket{rate: gonePerSecond},
 	}
@@ -217,8 +225,8 @@ func (t *table) add(r request, h *holder, now time.Duration) *session {
 	t.sessions++
 	t.perJob[s.job]++
 	t.perPrefix[s.prefix]++
-	if t.byAddr[s.addr] == nil {
-		t.byAddr[s.addr] = s // else not before it is proven
+	if t.byOrigin[s.at] == nil {
+		t.byOrigin[s.at] = s // else not before it is proven
 	}
 	if h.active == nil {
 		h.active = s
@@ -231,18 +239,18 @@ func (t *table) add(r request, h *holder, now time.Duration) *session {
 	return s
 }
 
-func (h *holder) at(a netip.AddrPort) *session {
+func (h *holder) at(a origin) *session {
 	switch {
-	case h.active != nil && h.active.addr == a:
+	case h.active != nil && h.active.at == a:
 		return h.active
-	case h.pending != nil && h.pending.addr == a:
+	case h.pending != nil && h.pending.at == a:
 		return h.pending
 	}
 	return nil
 }
 
 // find returns the session that a PROVE is about.
-func (t *table) find(from netip.AddrPort, m relay.Prove, now time.Duration) *session {
+func (t *table) find(from origin, m relay.Prove, now time.Duration) *session {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	h := t.byShort[m.Short]
@@ -255,26 +263,29 @@ func (t *table) find(from netip.AddrPort, m relay.Prove, now time.Duration) *ses
 	return nil
 }
 
-// prove makes s the one session of its Short and of its address. It returns when s ends, and false
+// prove makes s the one session of its Short and of its origin. It returns when s ends, and false
 // if s ended meanwhile.
 func (t *table) prove(s *session) (expires time.Duration, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h := t.byShort[s.short]
-	if h == nil || h.at(s.addr) != s {
+	if h == nil || h.at(s.at) != s {
 		return 0, false
 	}
 	s.proven.Store(true)
 	if h.pending == s {
 		old := h.active
 		h.active, h.pending = s, nil
-		t.remove(old)
+		t.uncount(old)
+		if old.at.link != nil {
+			old.at.link.out.End() // what is queued may still arrive
+		}
 	}
-	if other := t.byAddr[s.addr]; other != s {
+	if other := t.byOrigin[s.at]; other != s {
 		if other != nil {
 			t.detach(other)
 		}
-		t.byAddr[s.addr] = s
+		t.byOrigin[s.at] = s
 	}
 	return s.expires, true
 }
@@ -292,8 +303,16 @@ func (t *table) detach(s *session) {
 	t.remove(s)
 }
 
-// remove takes s out of the counts and of the index by address.
+// remove takes s out and ends its connection if it has one.
 func (t *table) remove(s *session) {
+	t.uncount(s)
+	if s.at.link != nil {
+		s.at.link.close()
+	}
+}
+
+// uncount takes s out of the counts and of the index by origin.
+func (t *table) uncount(s *session) {
 	t.sessions--
 	if t.perJob[s.job]--; t.perJob[s.job] == 0 {
 		delete(t.perJob, s.job)
@@ -301,8 +320,17 @@ func (t *table) remove(s *session) {
 	if t.perPrefix[s.prefix]--; t.perPrefix[s.prefix] == 0 {
 		delete(t.perPrefix, s.prefix)
 	}
-	if t.byAddr[s.addr] == s {
-		delete(t.byAddr, s.addr)
+	if t.byOrigin[s.at] == s {
+		delete(t.byOrigin, s.at)
+	}
+}
+
+// leave removes the session of a connection that ended.
+func (t *table) leave(at origin) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.byOrigin[at]; s != nil {
+		t.detach(s)
 	}
 }
 

@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/binary"
 	"maps"
+	"net"
 	"net/netip"
 	"testing"
 	"testing/quick"
@@ -13,8 +14,14 @@ import (
 	"github.com/fnwire/fnwire/relay"
 )
 
-func at(n byte, port uint16) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, n, 1}), port)
+func at(n byte, port uint16) origin {
+	return origin{addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, n, 1}), port)}
+}
+
+// pipe is a connection to nowhere.
+func pipe() *link {
+	c, _ := net.Pipe()
+	return &link{raw: c, done: make(chan struct{})}
 }
 
 // consistent checks the counts and indices against one another.
@@ -39,8 +46,8 @@ func (t *table) consistent(tb testing.TB) {
 			perPrefix[s.prefix]++
 		}
 	}
-	for a, s := range t.byAddr {
-		if s.addr != a || !all[s] {
+	for a, s := range t.byOrigin {
+		if s.at != a || !all[s] {
 			tb.Errorf("%v: stale session", a)
 		}
 	}
@@ -80,13 +87,22 @@ func TestTableStaysConsistent(t *testing.T) {
 		tab := newTable(Limits{Sessions: 6, PerJob: 4, PerPrefix: 5})
 		now := time.Duration(0)
 		var last *session
+		var origins [2][5]origin // the last two of each are connections
+		for n := range origins {
+			for port := range origins[n] {
+				origins[n][port] = at(byte(n), uint16(port))
+				if port > 2 {
+					origins[n][port].link = pipe()
+				}
+			}
+		}
 		for _, o := range ops {
 			now += time.Duration(o.Seconds) * time.Second / 16
 			short := ident.Short{o.Short % 12}
-			switch o.Kind % 5 {
+			switch o.Kind % 6 {
 			case 0, 1:
 				s, _ := tab.bind(request{
-					short: short, job: job.ID{o.Short % 3}, from: at(o.Net%2, uint16(o.Port%5)),
+					short: short, job: job.ID{o.Short % 3}, from: origins[o.Net%2][o.Port%5],
 					nonce: relay.Nonce{o.Stamp}, stamp: int64(now/time.Millisecond) + int64(o.Stamp%4), fresh: now + freshFor, expires: now + time.Minute, bytes: relay.BindBytes,
 				}, now)
 				if s != nil {
@@ -98,6 +114,8 @@ func TestTableStaysConsistent(t *testing.T) {
 				}
 			case 3:
 				tab.sweep(now)
+			case 5:
+				tab.leave(origins[o.Net%2][o.Port%5])
 			case 4:
 				if o.Stamp < 20 {
 					tab.revoke(short, now)
@@ -109,7 +127,7 @@ func TestTableStaysConsistent(t *testing.T) {
 			}
 		}
 		tab.sweep(now + 2*revokedFor)
-		return len(tab.byShort) == 0 && len(tab.byAddr) == 0 && tab.sessions == 0
+		return len(tab.byShort) == 0 && len(tab.byOrigin) == 0 && tab.sessions == 0
 	}
 	if err := quick.Check(run, &quick.Config{MaxCount: 2000}); err != nil {
 		t.Error(err)
@@ -209,7 +227,7 @@ func TestBucket(t *testing.T) {
 }
 
 func TestGateIsPerNetwork(t *testing.T) {
-	g := newGate()
+	g := newGate(gateRate)
 	passed := 0
 	for range 2 * gateRate {
 		if g.admits(netip.MustParseAddr("192.0.2.7"), 0) {
@@ -227,7 +245,7 @@ func TestGateIsPerNetwork(t *testing.T) {
 func FuzzSTUN(f *testing.F) {
 	f.Add([]byte("\x00\x01\x00\x10\x21\x12\xa4\x42abcdefghijkl\x80\x22\x00\x0cfnwire fnwir"), true)
 	f.Fuzz(func(t *testing.T, b []byte, v6 bool) {
-		from := at(2, 4660)
+		from := at(2, 4660).addr
 		if v6 {
 			from = netip.MustParseAddrPort("[2001:db8::1]:4660")
 		}
@@ -245,7 +263,7 @@ func FuzzSTUN(f *testing.F) {
 func TestSTUNGolden(t *testing.T) {
 	request := []byte("\x00\x01\x00\x10\x21\x12\xa4\x42\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x80\x22\x00\x0cfnwire fnwir")
 	want := "\x01\x01\x00\x0c\x21\x12\xa4\x42\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x00\x20\x00\x08\x00\x01\x33\x26\xe1\x12\xa6\x43"
-	if got := string(appendSTUN(nil, request, at(2, 4660))); got != want {
+	if got := string(appendSTUN(nil, request, at(2, 4660).addr)); got != want {
 		t.Errorf("got  %x\nwant %x", got, want)
 	}
 }
