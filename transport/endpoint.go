@@ -191,6 +191,15 @@ func (e *Endpoint) AddRelay(r Relay) {
 	e.publishLegs()
 }
 
+// HandleRelayed takes frames of seg bytes each (the last may be shorter), at most 64 KiB, that reached a relay's
+// leg not by the endpoint's socket but by a connection of the leg's own. It asks leg.HandlePacket about
+// each, as for those of the socket, neither keeps b nor waits, and is for one goroutine for each leg.
+func (e *Endpoint) HandleRelayed(leg Relay, b []byte, seg int) {
+	if seg > 0 {
+		e.hub.dispatchRelayed(leg, b, seg)
+	}
+}
+
 // RemoveRelay forgets a relay.
 func (e *Endpoint) RemoveRelay(id string) {
 	e.mu.Lock()

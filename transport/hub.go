@@ -132,6 +132,28 @@ func (h *hub) read(s udpx.Socket) {
 	}
 }
 
+// dispatchRelayed is dispatch for frames of seg bytes each that a leg got on a connection of its own.
+func (h *hub) dispatchRelayed(leg Relay, b []byte, seg int) {
+	pool := h.big
+	if len(b) <= smallBuffer {
+		pool = h.small
+	}
+	buf := getBuffer(pool)
+	defer buf.release()
+	data := buf.b[:copy(buf.b, b)]
+	c := cutter{hub: h, t: h.tables.Load(), leg: leg, buf: buf, data: data}
+	for c.off < len(data) {
+		n := min(seg, len(data)-c.off)
+		if frame := data[c.off : c.off+n : c.off+n]; frame[0] >= firstRelay && frame[0] <= lastRelay {
+			c.relayed(frame)
+		} else {
+			h.stats.strangers.Add(1)
+		}
+		c.off += n
+	}
+	c.flush()
+}
+
 // dispatch cuts a batch, which has one source, into runs for QUIC and single packets for the rest.
 func (h *hub) dispatch(b *udpx.Batch, buf *buffer) {
 	data := b.Buf[:b.N]
