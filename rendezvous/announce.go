@@ -165,7 +165,7 @@ func AnnounceRelay(ctx context.Context, cfg AnnounceConfig) error {
 	if err != nil {
 		return fmt.Errorf("rendezvous: announce: %w: %w", ErrUnauthorized, err)
 	}
-	relay := RelayInfo{ID: cfg.Relay.ID, Addr: cfg.Relay.Addr, STUN: cfg.Relay.STUN}
+	relay := cfg.Relay.Bare()
 	if err := relay.Check(); err != nil {
 		return fmt.Errorf("rendezvous: announce: %w: %w", ErrBadRequest, err)
 	}

@@ -242,7 +242,7 @@ func (c *Client) isFenced() bool {
 func (c *Client) tell(relays []RelayInfo, quiet bool) {
 	c.mu.Lock()
 	same := slices.EqualFunc(c.told, relays, func(a, b RelayInfo) bool {
-		return a.ID == b.ID && a.Addr == b.Addr && slices.Equal(a.STUN, b.STUN) && slices.Equal(a.Token, b.Token)
+		return a.Same(&b) && slices.Equal(a.Token, b.Token)
 	})
 	c.told = slices.Clone(relays)
 	c.mu.Unlock()

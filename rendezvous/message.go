@@ -1,10 +1,16 @@
 package rendezvous
 
 import (
+	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -59,11 +65,17 @@ type NameRequest struct {
 
 // RelayInfo is a relay as an instance sees it.
 type RelayInfo struct {
-	ID      string           `json:"id"`
-	Addr    netip.AddrPort   `json:"addr"`
-	STUN    []netip.AddrPort `json:"stun,omitempty"`   // where it answers binding requests, at most 4
-	Token   []byte           `json:"token,omitempty"`  // admits one instance; empty in announcements
-	Expires time.Time        `json:"expires,omitzero"` // of the token
+	ID   string           `json:"id"`
+	Addr netip.AddrPort   `json:"addr"`
+	STUN []netip.AddrPort `json:"stun,omitempty"` // where it answers binding requests, at most 4
+
+	// HTTPS is the HOST:PORT where it takes the same frames over WebSocket and TLS; empty if it does not.
+	// CertSHA256 is the hash of the certificate there, whoever signed it.
+	HTTPS      string `json:"https,omitempty"`
+	CertSHA256 []byte `json:"cert_sha256,omitempty"`
+
+	Token   []byte    `json:"token,omitempty"`  // admits one instance; empty in announcements
+	Expires time.Time `json:"expires,omitzero"` // of the token
 }
 
 // MaxRelayID is the most bytes that a relay's ID may have.
@@ -85,7 +97,50 @@ func (r *RelayInfo) Check() error {
 			return fmt.Errorf("relay %s: STUN address %v", r.ID, a)
 		}
 	}
+	return r.checkHTTPS()
+}
+
+// maxHost is the longest name that DNS allows.
+const maxHost = 253
+
+func (r *RelayInfo) checkHTTPS() error {
+	if r.HTTPS == "" {
+		if len(r.CertSHA256) > 0 {
+			return fmt.Errorf("relay %s: certificate without HTTPS address", r.ID)
+		}
+		return nil
+	}
+	host, port, err := net.SplitHostPort(r.HTTPS)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 {
+		return fmt.Errorf("relay %s: HTTPS address %q: want HOST:PORT", r.ID, r.HTTPS)
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		if a.Zone() != "" || !usable(netip.AddrPortFrom(a, 1)) {
+			return fmt.Errorf("relay %s: HTTPS address %q", r.ID, r.HTTPS)
+		}
+	} else if !isDNSName(host) {
+		return fmt.Errorf("relay %s: HTTPS address %q: no host name", r.ID, r.HTTPS)
+	}
+	if len(r.CertSHA256) != sha256.Size {
+		return fmt.Errorf("relay %s: hash of the certificate has %d bytes, want %d", r.ID, len(r.CertSHA256), sha256.Size)
+	}
 	return nil
+}
+
+func isDNSName(s string) bool {
+	return s != "" && len(s) <= maxHost && s[0] != '.' && s[0] != '-' && !strings.ContainsFunc(s, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '.'
+	})
+}
+
+// Same tells whether two relays are announced alike; what belongs to one instance does not count.
+func (r *RelayInfo) Same(o *RelayInfo) bool {
+	return r.ID == o.ID && r.Addr == o.Addr && slices.Equal(r.STUN, o.STUN) && r.HTTPS == o.HTTPS && bytes.Equal(r.CertSHA256, o.CertSHA256)
+}
+
+// Bare returns r without what belongs to one instance.
+func (r *RelayInfo) Bare() RelayInfo {
+	return RelayInfo{ID: r.ID, Addr: r.Addr, STUN: slices.Clone(r.STUN), HTTPS: r.HTTPS, CertSHA256: slices.Clone(r.CertSHA256)}
 }
 
 // Reply is what every reply starts with, and all of it after a refusal or a leave.

@@ -88,6 +88,12 @@ func goldenMessages(t testing.TB) map[string]any {
 	if err != nil {
 		t.Fatal(err)
 	}
+	overTLS := relay
+	overTLS.HTTPS, overTLS.CertSHA256 = "relay.example.org:443", bytes.Repeat([]byte{4}, 32)
+	annTLS, err := secret.SealAnnouncement(rendezvous.Announcement{V: 1, Relay: overTLS, Issued: goldenTime, Nonce: [16]byte{5}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	member := rendezvous.Member{Name: "map-3", Peer: a.Peer.String(), Epoch: 7}
 	return map[string]any{
 		"envelope":       env,
@@ -107,6 +113,7 @@ func goldenMessages(t testing.TB) map[string]any {
 		"inbox_fenced":   rendezvous.Inbox{V: 1, Type: rendezvous.InboxFenced, Epoch: 8},
 		"inbox_relays":   rendezvous.Inbox{V: 1, Type: rendezvous.InboxRelays},
 		"announce":       ann,
+		"announce_https": annTLS,
 		"announce_reply": annReply,
 	}
 }

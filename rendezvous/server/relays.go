@@ -31,18 +31,9 @@ type relayRow struct {
 func newRegistry(fixed []rendezvous.RelayInfo) *registry {
 	g := &registry{rows: make(map[string]relayRow)}
 	for _, r := range fixed {
-		g.rows[r.ID] = relayRow{info: bare(r), fixed: true}
+		g.rows[r.ID] = relayRow{info: r.Bare(), fixed: true}
 	}
 	return g
-}
-
-// bare leaves out what belongs to one instance.
-func bare(r rendezvous.RelayInfo) rendezvous.RelayInfo {
-	return rendezvous.RelayInfo{ID: r.ID, Addr: r.Addr, STUN: slices.Clone(r.STUN)}
-}
-
-func sameRelay(a, b rendezvous.RelayInfo) bool {
-	return a.ID == b.ID && a.Addr == b.Addr && slices.Equal(a.STUN, b.STUN)
 }
 
 // add makes r a relay that stays, and reports whether instances should hear of it.
@@ -53,8 +44,8 @@ func (g *registry) add(r rendezvous.RelayInfo) (news bool, err error) {
 	if !had && len(g.rows) >= maxRelays {
 		return false, fmt.Errorf("%d relays are known, no more fit", len(g.rows))
 	}
-	g.rows[r.ID] = relayRow{info: bare(r), fixed: true}
-	return !had || !sameRelay(old.info, r), nil
+	g.rows[r.ID] = relayRow{info: r.Bare(), fixed: true}
+	return !had || !old.info.Same(&r), nil
 }
 
 // announce notes an authentic announcement. A repeated one must not keep a dead relay alive, so issue
@@ -66,8 +57,8 @@ func (g *registry) announce(a rendezvous.Announcement, now time.Time) (news bool
 	old, had := g.rows[a.Relay.ID]
 	switch {
 	case had && old.fixed:
-		if !sameRelay(old.info, a.Relay) {
-			return false, rendezvous.Refuse(rendezvous.CodeHeld, "relay %q is configured at the rendezvous with another address", a.Relay.ID)
+		if !old.info.Same(&a.Relay) {
+			return false, rendezvous.Refuse(rendezvous.CodeHeld, "relay %q is configured at the rendezvous with other addresses", a.Relay.ID)
 		}
 		return false, nil
 	case had && !a.Issued.After(old.issued):
@@ -76,8 +67,8 @@ func (g *registry) announce(a rendezvous.Announcement, now time.Time) (news bool
 		return false, rendezvous.Refuse(rendezvous.CodeFull, "%d relays are known, no more fit", len(g.rows))
 	}
 	alive := had && now.Before(old.until)
-	g.rows[a.Relay.ID] = relayRow{info: bare(a.Relay), issued: a.Issued, until: now.Add(rendezvous.AnnounceTTL)}
-	return !alive || !sameRelay(old.info, a.Relay), nil
+	g.rows[a.Relay.ID] = relayRow{info: a.Relay.Bare(), issued: a.Issued, until: now.Add(rendezvous.AnnounceTTL)}
+	return !alive || !old.info.Same(&a.Relay), nil
 }
 
 // expire needs g.mu. An expired row is kept until its announcement could no longer be repeated.

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
@@ -22,6 +23,32 @@ const secret = "a relay secret of some length"
 func relayInfo(id string, last byte) rendezvous.RelayInfo {
 	a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, last}), 3478)
 	return rendezvous.RelayInfo{ID: id, Addr: a, STUN: []netip.AddrPort{a}}
+}
+
+func withHTTPS(r rendezvous.RelayInfo, addr string, hash []byte) rendezvous.RelayInfo {
+	r.HTTPS, r.CertSHA256 = addr, hash
+	return r
+}
+
+// TestHTTPSTravels: how a relay is reached over TLS comes through its announcement, and a change is told.
+func TestHTTPSTravels(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}, RelaySecret: secret})
+	hash := bytes.Repeat([]byte{7}, 32)
+	keys, _, stop := announce(t, rendezvous.AnnounceConfig{URL: s.URL(), Secret: secret, Relay: withHTTPS(relayInfo("r", 1), "192.0.2.1:443", hash)})
+	got(t, keys)
+	a := dial(t, s.URL(), key, "a")
+	r := a.join(t).Relays
+	a.run(t)
+	if len(r) != 1 || r[0].HTTPS != "192.0.2.1:443" || !bytes.Equal(r[0].CertSHA256, hash) {
+		t.Errorf("%+v", r)
+	}
+	stop()
+	hash[0]++ // it was restarted
+	announce(t, rendezvous.AnnounceConfig{URL: s.URL(), Secret: secret, Relay: withHTTPS(relayInfo("r", 1), "192.0.2.1:443", hash)})
+	if r := got(t, a.relays); len(r) != 1 || !bytes.Equal(r[0].CertSHA256, hash) {
+		t.Errorf("%+v", r)
+	}
 }
 
 // announce runs AnnounceRelay until the test ends or stop is called.
@@ -92,6 +119,10 @@ func TestRelayRefused(t *testing.T) {
 			rendezvous.AnnounceConfig{Secret: "short", Relay: relayInfo("r", 1)}, rendezvous.ErrUnauthorized},
 		"illegal ID": {server.Config{Open: true, RelaySecret: secret},
 			rendezvous.AnnounceConfig{Secret: secret, Relay: relayInfo("r.1", 1)}, rendezvous.ErrBadRequest},
+		"fixed with another certificate": {server.Config{Open: true, RelaySecret: secret, Relays: []rendezvous.RelayInfo{relayInfo("r", 1)}},
+			rendezvous.AnnounceConfig{Secret: secret, Relay: withHTTPS(relayInfo("r", 1), "192.0.2.1:443", make([]byte, 32))}, rendezvous.ErrHeld},
+		"HTTPS without certificate": {server.Config{Open: true, RelaySecret: secret},
+			rendezvous.AnnounceConfig{Secret: secret, Relay: withHTTPS(relayInfo("r", 1), "192.0.2.1:443", nil)}, rendezvous.ErrBadRequest},
 		"fixed with another address": {server.Config{Open: true, RelaySecret: secret, Relays: []rendezvous.RelayInfo{relayInfo("r", 1)}},
 			rendezvous.AnnounceConfig{Secret: secret, Relay: relayInfo("r", 2)}, rendezvous.ErrHeld},
 	} {
