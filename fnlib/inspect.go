@@ -14,6 +14,7 @@ type RelayStatus struct {
 	STUN  []netip.AddrPort // where it answers binding requests
 	Home  bool             // peers reach the node through this one
 	State string           // "bound" or "usable" when packets flow; else "binding", "silent" or "refused"
+	Via   string           // "udp", "wss" (the same frames over WebSocket and TLS, where UDP is blocked), or "" before
 	RTT   time.Duration    // 0 if not measured yet
 	Err   error            // why packets do not flow, if they do not
 }
@@ -28,7 +29,7 @@ func (n *Node) Relays() []RelayStatus {
 		state, err := l.client.State()
 		out = append(out, RelayStatus{
 			ID: l.info.ID, Addr: l.info.Addr, STUN: slices.Clone(l.info.STUN), Home: l.client == r.home,
-			State: string(state), RTT: l.client.RTT(), Err: err,
+			State: string(state), Via: l.client.Via(), RTT: l.client.RTT(), Err: err,
 		})
 	}
 	slices.SortFunc(out, func(a, b RelayStatus) int { return strings.Compare(a.ID, b.ID) })

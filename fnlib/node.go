@@ -172,6 +172,9 @@ func (n *Node) discover(ctx context.Context, infos []rendezvous.RelayInfo) {
 	}
 	if n.relays.wait(ctx) {
 		n.joined.Relay = time.Since(began)
+		if n.relays.overTLS() {
+			cancel() // UDP is blocked: nobody answers STUN
+		}
 	} else if len(infos) > 0 {
 		n.log.Warn("fnlib: no relay can be used", "error", n.relays.trouble())
 	}

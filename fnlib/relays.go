@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/fnwire/fnwire/relay"
 	"github.com/fnwire/fnwire/rendezvous"
@@ -15,7 +16,8 @@ import (
 // relays are the node's legs to the relays that the rendezvous has named. The first one that answers
 // is the node's home: peers reach it there. Others are used to reach peers whose home they are.
 type relays struct {
-	n *Node
+	n          *Node
+	udpBlocked atomic.Bool // what the legs found out
 
 	mu    sync.Mutex // guards what follows
 	legs  map[string]*leg
@@ -51,6 +53,9 @@ func (r *relays) set(infos []rendezvous.RelayInfo) {
 			if !slices.Equal(l.info.Token, info.Token) {
 				l.client.SetToken(info.Token)
 			}
+			if l.info.HTTPS != info.HTTPS || !slices.Equal(l.info.CertSHA256, info.CertSHA256) {
+				l.client.SetHTTPS(info.HTTPS, info.CertSHA256) // it was restarted
+			}
 			l.info = info
 			continue
 		}
@@ -71,6 +76,8 @@ func (r *relays) add(info rendezvous.RelayInfo) {
 	c := relay.NewClient(relay.Config{
 		ID: info.ID, Addr: info.Addr, Token: info.Token, Identity: r.n.id, Job: r.n.key.ID(),
 		Send: r.n.ep.Write, Logger: r.n.log,
+		HTTPS: info.HTTPS, CertSHA256: info.CertSHA256, UDPBlocked: &r.udpBlocked,
+		Deliver: func(leg *relay.Client, frames []byte, seg int) { r.n.ep.HandleRelayed(leg, frames, seg) },
 	})
 	r.legs[info.ID] = &leg{client: c, info: info, stop: cancel}
 	r.n.ep.AddRelay(c)
@@ -164,6 +171,13 @@ func (r *relays) where() (id string, addr netip.AddrPort) {
 		return "", netip.AddrPort{}
 	}
 	return r.home.ID(), r.home.Addr()
+}
+
+// overTLS tells whether the home relay was reached by TLS only.
+func (r *relays) overTLS() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.home != nil && r.home.Via() == "wss"
 }
 
 // trouble tells why there is no home relay, or nil.

@@ -20,6 +20,7 @@ type dev struct {
 	*common
 	listen, relayListen, public string
 	relays                      int
+	https                       bool
 }
 
 // devReport is what dev prints with --json when it is ready.
@@ -54,6 +55,7 @@ Without --job-key and FNWIRE_JOB_KEY it makes a job key at each start. Nothing o
 	f.StringVar(&d.listen, "listen", "127.0.0.1:4222", "address of the rendezvous' NATS, HOST:PORT; port 0 is a free one")
 	f.StringVar(&d.relayListen, "relay-listen", "", "UDP address of the relay, HOST:PORT, with the next port for STUN and those after for further relays\n(default the host of --listen and free ports)")
 	f.StringVar(&d.public, "public", "", "address at which others reach this machine, if it is not that of --listen")
+	f.BoolVar(&d.https, "https", false, "relays take WebSocket connections too, on free TCP ports, for functions whose UDP is blocked")
 	f.IntVar(&d.relays, "relays", 1, "number of relays")
 	return cmd
 }

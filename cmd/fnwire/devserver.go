@@ -22,6 +22,7 @@ import (
 type devPlan struct {
 	nats   string           // HOST:PORT
 	relays []netip.AddrPort // where each relay listens
+	https  bool             // relays take WebSocket connections
 	public netip.Addr       // what others use instead of these hosts; may be invalid
 }
 
@@ -29,6 +30,8 @@ type devRelay struct {
 	ID   string           `json:"id"`
 	Addr netip.AddrPort   `json:"addr"`
 	STUN []netip.AddrPort `json:"stun"`
+
+	HTTPS string `json:"https,omitempty"` // HOST:PORT
 }
 
 // plan turns the flags into addresses. Its errors are the caller's mistakes.
@@ -55,7 +58,7 @@ func (d *dev) plan(ctx context.Context) (devPlan, error) {
 	if (host.Addr().IsUnspecified() || relays.Addr().IsUnspecified()) && !p.public.IsValid() {
 		return p, errors.New("listening on all addresses: tell with --public at which one others reach this machine")
 	}
-	p.nats = host.String()
+	p.nats, p.https = host.String(), d.https
 	for i := range d.relays {
 		port := int(relays.Port())
 		if port != 0 {
@@ -186,6 +189,9 @@ func (s *servers) addRelay(ctx, run context.Context, rv *server.Server, plan dev
 	if listen.Port() != 0 {
 		cfg.Listen2 = netip.AddrPortFrom(listen.Addr(), listen.Port()+1)
 	}
+	if plan.https {
+		cfg.HTTPS = netip.AddrPortFrom(listen.Addr(), 0)
+	}
 	r, err := relayserver.New(cfg)
 	if err != nil {
 		return err
@@ -197,8 +203,11 @@ func (s *servers) addRelay(ctx, run context.Context, rv *server.Server, plan dev
 	for _, a := range r.STUNAddrs() {
 		one.STUN = append(one.STUN, plan.publicAddr(a))
 	}
+	if plan.https {
+		one.HTTPS = plan.publicAddr(r.HTTPSAddr()).String()
+	}
 	s.relays = append(s.relays, one)
-	return rv.AddRelay(rendezvous.RelayInfo{ID: id, Addr: one.Addr, STUN: one.STUN})
+	return rv.AddRelay(rendezvous.RelayInfo{ID: id, Addr: one.Addr, STUN: one.STUN, HTTPS: one.HTTPS, CertSHA256: r.CertSHA256()})
 }
 
 // stop ends all servers and waits for them.

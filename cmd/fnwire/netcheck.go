@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -48,6 +49,7 @@ type relayReport struct {
 	Addr  netip.AddrPort `json:"addr"`
 	Home  bool           `json:"home"`
 	State string         `json:"state"`
+	Via   string         `json:"via"` // "udp", or "wss" where UDP is blocked
 	RTT   float64        `json:"rtt_s"`
 	Error string         `json:"error,omitempty"`
 
@@ -119,7 +121,7 @@ func check(node *fnlib.Node) netReport {
 	}
 	usable := 0
 	for _, s := range node.Relays() {
-		one := relayReport{ID: s.ID, Addr: s.Addr, Home: s.Home, State: s.State, RTT: seconds(s.RTT), rtt: s.RTT}
+		one := relayReport{ID: s.ID, Addr: s.Addr, Home: s.Home, State: s.State, Via: s.Via, RTT: seconds(s.RTT), rtt: s.RTT}
 		if s.Err != nil {
 			one.Error = s.Err.Error()
 			r.Problems = append(r.Problems, fmt.Sprintf("relay %s: %v", s.ID, s.Err))
@@ -152,6 +154,9 @@ func (r *netReport) judge(usable int) {
 	case len(r.NAT.Reflexive) == 0:
 		add("no STUN server answers: the address behind a NAT stays unknown")
 	}
+	if slices.ContainsFunc(r.Relays, func(one relayReport) bool { return one.Via == "wss" }) {
+		add("UDP is blocked: links go over HTTPS through a relay, never directly")
+	}
 	if r.NAT.Mapping == transport.MappingDepends {
 		add("the NAT maps each destination to another port (symmetric): links with functions behind NATs of that kind stay on a relay")
 	}
@@ -175,14 +180,17 @@ func (r *netReport) print(out io.Writer) error {
 	fmt.Fprintf(w, "mapped address\t%s\n", addrs(r.NAT.Reflexive))
 	fmt.Fprintf(w, "STUN servers\t%s\n", addrs(r.STUN))
 	for _, one := range r.Relays {
-		home, rtt := "", "RTT unknown"
+		home, rtt, via := "", "RTT unknown", ""
+		if one.Via != "" {
+			via = " over " + one.Via
+		}
 		if one.Home {
 			home = ", home"
 		}
 		if one.rtt > 0 {
 			rtt = "RTT " + short(one.rtt).String()
 		}
-		fmt.Fprintf(w, "relay %s\t%v, %s, %s%s\n", one.ID, one.Addr, one.State, rtt, home)
+		fmt.Fprintf(w, "relay %s\t%v, %s%s, %s%s\n", one.ID, one.Addr, one.State, via, rtt, home)
 	}
 	for _, p := range r.Problems {
 		fmt.Fprintf(w, "problem\t%s\n", p)
