@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -27,6 +28,8 @@ type options struct {
 	id, listen, public, tokenKey string
 	stun2                        uint16
 	rendezvous, creds, http      string
+	https, httpsPublic           string
+	tlsCert, tlsKey              string
 	limits                       server.Limits
 	sockets                      int
 	json                         bool
@@ -34,7 +37,8 @@ type options struct {
 }
 
 const long = `Run a relay: UDP packets between the instances of a job, by identity, and STUN on the same port and on a
-second one. It sees ciphertext only.
+second one. It sees ciphertext only. With --https it takes the same over WebSocket and TLS, for functions
+whose network blocks UDP; they know its certificate by its hash, so one that it makes itself will do.
 
 It admits who shows a token of its rendezvous. With --rendezvous it announces itself there, learns the key
 that verifies tokens, and is handed out to functions; FNWIRE_RELAY_SECRET must be that of the rendezvous.
@@ -58,6 +62,10 @@ func newCommand() *cobra.Command {
 	f.StringVar(&o.listen, "listen", cli.Env("FNWIRE_RELAY_LISTEN", ":3478"), "UDP address; without an IP address, all (env FNWIRE_RELAY_LISTEN)")
 	f.Uint16Var(&o.stun2, "stun2", 0, "second port for STUN; default: the one after --listen's")
 	f.StringVar(&o.public, "public", cli.Env("FNWIRE_RELAY_PUBLIC", ""), "ADDR:PORT where functions reach the relay; default: --listen's, if it has an IP address (env FNWIRE_RELAY_PUBLIC)")
+	f.StringVar(&o.https, "https", cli.Env("FNWIRE_RELAY_HTTPS", ""), "TCP address of the same service over WebSocket and TLS; default: none (env FNWIRE_RELAY_HTTPS)")
+	f.StringVar(&o.httpsPublic, "https-public", cli.Env("FNWIRE_RELAY_HTTPS_PUBLIC", ""), "HOST:PORT where functions reach --https; default: its port at --public's IP address (env FNWIRE_RELAY_HTTPS_PUBLIC)")
+	f.StringVar(&o.tlsCert, "tls-cert", cli.Env("FNWIRE_RELAY_TLS_CERT", ""), "certificate file (PEM) for --https; default: one made at each start (env FNWIRE_RELAY_TLS_CERT)")
+	f.StringVar(&o.tlsKey, "tls-key", cli.Env("FNWIRE_RELAY_TLS_KEY", ""), "key file (PEM) for --tls-cert (env FNWIRE_RELAY_TLS_KEY)")
 	f.StringVar(&o.tokenKey, "token-key", cli.Env("FNWIRE_RELAY_TOKEN_KEY", ""), "public key that verifies tokens, in base64, as the rendezvous prints it (env FNWIRE_RELAY_TOKEN_KEY)")
 	f.StringVar(&o.rendezvous, "rendezvous", cli.Env("FNWIRE_URL", ""), "NATS URL of the rendezvous to announce to (env FNWIRE_URL)")
 	f.StringVar(&o.creds, "creds", cli.Env("FNWIRE_CREDS", ""), "NATS credentials file (env FNWIRE_CREDS)")
@@ -102,6 +110,9 @@ func (o *options) plan(stderr io.Writer) (p plan, err error) {
 	}
 	p.cfg.ID, p.cfg.Listen, p.cfg.Listen2 = o.id, listen, netip.AddrPortFrom(listen.Addr(), second)
 	p.cfg.Limits, p.cfg.Sockets = o.limits, o.sockets
+	if err := o.planHTTPS(&p); err != nil {
+		return p, err
+	}
 	switch {
 	case o.tokenKey != "":
 		b, err := base64.StdEncoding.DecodeString(o.tokenKey)
@@ -129,6 +140,29 @@ func (o *options) plan(stderr io.Writer) (p plan, err error) {
 	return p, nil
 }
 
+func (o *options) planHTTPS(p *plan) (err error) {
+	switch {
+	case o.https == "" && (o.tlsCert != "" || o.tlsKey != "" || o.httpsPublic != ""):
+		return errors.New("--tls-cert, --tls-key and --https-public are for --https ADDR, which is not given")
+	case o.https == "":
+		return nil
+	case (o.tlsCert == "") != (o.tlsKey == ""):
+		return errors.New("--tls-cert and --tls-key belong together")
+	}
+	if p.cfg.HTTPS, err = parseAddr(o.https); err != nil {
+		return fmt.Errorf("--https: %w", err)
+	}
+	if o.tlsCert == "" {
+		return nil
+	}
+	c, err := tls.LoadX509KeyPair(o.tlsCert, o.tlsKey)
+	if err != nil {
+		return fmt.Errorf("--tls-cert: %w", err)
+	}
+	p.cfg.Certificate = &c
+	return nil
+}
+
 func parseAddr(s string) (netip.AddrPort, error) {
 	if strings.HasPrefix(s, ":") {
 		s = "[::]" + s
@@ -147,6 +181,8 @@ type readyLine struct {
 	Addr  netip.AddrPort   `json:"addr"`
 	STUN  []netip.AddrPort `json:"stun"`
 	HTTP  string           `json:"http,omitempty"`
+	HTTPS string           `json:"https,omitempty"`       // as bound
+	Cert  string           `json:"cert_sha256,omitempty"` // in hex
 }
 
 func (o *options) run(ctx context.Context, stdout, stderr io.Writer) error {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -125,6 +126,48 @@ func TestTokenKey(t *testing.T) {
 	}
 }
 
+// With --https the relay takes WebSocket connections, with the certificate whose hash it prints.
+func TestHTTPS(t *testing.T) {
+	pub, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready, _, stop := begin(t, "--token-key", base64.StdEncoding.EncodeToString(pub), "--https", "127.0.0.1:0")
+	hash, err := hex.DecodeString(ready.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := ident.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	jobID := job.NewKey().ID()
+	c := relay.NewClient(relay.Config{
+		ID: "r1", Addr: ready.Addr, Identity: id, Job: jobID, HTTPS: ready.HTTPS, CertSHA256: hash,
+		Token: token.Mint(key, "r1", token.Token{Job: jobID, Peer: [32]byte(id.Ed25519[32:]), Expires: time.Now().Add(time.Minute)}),
+		Send:  func(netip.AddrPort, []byte, int) error { return nil }, // UDP is blocked
+		Deliver: func(leg *relay.Client, b []byte, seg int) {
+			for ; len(b) > 0; b = b[min(seg, len(b)):] {
+				leg.HandlePacket(b[:min(seg, len(b))])
+			}
+		},
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	done := make(chan struct{})
+	go func() { _ = c.Run(ctx); close(done) }()
+	select {
+	case <-c.Ready():
+	case <-ctx.Done():
+		s, err := c.State()
+		t.Errorf("no session: %s, %v", s, err)
+	}
+	cancel()
+	<-done
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The relay announces itself to a real rendezvous, which gives it the key for tokens.
 func TestAnnounces(t *testing.T) {
 	const secret = "a relay secret of some length"
@@ -170,6 +213,10 @@ func TestUsageErrors(t *testing.T) {
 		"--listen":            {"--id", "a", "--listen", "host"},
 		"--stun2":             {"--id", "a", "--listen", ":65535"},
 		"FNWIRE_RELAY_SECRET": {"--id", "a", "--rendezvous", "nats://127.0.0.1:1"},
+		"--https ADDR":        {"--id", "a", "--tls-cert", "x"},
+		"belong together":     {"--id", "a", "--https", ":0", "--tls-cert", "x"},
+		"--tls-cert:":         {"--id", "a", "--https", ":0", "--tls-cert", "no-such", "--tls-key", "no-such"},
+		"--https:":            {"--id", "a", "--https", "host"},
 	} {
 		cmd := newCommand()
 		cmd.SilenceErrors, cmd.SilenceUsage = true, true

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -85,10 +87,15 @@ func (r *runner) serve(ctx context.Context, metrics string) error {
 	if public.Port() == 0 {
 		public = netip.AddrPortFrom(public.Addr(), stuns[0].Port())
 	}
+	https := r.httpsPublic
+	if at := r.srv.HTTPSAddr(); at.IsValid() && https == "" {
+		https = netip.AddrPortFrom(public.Addr(), at.Port()).String()
+	}
 	cfg := rendezvous.AnnounceConfig{
 		URL: r.rendezvous, Creds: r.creds, Secret: r.secret, Logger: r.log,
 		Relay: rendezvous.RelayInfo{
 			ID: r.id, Addr: public, STUN: []netip.AddrPort{public, netip.AddrPortFrom(public.Addr(), stuns[1].Port())},
+			HTTPS: https, CertSHA256: r.srv.CertSHA256(),
 		},
 		OnTokenKey: func(k ed25519.PublicKey) {
 			r.key.Store(&k)
@@ -115,11 +122,15 @@ func (r *runner) serve(ctx context.Context, metrics string) error {
 
 func (r *runner) printReady(metrics string) {
 	line := readyLine{Ready: true, ID: r.id, Addr: r.srv.Addr(), STUN: r.srv.STUNAddrs(), HTTP: metrics}
+	if at := r.srv.HTTPSAddr(); at.IsValid() {
+		line.HTTPS, line.Cert = at.String(), hex.EncodeToString(r.srv.CertSHA256())
+	}
 	var err error
 	if r.json {
 		err = cli.PrintJSON(r.out, line)
 	} else {
-		_, err = fmt.Fprintf(r.out, "relay %s ready: %v (second STUN port %d; health and metrics: %s)\n", r.id, line.Addr, line.STUN[1].Port(), orOff(metrics))
+		_, err = fmt.Fprintf(r.out, "relay %s ready: %v (second STUN port %d; HTTPS: %s; health and metrics: %s)\n",
+			r.id, line.Addr, line.STUN[1].Port(), cmp.Or(line.HTTPS, "off"), orOff(metrics))
 	}
 	if err != nil { // nobody reads; serve all the same
 		r.log.Warn("ready line not printed", "err", err)
