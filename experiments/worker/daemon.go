@@ -33,7 +33,8 @@ type RelayArgs struct {
 	ID     string         `json:"id"`
 	Listen netip.AddrPort `json:"listen"` // where functions reach it too
 	STUN2  netip.AddrPort `json:"stun2"`
-	URL    string         `json:"url"` // of the rendezvous' NATS
+	HTTPS  netip.AddrPort `json:"https"` // the zero value is none
+	URL    string         `json:"url"`   // of the rendezvous' NATS
 	Secret string         `json:"secret"`
 }
 
@@ -122,7 +123,7 @@ func (d *daemon) rendezvous(ctx context.Context, a RendezvousArgs) (None, error)
 func (d *daemon) relay(ctx context.Context, a RelayArgs) (None, error) {
 	var key atomic.Pointer[ed25519.PublicKey]
 	s, err := relayserver.New(relayserver.Config{
-		ID: a.ID, Listen: a.Listen, Listen2: a.STUN2,
+		ID: a.ID, Listen: a.Listen, Listen2: a.STUN2, HTTPS: a.HTTPS,
 		TokenKey: func() ed25519.PublicKey {
 			if k := key.Load(); k != nil {
 				return *k
@@ -141,9 +142,12 @@ func (d *daemon) relay(ctx context.Context, a RelayArgs) (None, error) {
 			return nil
 		}
 		var once sync.Once
+		info := rendezvous.RelayInfo{ID: a.ID, Addr: a.Listen, STUN: []netip.AddrPort{a.Listen, a.STUN2}}
+		if a.HTTPS.IsValid() {
+			info.HTTPS, info.CertSHA256 = a.HTTPS.String(), s.CertSHA256()
+		}
 		return rendezvous.AnnounceRelay(ctx, rendezvous.AnnounceConfig{
-			URL: a.URL, Secret: a.Secret,
-			Relay: rendezvous.RelayInfo{ID: a.ID, Addr: a.Listen, STUN: []netip.AddrPort{a.Listen, a.STUN2}},
+			URL: a.URL, Secret: a.Secret, Relay: info,
 			OnTokenKey: func(k ed25519.PublicKey) {
 				key.Store(&k)
 				once.Do(func() { close(known) })

@@ -31,6 +31,7 @@ const (
 	natsPort  = 4222
 	relayPort = 3478
 	stunPort  = 3479
+	httpsPort = 443
 	relayID   = "relay-1"
 	bucket    = "states"
 )
@@ -99,7 +100,7 @@ func (w *World) startServers(ctx context.Context) error {
 		return err
 	}
 	return w.relay.explain(w.relay.Relay(ctx, worker.RelayArgs{
-		ID: relayID, Listen: at(relayPort), STUN2: at(stunPort), URL: w.url, Secret: secret,
+		ID: relayID, Listen: at(relayPort), STUN2: at(stunPort), HTTPS: at(httpsPort), URL: w.url, Secret: secret,
 	}))
 }
 

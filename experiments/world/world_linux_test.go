@@ -155,3 +155,114 @@ func TestServersDie(t *testing.T) {
 		t.Error("a function on a host that is not there")
 	}
 }
+
+// Functions whose UDP is blocked deliver over the relay's HTTPS port, to each other and to those that have UDP.
+func TestUDPBlocked(t *testing.T) {
+	w := raise(t, lab.Host{Name: "a", NAT: lab.UDPBlocked}, lab.Host{Name: "b", NAT: lab.UDPBlocked},
+		lab.Host{Name: "cone", NAT: lab.PortRestricted}, lab.Host{Name: "symmetric", NAT: lab.Symmetric},
+		lab.Host{Name: "full", NAT: lab.FullCone}, lab.Host{Name: "open"})
+	src, err := workload.Real(t.Context(), 4<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := src.SHA256()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, hosts := range [][2]string{{"a", "b"}, {"a", "cone"}, {"cone", "a"}, {"a", "symmetric"}, {"full", "a"}, {"a", "open"}} {
+		t.Run(hosts[0]+" to "+hosts[1], func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			from, to, err := w.Pair(ctx, hosts[0], hosts[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer from.Kill()
+			defer to.Kill()
+			name := w.FreshName("to")
+			var got worker.Received
+			both, ctx := errgroup.WithContext(ctx)
+			both.Go(func() error {
+				j, err := from.Join(ctx, w.JoinArgs(w.FreshName("from")))
+				if err != nil {
+					return err
+				}
+				if hosts[0] == "a" && (j.Timings.Relay == 0 || j.Timings.Total > 900*time.Millisecond) {
+					t.Errorf("joined with %+v", j.Timings)
+				}
+				_, err = from.Send(ctx, worker.SendArgs{To: name, Key: "k", Path: "auto", Source: src})
+				return err
+			})
+			both.Go(func() (err error) {
+				if _, err = to.Join(ctx, w.JoinArgs(name)); err != nil {
+					return err
+				}
+				got, err = to.Receive(ctx)
+				return err
+			})
+			if err := both.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			if got.Digest != digest || got.Path != "relay" {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// When UDP is blocked in the midst of a transfer over the relay, HTTPS takes over, and UDP again when it is back: the
+// stream goes on.
+func TestUDPBlockedMidway(t *testing.T) {
+	w := raise(t, lab.Host{Name: "a", NAT: lab.Symmetric}, lab.Host{Name: "b", NAT: lab.Symmetric})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	a, b, err := w.Pair(ctx, "a", "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Kill()
+	defer b.Kill()
+	joining, jctx := errgroup.WithContext(ctx)
+	joining.Go(func() error { _, err := a.Join(jctx, w.JoinArgs("a")); return err })
+	joining.Go(func() error { _, err := b.Join(jctx, w.JoinArgs("b")); return err })
+	if err := joining.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	send := func(what string, bytes int64) {
+		t.Helper()
+		src, err := workload.Real(ctx, bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		both, ctx := errgroup.WithContext(ctx)
+		var got worker.Received
+		both.Go(func() error {
+			_, err := a.Send(ctx, worker.SendArgs{To: "b", Key: what, Path: "auto", Source: src})
+			return err
+		})
+		both.Go(func() (err error) { got, err = b.Receive(ctx); return err })
+		if err := both.Wait(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if got.Path != "relay" {
+			t.Errorf("%s: %+v", what, got)
+		}
+	}
+	send("over UDP", 1<<20)
+	unblock := func() error { return nil }
+	var blocking errgroup.Group
+	blocking.Go(func() (err error) {
+		time.Sleep(100 * time.Millisecond) // the transfer is under way
+		unblock, err = w.Lab().BlockUDP("a", world.Public)
+		return err
+	})
+	send("blocked midway", 256<<20)
+	if err := blocking.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	send("over HTTPS", 1<<20)
+	if err := unblock(); err != nil {
+		t.Fatal(err)
+	}
+	send("unblocked", 1<<20)
+}
