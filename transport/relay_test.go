@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -321,5 +322,33 @@ func TestDirectOnlyImpossible(t *testing.T) {
 	defer cancel()
 	if _, err := a.Link(ctx, b.PeerID(), transport.DirectOnly); !errors.Is(err, transport.ErrNoDirect) {
 		t.Errorf("link: %v", err)
+	}
+}
+
+// mirror is a leg with a connection of its own, whose frames are a byte of header and a packet.
+type mirror struct {
+	transport.Relay
+	frames []string
+}
+
+func (e *mirror) HandlePacket(b []byte) (from ident.Short, tag uint32, packet []byte, ok bool) {
+	e.frames = append(e.frames, string(b))
+	return ident.Short{1}, 1, b[1:], true
+}
+
+// What reached a leg by itself is taken apart as what the socket read, and is none the more trusted.
+func TestHandleRelayed(t *testing.T) {
+	e := open(t, job.NewKey(), nil)
+	leg := &mirror{}
+	e.HandleRelayed(leg, []byte("\x20aa\x20bb\x20c"), 3)
+	if want := []string{"\x20aa", "\x20bb", "\x20c"}; !slices.Equal(leg.frames, want) {
+		t.Errorf("got %q, want %q", leg.frames, want)
+	}
+	leg.frames = nil
+	before := e.Stats().Strangers
+	e.HandleRelayed(leg, []byte("\x40aa\x10bb\x00cc"), 3) // QUIC, punch and STUN come otherwise
+	e.HandleRelayed(leg, nil, 0)
+	if n := e.Stats().Strangers - before; n != 3 || len(leg.frames) > 0 {
+		t.Errorf("%d strangers, frames %q", n, leg.frames)
 	}
 }

@@ -196,3 +196,17 @@ func TestKeygen(t *testing.T) {
 		t.Errorf("%q", text)
 	}
 }
+
+// A relay over HTTPS is told of, and not used while UDP works.
+func TestNetcheckHTTPS(t *testing.T) {
+	env, dev := startDev(t, "--https")
+	if len(dev.Relays) != 1 || !strings.HasPrefix(dev.Relays[0].HTTPS, "127.0.0.1:") {
+		t.Errorf("%+v", dev.Relays)
+	}
+	p := env.run(t, "netcheck", "--json").want(cli.ExitOK)
+	var r netReport
+	p.decode(&p.out, &r)
+	if len(r.Relays) != 1 || r.Relays[0].Via != "udp" || len(r.Problems) > 0 {
+		t.Errorf("%+v", r)
+	}
+}
