@@ -25,8 +25,9 @@ const (
 	redialFirst  = 100 * time.Millisecond // doubles to
 	redialLast   = 5 * time.Second
 	stable       = 10 * time.Second // a connection that lasted that long may be made anew at once
-	slowRetry    = 5 * time.Second  // of binds over UDP while TLS carries
-	linger       = 2 * time.Second  // for what is under way over TLS when UDP takes over
+	slowRetry    = 5 * time.Second  // of binds over UDP while TLS carries, after
+	eagerBinds   = 5
+	linger       = 2 * time.Second // for what is under way over TLS when UDP takes over
 	flushTimeout = 300 * time.Millisecond
 	silentTLS    = time.Minute // then a connection is given up; pings are answered four times as often
 )
@@ -106,7 +107,7 @@ func (b *backup) look(now, next time.Time, sent bool) time.Time {
 		if !c.cfg.blocked() {
 			due = due.Add(max(raceAfter, 3*c.rtt/2))
 		}
-		if sent && c.tries > doubtPings && b.leg.Load() != nil {
+		if sent && c.tries > eagerBinds && b.leg.Load() != nil {
 			c.next = now.Add(slowRetry)
 			next = c.next
 		}

@@ -48,6 +48,14 @@
 //	{"v":1, "type":"fenced", "epoch":N}           the name has a newer holder; the client makes sure by renewing
 //	{"v":1, "type":"relays"}                      relays have changed: renew to learn them
 //
+// # Relays
+//
+//	{"id":"r1", "addr":"IP:PORT", "stun":["IP:PORT"...], "https":"HOST:PORT", "cert_sha256":"base64"}
+//
+// in announcements, and with "token" and "expires" in answers to join and renew. "https" is where the relay takes the
+// same frames over WebSocket and TLS, and "cert_sha256" the hash of its certificate; both or neither are there.
+// All of it is under the announcement's MAC.
+//
 // # Envelopes
 //
 // [Envelope] is what two instances exchange. Its body repeats everything that matters and is

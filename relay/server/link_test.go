@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -471,4 +472,50 @@ func TestProxy(t *testing.T) {
 	n.close()
 	_ = proxy.Close()
 	wg.Wait()
+}
+
+// UDP that answers late races TLS: whichever is first, each client ends on UDP, with one session, and is reached.
+func TestCloseRace(t *testing.T) {
+	w := newWorld(t, server.Limits{})
+	peer, _ := w.blocked(newIdentity(t), func(c *relay.Config) { c.UDPBlocked = new(atomic.Bool); c.UDPBlocked.Store(true) })
+	peer.waitReady(t)
+	var all []*node
+	var late sync.WaitGroup
+	for i := range 40 {
+		n, open := w.blocked(newIdentity(t), func(c *relay.Config) {
+			direct := c.Send
+			c.Send = func(to netip.AddrPort, b []byte, seg int) error {
+				b = bytes.Clone(b)
+				late.Add(1)
+				time.AfterFunc(time.Duration(180+2*i)*time.Millisecond, func() {
+					_ = direct(to, b, seg)
+					late.Done()
+				})
+				return nil
+			}
+		})
+		open()
+		all = append(all, n)
+	}
+	for _, n := range all {
+		n.waitReady(t)
+	}
+	for i, n := range all {
+		w.eventually(func() bool { s, _ := n.State(); return n.Via() == "udp" && s == relay.StateBound }, "UDP to win")
+		text := strings.Repeat("x", i+1)
+		w.eventually(func() bool {
+			_ = peer.Send(n.short, 0, []byte(text), 0)
+			select {
+			case p := <-n.got:
+				return p.from == peer.short && p.data == text
+			case <-time.After(50 * time.Millisecond):
+				return false
+			}
+		}, "a packet")
+	}
+	w.eventually(func() bool { return w.srv.Stats().Connections == 1 && w.srv.Stats().Sessions == len(all)+1 }, "one session each")
+	for _, n := range all {
+		n.close()
+	}
+	late.Wait()
 }
