@@ -227,3 +227,39 @@ func TestReceiverKilled(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A relay dies: a stream over it goes on by the other relay.
+func TestStreamMovesToAnotherRelay(t *testing.T) {
+	w := newWorld(t, 2)
+	a, b := w.join(t, "a"), w.join(t, "b")
+	l, err := b.Listen("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c1, c2, err := pipe(t.Context(), a, l, "b", fnlib.RelayOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := func(s string) error {
+		for _, d := range [][2]net.Conn{{c1, c2}, {c2, c1}} {
+			if _, err := d[0].Write([]byte(s)); err != nil {
+				return err
+			}
+			if _, err := io.ReadFull(d[1], make([]byte, len(s))); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := both("before"); err != nil {
+		t.Fatal(err)
+	}
+	before := c1.(*fnlib.Conn).Link().Remote
+	w.rels[before[1]-'1'].stop()
+	if err := both("after"); err != nil {
+		t.Fatal(err)
+	}
+	if now := c1.(*fnlib.Conn).Link().Remote; now == before {
+		t.Errorf("still over %s, which is down", now)
+	}
+}

@@ -144,6 +144,13 @@ func (c *Client) Observed() netip.AddrPort {
 	return c.observed
 }
 
+// Usable reports whether packets flow now, as far as the client knows: it notices a relay that died when pings
+// stay unanswered.
+func (c *Client) Usable() bool {
+	s, _ := c.State()
+	return s == StateUsable || s == StateBound
+}
+
 // State returns how the client stands with the relay and, unless it is well, why: ErrNoAnswer,
 // ErrNoToken or a *RefusedError.
 func (c *Client) State() (State, error) {

@@ -189,22 +189,17 @@ func (e *Endpoint) firstPath(ctx context.Context, r *remote, class Class) (*net.
 		st, changed := r.watch()
 		var ready <-chan struct{}
 		if leg := r.leg(); leg != nil && class != DirectOnly {
+			if leg.Usable() {
+				return r.relayAddr, nil
+			}
 			ready = leg.Ready()
 		}
-		var direct <-chan struct{}
-		if st.Path.IsValid() && class != RelayOnly {
-			direct = closedChan
+		if st.Path.IsValid() && class != RelayOnly { // a relay that does not work may never do so again
+			return virtualAddr(r.short, st.Generation), nil
 		}
 		select {
 		case <-ready:
 			return r.relayAddr, nil
-		case <-direct:
-			select {
-			case <-ready:
-				return r.relayAddr, nil
-			default: // a relay that is not ready may never be
-				return virtualAddr(r.short, st.Generation), nil
-			}
 		case <-changed:
 		case <-ctx.Done():
 			if e.ctx.Err() != nil {

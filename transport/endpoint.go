@@ -44,6 +44,8 @@ type Relay interface {
 	Addr() netip.AddrPort
 	// Ready is closed once packets can be sent.
 	Ready() <-chan struct{}
+	// Usable reports whether packets flow now, as far as it knows. Before Ready they do not.
+	Usable() bool
 	// Send forwards packets of seg bytes each (the last may be shorter) to a peer. The 24 bits of tag
 	// arrive with them. A packet that cannot be sent is dropped.
 	Send(to ident.Short, tag uint32, b []byte, seg int) error

@@ -68,8 +68,25 @@ func newHub(self ident.Short, log *slog.Logger, v4, v6 udpx.Socket) *hub {
 	return h
 }
 
-// leg returns the relay with this ID, or nil.
-func (h *hub) leg(id string) Relay { return (*h.legs.Load())[id] }
+// leg returns the relay that reaches a peer whose home has this ID: that one, or another that works while
+// the home does not, since instances bind to every relay they are told of. It is nil without any.
+func (h *hub) leg(id string) Relay {
+	legs := *h.legs.Load()
+	home := legs[id]
+	if home != nil && home.Usable() || len(legs) < 2 {
+		return home
+	}
+	var other Relay
+	for _, l := range legs {
+		if l.Usable() && (other == nil || l.ID() < other.ID()) {
+			other = l
+		}
+	}
+	if other != nil {
+		return other
+	}
+	return home
+}
 
 // now is nanoseconds since the hub began, never 0.
 func (h *hub) now() int64 { return int64(time.Since(h.epoch)) + 1 }
@@ -330,7 +347,8 @@ func (h *hub) sendPeer(p *remote, class Class, gen uint16, b []byte, seg int) er
 	r := p.route.Load()
 	now := h.now()
 	p.used.Store(now)
-	direct, relay := r.choose(class, gen, leg != nil)
+	works := leg != nil && (leg.Usable() || !r.path.IsValid()) // with no other way, a silent relay is tried on
+	direct, relay := r.choose(class, gen, works)
 	if relay && leg != nil {
 		h.stats.relayOut.Add(uint64(len(b)))
 		if err := leg.Send(p.short, uint32(gen), b, seg); err != nil && !direct {

@@ -61,6 +61,7 @@ type fakeLeg struct {
 func (*fakeLeg) ID() string             { return "r" }
 func (*fakeLeg) Addr() netip.AddrPort   { return netip.MustParseAddrPort("192.0.2.9:3478") }
 func (*fakeLeg) Ready() <-chan struct{} { return closedChan }
+func (*fakeLeg) Usable() bool           { return true }
 func (l *fakeLeg) Send(_ ident.Short, tag uint32, b []byte, _ int) error {
 	l.sent = append(l.sent, string(rune('0'+tag))+":"+string(b))
 	return nil

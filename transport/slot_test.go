@@ -15,6 +15,7 @@ import (
 type deadLeg struct{ fakeLeg }
 
 func (*deadLeg) Ready() <-chan struct{} { return make(chan struct{}) }
+func (*deadLeg) Usable() bool           { return false }
 
 // openPair returns two endpoints on loopback; the first one dials.
 func openPair(t *testing.T, legs ...Relay) (a, b *Endpoint) {
