@@ -233,9 +233,8 @@ func (w *stateWriter) copy(src *source, stop ...<-chan struct{}) error {
 	for {
 		n, err := src.read(buf[4:], stop...) // one read, one chunk: what a pipe gives is not held up until a chunk is full
 		if n > 0 {
-			hash.Write(buf[4 : 4+n])
 			binary.BigEndian.PutUint32(buf, uint32(n))
-			if _, werr := w.s.Write(buf[:4+n]); werr != nil {
+			if werr := w.write(hash, buf[:4+n]); werr != nil {
 				return werr
 			}
 			w.account(int64(n))
@@ -256,6 +255,19 @@ func (w *stateWriter) copy(src *source, stop ...<-chan struct{}) error {
 	}
 	w.account(0)
 	return w.s.CloseWrite()
+}
+
+// write writes a chunk and hashes it meanwhile: QUIC takes bytes only while Write is called, and must not
+// wait for the hash.
+func (w *stateWriter) write(hash io.Writer, chunk []byte) error {
+	hashed := make(chan struct{})
+	go func() {
+		defer close(hashed)
+		_, _ = hash.Write(chunk[4:]) // never fails (hash.Hash)
+	}()
+	_, err := w.s.Write(chunk)
+	<-hashed
+	return err
 }
 
 // account notes over what path a chunk went and tells the progress.
