@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -26,22 +27,28 @@ const (
 // String returns the short name: EI, AD or APD.
 func (b Behaviour) String() string { return [...]string{"EI", "AD", "APD"}[b] }
 
-// Kind says how a NAT behaves. The zero value is a "full cone" that numbers ports at random.
+// Kind says how a NAT behaves. The zero value is a "full cone" that takes ports at random.
 type Kind struct {
 	Mapping   Behaviour
 	Filtering Behaviour
 	// Preserve keeps the inner port towards every far end, as long as no other host holds it (Linux
 	// does this); otherwise each mapping has a random port of its own.
 	Preserve bool
-	Hairpin  bool          // packets from inside to a mapped address come back in
-	Blocked  bool          // nothing passes
-	Timeout  time.Duration // of a mapping that nothing is sent through; 0 = 2 minutes
+	// Step, where not 0, makes ports predictable: a mapping that does not keep the inner port takes the
+	// port of the last one plus Step, which may be negative.
+	Step int
+	// PerMapping lets in by a mapping only whom the host sent to through that mapping, as Linux does;
+	// otherwise whom it sent to through any (RFC 4787 does not ask for more).
+	PerMapping bool
+	Hairpin    bool          // packets from inside to a mapped address come back in
+	Blocked    bool          // nothing passes
+	Timeout    time.Duration // of a mapping that nothing is sent through; 0 = 2 minutes
 }
 
 // Stable reports whether a host's mapped address is the same for every far end.
 func (k Kind) Stable() bool { return k.Mapping == EndpointIndependent || k.Preserve }
 
-// String describes k, such as "EI/APD+p".
+// String describes k, such as "EI/APD+p" (preserves ports) or "APD/APD+1" (Step is 1).
 func (k Kind) String() string {
 	if k.Blocked {
 		return "blocked"
@@ -49,6 +56,9 @@ func (k Kind) String() string {
 	s := fmt.Sprintf("%v/%v", k.Mapping, k.Filtering)
 	if k.Preserve {
 		s += "+p"
+	}
+	if k.Step != 0 {
+		s += fmt.Sprintf("%+d", k.Step)
 	}
 	return s
 }
@@ -58,26 +68,47 @@ type NAT struct {
 	kind     Kind
 	public   netip.Addr
 	rng      *rand.Rand
-	mappings []*mapping
-	contacts map[contact]time.Time // when an inner endpoint last sent to a far one
+	last     int // port that Step goes on from
+	mappings map[flow]*mapping
+	ports    map[uint16][]*mapping // several at one port only with Preserve, and then of one host
+	contacts map[contact]time.Time // when something was sent last
+	swept    time.Time
 }
+
+// flow is an inner endpoint and as much of the far one as the mapping depends on.
+type flow struct{ inner, far netip.AddrPort }
 
 type mapping struct {
-	inner netip.AddrPort
-	far   netip.AddrPort // as much of it as the mapping depends on
-	port  uint16
-	used  time.Time
+	flow flow
+	port uint16
+	used time.Time
 }
 
-type contact struct{ inner, far netip.AddrPort }
+// contact is whom an inner endpoint sent to, as far as the filter depends on it, and by which mapped
+// port if that matters.
+type contact struct {
+	inner, far netip.AddrPort
+	port       uint16
+}
 
 // NewNAT returns a NAT with one public address.
 func NewNAT(k Kind, public netip.Addr, rng *rand.Rand) *NAT {
 	if k.Timeout == 0 {
 		k.Timeout = 2 * time.Minute
 	}
-	return &NAT{kind: k, public: public, rng: rng, contacts: make(map[contact]time.Time)}
+	n := &NAT{kind: k, public: public, rng: rng}
+	if k.Step != 0 {
+		n.last = firstPort + rng.IntN(portCount)
+	}
+	n.Forget()
+	return n
 }
+
+// Mapped ports are taken from 1024 to 65535.
+const (
+	firstPort = 1024
+	portCount = 1<<16 - firstPort
+)
 
 // part keeps of a far endpoint what b depends on.
 func (b Behaviour) part(far netip.AddrPort) netip.AddrPort {
@@ -90,40 +121,47 @@ func (b Behaviour) part(far netip.AddrPort) netip.AddrPort {
 	return far
 }
 
+func (n *NAT) contact(inner, far netip.AddrPort, port uint16) contact {
+	if !n.kind.PerMapping {
+		port = 0
+	}
+	return contact{inner, n.kind.Filtering.part(far), port}
+}
+
 // Outbound translates the source of a packet from inside; false means that the NAT drops it.
 func (n *NAT) Outbound(now time.Time, inner, far netip.AddrPort) (netip.AddrPort, bool) {
 	if n.kind.Blocked {
 		return netip.AddrPort{}, false
 	}
 	n.expire(now)
-	part := n.kind.Mapping.part(far)
-	var m *mapping
-	for _, o := range n.mappings {
-		if o.inner == inner && o.far == part {
-			m = o
+	f := flow{inner, n.kind.Mapping.part(far)}
+	m := n.mappings[f]
+	if m == nil || !n.fresh(now, m.used) {
+		n.drop(m)
+		port, ok := n.choosePort(now, inner)
+		if !ok {
+			return netip.AddrPort{}, false
 		}
-	}
-	if m == nil {
-		m = &mapping{inner: inner, far: part, port: n.choosePort(inner)}
-		n.mappings = append(n.mappings, m)
+		m = &mapping{flow: f, port: port}
+		n.mappings[f] = m
+		n.ports[port] = append(n.ports[port], m)
 	}
 	m.used = now
-	n.contacts[contact{inner, n.kind.Filtering.part(far)}] = now
+	n.contacts[n.contact(inner, far, m.port)] = now
 	return netip.AddrPortFrom(n.public, m.port), true
 }
 
 // Inbound translates the destination port of a packet from outside; false means that it is filtered.
 func (n *NAT) Inbound(now time.Time, from netip.AddrPort, port uint16) (netip.AddrPort, bool) {
-	n.expire(now)
-	for _, m := range n.mappings {
-		if m.port != port {
+	for _, m := range n.ports[port] {
+		if !n.fresh(now, m.used) {
 			continue
 		}
 		if n.kind.Filtering == EndpointIndependent {
-			return m.inner, true
+			return m.flow.inner, true
 		}
-		if _, ok := n.contacts[contact{m.inner, n.kind.Filtering.part(from)}]; ok {
-			return m.inner, true
+		if at, ok := n.contacts[n.contact(m.flow.inner, from, port)]; ok && n.fresh(now, at) {
+			return m.flow.inner, true
 		}
 	}
 	return netip.AddrPort{}, false
@@ -131,41 +169,76 @@ func (n *NAT) Inbound(now time.Time, from netip.AddrPort, port uint16) (netip.Ad
 
 // Forget drops all mappings, as a NAT that restarts does.
 func (n *NAT) Forget() {
-	n.mappings = nil
-	clear(n.contacts)
+	n.mappings = make(map[flow]*mapping)
+	n.ports = make(map[uint16][]*mapping)
+	n.contacts = make(map[contact]time.Time)
 }
 
-func (n *NAT) choosePort(inner netip.AddrPort) uint16 {
-	if n.kind.Preserve && !n.taken(inner.Port(), inner) {
-		return inner.Port()
-	}
-	for {
-		if p := uint16(1024 + n.rng.IntN(1<<16-1024)); !n.taken(p, netip.AddrPort{}) {
-			return p
+// Mappings counts the mappings that have not timed out: what a NAT's table must hold.
+func (n *NAT) Mappings(now time.Time) int {
+	count := 0
+	for _, m := range n.mappings {
+		if n.fresh(now, m.used) {
+			count++
 		}
 	}
+	return count
 }
 
-func (n *NAT) taken(port uint16, except netip.AddrPort) bool {
-	for _, m := range n.mappings {
-		if m.port == port && m.inner != except {
+// choosePort is false when all ports are taken.
+func (n *NAT) choosePort(now time.Time, inner netip.AddrPort) (uint16, bool) {
+	if n.kind.Preserve && !n.taken(now, inner.Port(), inner) {
+		return inner.Port(), true
+	}
+	step := n.kind.Step
+	for range 4 * portCount {
+		if step == 0 {
+			n.last = firstPort + n.rng.IntN(portCount)
+		} else {
+			n.last = firstPort + ((n.last-firstPort+step)%portCount+portCount)%portCount
+		}
+		if !n.taken(now, uint16(n.last), netip.AddrPort{}) {
+			return uint16(n.last), true
+		}
+	}
+	return 0, false
+}
+
+func (n *NAT) taken(now time.Time, port uint16, except netip.AddrPort) bool {
+	for _, m := range n.ports[port] {
+		if m.flow.inner != except && n.fresh(now, m.used) {
 			return true
 		}
 	}
 	return false
 }
 
+func (n *NAT) fresh(now, used time.Time) bool { return now.Sub(used) < n.kind.Timeout }
+
+// expire frees what has timed out, now and then: nothing that has is ever used.
 func (n *NAT) expire(now time.Time) {
-	kept := n.mappings[:0]
+	if now.Sub(n.swept) < n.kind.Timeout/4 {
+		return
+	}
+	n.swept = now
 	for _, m := range n.mappings {
-		if now.Sub(m.used) < n.kind.Timeout {
-			kept = append(kept, m)
+		if !n.fresh(now, m.used) {
+			n.drop(m)
 		}
 	}
-	n.mappings = kept
 	for c, t := range n.contacts {
-		if now.Sub(t) >= n.kind.Timeout {
+		if !n.fresh(now, t) {
 			delete(n.contacts, c)
 		}
+	}
+}
+
+func (n *NAT) drop(m *mapping) {
+	if m == nil {
+		return
+	}
+	delete(n.mappings, m.flow)
+	if n.ports[m.port] = slices.DeleteFunc(n.ports[m.port], func(o *mapping) bool { return o == m }); len(n.ports[m.port]) == 0 {
+		delete(n.ports, m.port)
 	}
 }

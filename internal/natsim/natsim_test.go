@@ -72,6 +72,70 @@ func TestFiltering(t *testing.T) {
 	}
 }
 
+// TestStep: new mappings, whoever makes them, take ports in order, skip those in use, and wrap.
+func TestStep(t *testing.T) {
+	for _, step := range []int{1, 2, 5, -1, -3} {
+		n := NewNAT(Kind{Mapping: AddressPortDependent, Step: step}, public, rng())
+		a, _ := n.Outbound(start, inner, x1)
+		b, _ := n.Outbound(start, netip.MustParseAddrPort("10.0.0.3:1"), x1)
+		again, _ := n.Outbound(start, inner, x1)
+		c, _ := n.Outbound(start, inner, x2)
+		if again != a || int(b.Port())-int(a.Port()) != step || int(c.Port())-int(b.Port()) != step {
+			t.Errorf("step %d: %v, %v, %v, then %v", step, a, b, c, again)
+		}
+	}
+	n := NewNAT(Kind{Mapping: AddressPortDependent, Step: 1}, public, rng())
+	n.last = 65534
+	got := []uint16{}
+	for i := range 3 {
+		a, _ := n.Outbound(start, inner, netip.AddrPortFrom(y1.Addr(), uint16(i+1)))
+		got = append(got, a.Port())
+	}
+	n.last = 65533
+	a, _ := n.Outbound(start, inner, netip.AddrPortFrom(y1.Addr(), 9))
+	if got = append(got, a.Port()); fmt.Sprint(got) != "[65535 1024 1025 65534]" {
+		t.Error(got)
+	}
+	n.last = 65533
+	if a, _ := n.Outbound(start, inner, netip.AddrPortFrom(y1.Addr(), 10)); a.Port() != 1026 {
+		t.Errorf("took %d, which is in use", a.Port())
+	}
+}
+
+// TestPerMapping: a symmetric NAT of the strict sort lets a peer in by the mapping made for it only.
+func TestPerMapping(t *testing.T) {
+	for _, strict := range []bool{false, true} {
+		n := NewNAT(Kind{Mapping: AddressPortDependent, Filtering: AddressPortDependent, PerMapping: strict}, public, rng())
+		forX, _ := n.Outbound(start, inner, x1)
+		forY, _ := n.Outbound(start, inner, y1)
+		if _, ok := n.Inbound(start, y1, forY.Port()); !ok {
+			t.Error("its own mapping")
+		}
+		if _, ok := n.Inbound(start, y1, forX.Port()); ok == strict {
+			t.Errorf("strict %v: another's mapping %v", strict, ok)
+		}
+	}
+}
+
+func TestNoPortLeft(t *testing.T) {
+	n := NewNAT(Kind{Mapping: AddressPortDependent, Step: 1, Timeout: time.Minute}, public, rng())
+	for i := range portCount {
+		if _, ok := n.Outbound(start, inner, netip.AddrPortFrom(y1.Addr(), uint16(i))); !ok {
+			t.Fatalf("full after %d", i)
+		}
+	}
+	if n.Mappings(start) != portCount {
+		t.Error(n.Mappings(start))
+	}
+	if _, ok := n.Outbound(start, inner, x1); ok {
+		t.Error("more mappings than ports")
+	}
+	later := start.Add(time.Minute)
+	if _, ok := n.Outbound(later, inner, x1); !ok || n.Mappings(later) != 1 {
+		t.Errorf("%d mappings after the time-out", n.Mappings(later))
+	}
+}
+
 func TestTimeout(t *testing.T) {
 	n := NewNAT(Kind{Timeout: 10 * time.Second}, public, rng())
 	first, _ := n.Outbound(start, inner, x1)

@@ -88,6 +88,9 @@ func (h *Host) Move(addr netip.AddrPort, nat *NAT) {
 	h.net.hosts[h.key(addr)] = h
 }
 
+// Close takes the host off the network, as closing its socket does.
+func (h *Host) Close() { delete(h.net.hosts, h.key(h.addr)) }
+
 // MappedFor returns the address that a server at far would see: what STUN is for. It is false
 // if the NAT lets nothing out.
 func (h *Host) MappedFor(far netip.AddrPort) (netip.AddrPort, bool) {
