@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -173,7 +174,9 @@ func (n *Node) runCall(ctx context.Context, k callKey, c *call) {
 			}
 		}
 		if ctx.Err() != nil {
-			c.err = &waitingError{what: fmt.Sprintf("%q answered; the link was not up yet: %v", k.name, err), last: last}
+			// That it was given up is the caller's to say; what is left may tell why there was no link.
+			why := strings.ReplaceAll(": "+err.Error(), ": "+context.Canceled.Error(), "")
+			c.err = &waitingError{what: fmt.Sprintf("%q answered; the link was not up yet%s", k.name, why), last: last}
 			break
 		}
 		last = err

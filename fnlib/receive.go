@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"os"
 	"time"
 
 	"github.com/fnwire/fnwire/transport"
@@ -22,14 +23,22 @@ type Incoming struct {
 	Key  string
 	Size int64 // -1 if the sender did not know
 
-	n       *Node
-	s       *transport.Stream
-	hash    hash.Hash
-	began   time.Time
-	read    int64
-	left    int // of the chunk at hand
-	end     error
-	settled bool
+	n     *Node
+	s     *transport.Stream
+	hash  hash.Hash
+	began time.Time
+	read  int64
+	head  [trailerSize]byte // of the chunk to come, as far as it was read; a deadline may cut it short
+	have  int               // bytes in head
+	left  int               // of the chunk at hand
+	end   error
+	told  *verdict // what the sender was told; nil before
+}
+
+// verdict is what a sender was told of its state, and whether that could be said.
+type verdict struct {
+	status byte
+	err    error
 }
 
 // Receive waits for the next state that any peer sends. States arrive as their streams do; many may be
@@ -71,7 +80,7 @@ func (n *Node) serveSend(s *transport.Stream) error {
 }
 
 // Read returns io.EOF after the last byte, if all bytes are those that were sent; else ErrDigest, or
-// ErrLink if the sender gave up or is gone.
+// ErrLink if the sender gave up or is gone. After os.ErrDeadlineExceeded (see SetReadDeadline) it may be called again.
 func (in *Incoming) Read(b []byte) (int, error) {
 	if in.end != nil {
 		return 0, in.end
@@ -81,40 +90,47 @@ func (in *Incoming) Read(b []byte) (int, error) {
 	}
 	if in.left == 0 {
 		if err := in.nextChunk(); err != nil {
-			in.end = err
-			return 0, err
+			return 0, in.ended(err)
 		}
 	}
 	n, err := in.s.Read(b[:min(len(b), in.left)])
 	in.left -= n
 	in.read += int64(n)
 	in.hash.Write(b[:n])
-	if err != nil {
-		in.end = in.broken(err)
-		if n > 0 {
-			return n, nil
-		}
+	if err == nil {
+		return n, nil
 	}
-	return n, in.end
+	if err = in.ended(in.broken(err)); n > 0 {
+		return n, nil
+	}
+	return 0, err
+}
+
+// ended notes the end that Read has come to. A deadline is none.
+func (in *Incoming) ended(err error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		in.end = err
+	}
+	return err
 }
 
 // nextChunk reads the next chunk's length, or the trailer: then it returns io.EOF.
 func (in *Incoming) nextChunk() error {
-	var b [trailerSize]byte
-	if _, err := io.ReadFull(in.s, b[:4]); err != nil {
+	if err := in.fill(4); err != nil {
 		return in.broken(err)
 	}
-	n := binary.BigEndian.Uint32(b[:])
+	n := binary.BigEndian.Uint32(in.head[:])
 	if n > maxChunk {
 		return in.refuse(statusProtocol, fmt.Sprintf("chunk of %d bytes", n))
 	}
 	if in.left = int(n); n > 0 {
+		in.have = 0
 		return nil
 	}
-	if _, err := io.ReadFull(in.s, b[4:]); err != nil {
+	if err := in.fill(trailerSize); err != nil {
 		return in.broken(err)
 	}
-	total, want := binary.BigEndian.Uint64(b[4:]), b[12:]
+	total, want := binary.BigEndian.Uint64(in.head[4:]), in.head[12:]
 	digest := in.hash.Sum(nil)
 	if total != uint64(in.read) || subtle.ConstantTimeCompare(digest, want) == 0 || (in.Size >= 0 && in.Size != in.read) {
 		return errors.Join(ErrDigest, in.refuse(statusDigest, ""))
@@ -122,10 +138,23 @@ func (in *Incoming) nextChunk() error {
 	return io.EOF
 }
 
+// fill reads until head has n bytes.
+func (in *Incoming) fill(n int) error {
+	if in.have >= n {
+		return nil
+	}
+	m, err := io.ReadAtLeast(in.s, in.head[in.have:n], n-in.have)
+	in.have += m
+	return err
+}
+
 // broken tells of a stream that ended before the state did.
 func (in *Incoming) broken(err error) error {
 	if dead := in.n.dead(); dead != nil {
 		return dead
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("fnlib: state %q from %q: %w", in.Key, in.From, err)
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = io.ErrUnexpectedEOF
@@ -151,31 +180,37 @@ func (in *Incoming) Path() string { return in.s.Link().Status().Path }
 // Digest is the SHA-256 of what was read so far.
 func (in *Incoming) Digest() Digest { return Digest(in.hash.Sum(nil)) }
 
-// Accept tells the sender that the application has the state. It must have been read to io.EOF.
+// Accept tells the sender that the application has the state. It must have been read to io.EOF, and not been
+// rejected. More than once is as once.
 func (in *Incoming) Accept() error {
-	if in.end == nil {
+	switch {
+	case in.told != nil && in.told.status == statusRejected:
+		return errors.New("fnlib: accept: the state was rejected before")
+	case in.end == nil:
 		return errors.New("fnlib: accept: the state was not read to its end")
-	}
-	if !errors.Is(in.end, io.EOF) {
+	case !errors.Is(in.end, io.EOF):
 		return in.end
 	}
 	return in.settle(statusAccepted, "")
 }
 
 // Reject tells the sender that the application does not want the state, and why. What was not read is
-// dropped.
+// dropped. A state that was accepted cannot be rejected.
 func (in *Incoming) Reject(reason string) error {
+	if in.told != nil && in.told.status == statusAccepted {
+		return errors.New("fnlib: reject: the state was accepted before")
+	}
 	if reason == "" {
 		reason = "rejected by the application"
 	}
 	return in.settle(statusRejected, reason)
 }
 
+// settle tells the sender, once.
 func (in *Incoming) settle(status byte, reason string) error {
-	if in.settled {
-		return nil
+	if in.told != nil {
+		return in.told.err
 	}
-	in.settled = true
 	p := reply{status: status, bytes: uint64(in.read), reason: reason}
 	in.hash.Sum(p.digest[:0])
 	_ = in.s.SetWriteDeadline(time.Now().Add(headerDeadline))
@@ -187,7 +222,8 @@ func (in *Incoming) settle(status byte, reason string) error {
 		in.n.cfg.Metrics.Received(in.From, in.Key, in.read, time.Since(in.began), err)
 	}
 	if err != nil {
-		return fmt.Errorf("fnlib: receipt to %s: %w", in.From, err)
+		err = fmt.Errorf("fnlib: receipt to %s: %w", in.From, err)
 	}
-	return nil
+	in.told = &verdict{status, err}
+	return err
 }

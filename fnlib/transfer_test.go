@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -257,5 +258,97 @@ func TestFirstCallFitsTheLimit(t *testing.T) {
 	}
 	if n := w.rels[0].stats().Dropped["amplification"]; n > 0 {
 		t.Errorf("%d packets dropped", n)
+	}
+}
+
+// A deadline of Read can be taken back at any byte: within a chunk, a chunk's length, and the trailer.
+func TestReadDeadlineTakenBack(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.join(t, "a"), w.join(t, "b")
+	pr, pw := io.Pipe()
+	defer pw.Close()
+	sent := make(chan error, 1)
+	go func() {
+		_, err := a.Send(t.Context(), "b", "k", pr)
+		sent <- err
+	}()
+	in, err := b.Receive(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(want string) {
+		t.Helper()
+		buf := make([]byte, 8)
+		if err := in.SetReadDeadline(time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := in.Read(buf); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("read %d bytes after the deadline: %v", n, err)
+		}
+		if err := in.SetReadDeadline(time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.ReadFull(in, buf[:len(want)])
+		if err != nil || string(buf[:n]) != want {
+			t.Fatalf("%q, %v; want %q", buf[:n], err, want)
+		}
+	}
+	for _, chunk := range []string{"one", "three"} {
+		if _, err := pw.Write([]byte(chunk)); err != nil {
+			t.Fatal(err)
+		}
+		read(chunk)
+	}
+	_ = pw.Close() // never fails
+	if err := in.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if err := in.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := in.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Fatalf("%d, %v", n, err)
+	}
+	if err := in.Accept(); err != nil {
+		t.Error(err)
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+}
+
+// What the sender was told first holds.
+func TestAcceptAndReject(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.join(t, "a"), w.join(t, "b")
+	for _, accepted := range []bool{true, false} {
+		sent := make(chan error, 1)
+		go func() {
+			_, err := a.Send(t.Context(), "b", "k", bytes.NewReader([]byte("state")))
+			sent <- err
+		}()
+		in, err := b.Receive(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(in); err != nil {
+			t.Fatal(err)
+		}
+		first, second := in.Accept, func() error { return in.Reject("no") }
+		if !accepted {
+			first, second = second, first
+		}
+		if err := errors.Join(first(), first()); err != nil {
+			t.Error(err)
+		}
+		if second() == nil {
+			t.Errorf("accepted %v and the other as well", accepted)
+		}
+		if err := <-sent; (err == nil) != accepted {
+			t.Errorf("accepted %v: %v", accepted, err)
+		}
 	}
 }

@@ -88,13 +88,18 @@ func connectOnce(ctx context.Context, c natsConfig, opts []nats.Option) (*nats.C
 	} else {
 		opts = append(opts, nats.SetCustomDialer(d))
 	}
-	return nats.Connect(c.url, opts...)
+	nc, err := nats.Connect(c.url, opts...)
+	if cause := d.failed.Load(); errors.Is(err, nats.ErrNoServers) && cause != nil {
+		err = *cause // nats.go keeps to itself why there are none
+	}
+	return nc, err
 }
 
 // dialer ties the connections made while first is set to that context.
 type dialer struct {
 	inProcess InProcess
 	first     atomic.Pointer[context.Context]
+	failed    atomic.Pointer[error] // of the last attempt that did
 }
 
 func (d *dialer) Dial(network, addr string) (net.Conn, error) {
@@ -104,7 +109,11 @@ func (d *dialer) Dial(network, addr string) (net.Conn, error) {
 	}
 	nd := net.Dialer{Timeout: connectTimeout}
 	conn, err := nd.DialContext(ctx, network, addr)
-	return d.watch(ctx, conn), err
+	if err != nil {
+		d.failed.Store(&err)
+		return nil, err
+	}
+	return d.watch(ctx, conn), nil
 }
 
 func (d *dialer) InProcessConn() (net.Conn, error) {
@@ -159,7 +168,7 @@ func nkeyOption(key ed25519.PrivateKey) (nats.Option, error) {
 }
 
 func connectError(ctx context.Context, rawURL string, withKey bool, err error) error {
-	at := redact(rawURL)
+	at := RedactURL(rawURL)
 	switch {
 	case isAuthError(err) && withKey:
 		return fmt.Errorf("rendezvous: connect to %s: %w: %w (wrong key, or not on the rendezvous' list: start it with --allow or --open): %w",
@@ -177,8 +186,8 @@ func isAuthError(err error) bool {
 	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked)
 }
 
-// redact takes passwords and tokens out of what is shown.
-func redact(rawURL string) string {
+// RedactURL takes users, passwords and tokens out of NATS URLs that are to be shown.
+func RedactURL(rawURL string) string {
 	out := make([]string, 0, 1)
 	for one := range strings.SplitSeq(rawURL, ",") {
 		u, err := url.Parse(strings.TrimSpace(one))

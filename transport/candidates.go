@@ -106,7 +106,8 @@ func classify(got, host []netip.AddrPort) NAT {
 			n.Reflexive = append(n.Reflexive, a)
 		}
 	}
-	own := slices.Contains(host, n.Reflexive[0])
+	// A relay on this machine sees a loopback address, which is nobody's mapping.
+	own := slices.Contains(host, n.Reflexive[0]) || n.Reflexive[0].Addr().IsLoopback()
 	n.PortPreserved = len(host) > 0 && slices.ContainsFunc(host, func(h netip.AddrPort) bool { return h.Port() == n.Reflexive[0].Port() })
 	v4 := 0
 	for _, a := range n.Reflexive {

@@ -143,7 +143,7 @@ func (s *dirSink) begin(key string) (target, error) {
 	if err != nil {
 		return nil, refusal(key, err)
 	}
-	return &fileTarget{File: f, s: s, temp: temp, name: name}, nil
+	return &fileTarget{file: f, s: s, temp: temp, name: name}, nil
 }
 
 // fileName turns a key into a path below the directory. Only keys that are clean paths can be one.
@@ -183,14 +183,22 @@ func (s *dirSink) vacant(name string) error {
 	return nil
 }
 
+// file is what a state is written to: an *os.File.
+type file interface {
+	io.WriteCloser
+	Sync() error
+}
+
 type fileTarget struct {
-	*os.File
+	file
 	s          *dirSink
 	temp, name string
 }
 
+// commit returns when the state is on the disk under its name: the sender may forget it then.
 func (t *fileTarget) commit() (string, error) {
-	err := t.Close()
+	err := t.Sync()
+	err = errors.Join(err, t.Close())
 	if err == nil {
 		t.s.mu.Lock()
 		defer t.s.mu.Unlock()
@@ -202,7 +210,16 @@ func (t *fileTarget) commit() (string, error) {
 		t.remove()
 		return "", err
 	}
+	t.s.syncDir(filepath.Dir(t.name))
 	return filepath.Join(t.s.root.Name(), t.name), nil
+}
+
+// syncDir puts a new name on the disk. Not every system can be asked to; the name itself is there all the same.
+func (s *dirSink) syncDir(dir string) {
+	if d, err := s.root.Open(dir); err == nil {
+		_ = d.Sync()
+		_ = d.Close() // was only read
+	}
 }
 
 func (t *fileTarget) abort() {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -134,5 +135,35 @@ func TestClip(t *testing.T) {
 		if got := clip(s, 4); got != want {
 			t.Errorf("%q: %q, want %q", s, got, want)
 		}
+	}
+}
+
+// fullDisk takes what is written and cannot keep it, as a file system does that allocates late.
+type fullDisk struct{ *os.File }
+
+func (fullDisk) Sync() error { return syscall.ENOSPC }
+
+// A state has its place only when the disk has it: the sender forgets it then.
+func TestDirSinkDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	s, err := openSink(dir, io.Discard, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	tg, err := s.begin("k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ft := tg.(*fileTarget)
+	ft.file = fullDisk{ft.file.(*os.File)}
+	if _, err := io.WriteString(ft, "state"); err != nil {
+		t.Fatal(err)
+	}
+	if where, err := ft.commit(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%q, %v", where, err)
+	}
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("left: %q", got)
 	}
 }

@@ -4,7 +4,10 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +30,8 @@ type options struct {
 	allow    []string
 	relays   []string
 	tokenKey string
+	tlsCert  string
+	tlsKey   string
 	json     bool
 	logLevel string
 }
@@ -57,10 +62,12 @@ func newCommand() *cobra.Command {
 	f.StringVar(&c.NATS, "nats", cli.Env("FNWIRE_RENDEZVOUS_NATS", ""), "URL of an existing NATS to serve on (env FNWIRE_RENDEZVOUS_NATS); default: embed one")
 	f.StringVar(&c.Creds, "creds", cli.Env("FNWIRE_CREDS", ""), "NATS credentials file for --nats (env FNWIRE_CREDS)")
 	f.StringVar(&c.Listen, "listen", cli.Env("FNWIRE_RENDEZVOUS_LISTEN", ""), "address of the embedded NATS (env FNWIRE_RENDEZVOUS_LISTEN; default 127.0.0.1:4222)")
+	f.StringVar(&o.tlsCert, "tls-cert", cli.Env("FNWIRE_RENDEZVOUS_TLS_CERT", ""), "certificate file (PEM): the embedded NATS takes TLS only, at tls://HOST:PORT (env FNWIRE_RENDEZVOUS_TLS_CERT)")
+	f.StringVar(&o.tlsKey, "tls-key", cli.Env("FNWIRE_RENDEZVOUS_TLS_KEY", ""), "key file (PEM) for --tls-cert (env FNWIRE_RENDEZVOUS_TLS_KEY)")
 	f.StringVar(&c.DataDir, "data", cli.Env("FNWIRE_RENDEZVOUS_DATA", ""), "directory for the embedded JetStream (env FNWIRE_RENDEZVOUS_DATA); default: a temporary one, removed at exit")
 	f.StringArrayVar(&o.allow, "allow", nil, "admit the job with this ID; repeatable (env FNWIRE_ALLOW, separated by commas)")
 	f.BoolVar(&c.Open, "open", false, "admit every job")
-	f.StringArrayVar(&o.relays, "relay", nil, "hand out this relay, ID=ADDR:PORT[,STUN-ADDR:PORT...]; repeatable")
+	f.StringArrayVar(&o.relays, "relay", nil, "hand out this relay, ID=ADDR:PORT[,STUN-ADDR:PORT...][,https://HOST:PORT/CERT-SHA256], as `relay --json` prints them; repeatable")
 	f.StringVar(&c.RelaySecret, "relay-secret", "", "let relays that know this secret announce themselves (env FNWIRE_RELAY_SECRET)")
 	f.StringVar(&c.StorePassword, "store-password", "", "let user \"store\" with this password use JetStream (env FNWIRE_STORE_PASSWORD)")
 	f.StringVar(&o.tokenKey, "token-key", cli.Env("FNWIRE_TOKEN_KEY", ""), "file with the key that signs relay tokens, made if absent (env FNWIRE_TOKEN_KEY); default: a new key at each start")
@@ -116,6 +123,16 @@ func (o *options) complete(stderr io.Writer) (err error) {
 	if c.Logger, err = cli.Logger(stderr, o.logLevel, o.json); err != nil {
 		return err
 	}
+	if (o.tlsCert == "") != (o.tlsKey == "") {
+		return cli.Usage(errors.New("--tls-cert and --tls-key belong together"))
+	}
+	if o.tlsCert != "" {
+		cert, err := tls.LoadX509KeyPair(o.tlsCert, o.tlsKey)
+		if err != nil {
+			return cli.Usage(fmt.Errorf("--tls-cert: %w", err))
+		}
+		c.Certificate = &cert
+	}
 	if o.tokenKey != "" {
 		c.TokenKey, err = server.LoadTokenKey(o.tokenKey)
 	}
@@ -126,6 +143,15 @@ func parseRelay(s string) (rendezvous.RelayInfo, error) {
 	id, addrs, _ := strings.Cut(s, "=")
 	r := rendezvous.RelayInfo{ID: id}
 	for i, one := range strings.Split(addrs, ",") {
+		if https, ok := strings.CutPrefix(one, "https://"); ok && i > 0 {
+			at, hash, _ := strings.Cut(https, "/")
+			sum, err := hex.DecodeString(hash)
+			if err != nil || len(sum) != sha256.Size || r.HTTPS != "" {
+				return r, fmt.Errorf("--relay %q: want one https://HOST:PORT/ and the SHA-256 of the certificate there in hex (`relay --json` prints it)", s)
+			}
+			r.HTTPS, r.CertSHA256 = at, sum
+			continue
+		}
 		a, err := netip.ParseAddrPort(one)
 		if err != nil {
 			return r, fmt.Errorf("--relay %q: want ID=ADDR:PORT with an IP address: %w", s, err)
@@ -164,7 +190,7 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) error {
 		return err
 	case <-s.Ready():
 	}
-	line := readyLine{Ready: true, URL: hideUser(s.URL()), HTTP: s.HTTPAddr(), TokenKey: base64.StdEncoding.EncodeToString(s.TokenKey())}
+	line := readyLine{Ready: true, URL: rendezvous.RedactURL(s.URL()), HTTP: s.HTTPAddr(), TokenKey: base64.StdEncoding.EncodeToString(s.TokenKey())}
 	if o.json {
 		err = cli.PrintJSON(stdout, line)
 	} else {
@@ -181,13 +207,4 @@ func orNone(addr string) string {
 		return "none"
 	}
 	return "http://" + addr
-}
-
-// hideUser takes user and password out of a URL given with --nats.
-func hideUser(url string) string {
-	scheme, rest, ok := strings.Cut(url, "://")
-	if !ok {
-		return url
-	}
-	return scheme + "://" + rest[strings.LastIndexByte(rest, '@')+1:]
 }

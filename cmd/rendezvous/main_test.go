@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"io"
 	"os"
@@ -12,14 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // begin runs the command until stop is called, and returns its first line.
 func begin(t *testing.T, args ...string) (line []byte, log *bytes.Buffer, stop func() error) {
@@ -45,6 +42,9 @@ func begin(t *testing.T, args ...string) (line []byte, log *bytes.Buffer, stop f
 	return line, log, func() error { cancel(); return <-done }
 }
 
+// hash stands for that of a certificate.
+const hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
 func TestServesAndStops(t *testing.T) {
 	const relaySecret, storePassword = "a relay secret of some length", "a store password"
 	dir := t.TempDir()
@@ -54,7 +54,7 @@ func TestServesAndStops(t *testing.T) {
 	key := job.NewKey()
 	tokenKey := filepath.Join(t.TempDir(), "key")
 	line, log, stop := begin(t, "--json", "--log-level", "debug", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--allow", key.ID().String(),
-		"--store-password", storePassword, "--token-key", tokenKey, "--relay", "r1=192.0.2.1:3478,192.0.2.1:3479", "--lease", "10s")
+		"--store-password", storePassword, "--token-key", tokenKey, "--relay", "r1=192.0.2.1:3478,192.0.2.1:3479,https://relay.example:443/"+hash, "--lease", "10s")
 	var ready readyLine
 	if err := json.Unmarshal(line, &ready); err != nil || !ready.Ready || ready.URL == "" || ready.HTTP == "" || ready.TokenKey == "" {
 		t.Fatalf("%s: %v", line, err)
@@ -69,7 +69,8 @@ func TestServesAndStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	j, err := c.Join(ctx)
-	if err != nil || j.Lease != 10*time.Second || len(j.Relays) != 1 || len(j.Relays[0].STUN) != 2 {
+	if err != nil || j.Lease != 10*time.Second || len(j.Relays) != 1 || len(j.Relays[0].STUN) != 2 ||
+		j.Relays[0].HTTPS != "relay.example:443" || hex.EncodeToString(j.Relays[0].CertSHA256) != hash {
 		t.Errorf("%+v, %v", j, err)
 	}
 	_ = c.Close()
@@ -97,10 +98,16 @@ func TestRefusesWithRemedy(t *testing.T) {
 		"closed":       {nil, "--allow"},
 		"bad job":      {[]string{"--allow", "x"}, "keygen"},
 		"bad relay":    {[]string{"--open", "--relay", "r=host:1"}, "ID=ADDR:PORT"},
+		"bad hash":     {[]string{"--open", "--relay", "r=192.0.2.1:1,https://h:443/00"}, "SHA-256"},
+		"no hash":      {[]string{"--open", "--relay", "r=192.0.2.1:1,https://h:443"}, "SHA-256"},
+		"two HTTPS":    {[]string{"--open", "--relay", "r=192.0.2.1:1,https://h:443/" + hash + ",https://h:444/" + hash}, "one https"},
+		"bad HTTPS":    {[]string{"--open", "--relay", "r=192.0.2.1:1,https://h/" + hash}, "HOST:PORT"},
+		"half TLS":     {[]string{"--open", "--tls-cert", "x"}, "--tls-key"},
+		"no cert":      {[]string{"--open", "--tls-cert", "/nonexistent", "--tls-key", "/nonexistent"}, "no such file"},
 		"bad level":    {[]string{"--open", "--log-level", "loud"}, "loud"},
 		"argument":     {[]string{"x"}, "unknown command"},
 		"short secret": {[]string{"--open", "--relay-secret", "x"}, "at least 16"},
-		"no NATS":      {[]string{"--open", "--http", "off", "--nats", "nats://me:hidden@127.0.0.1:1"}, "unreachable"},
+		"no NATS":      {[]string{"--open", "--http", "off", "--nats", "nats://me:hidden@127.0.0.1:1"}, "no NATS server answers at nats://127.0.0.1:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := newCommand()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,8 +39,11 @@ type Config struct {
 
 	Listen     string // TCP address of the embedded NATS; empty is 127.0.0.1:0
 	DontListen bool   // embedded NATS only for connections by InProcessConn
-	DataDir    string // JetStream's; empty makes a temporary directory, removed at the end
-	JetStream  bool   // run JetStream in the embedded NATS; implied by StorePassword and Replicated
+	// Certificate, if set, makes the embedded NATS speak TLS only: URL is tls://HOST:PORT then, and functions need one
+	// with the name or address in the certificate, which their system must trust.
+	Certificate *tls.Certificate
+	DataDir     string // JetStream's; empty makes a temporary directory, removed at the end
+	JetStream   bool   // run JetStream in the embedded NATS; implied by StorePassword and Replicated
 
 	// StorePassword adds the user "store", who may use JetStream and nothing of fnwire.
 	StorePassword string
@@ -83,6 +87,9 @@ func complete(in Config) (*config, error) {
 	}
 	if c.NATS != "" && (c.DontListen || c.StorePassword != "" || c.JetStream) {
 		return nil, errors.New("an existing NATS has its own listener, users and JetStream: configure them there")
+	}
+	if c.Certificate != nil && (c.NATS != "" || c.DontListen) {
+		return nil, errors.New("a certificate is for an embedded NATS that listens")
 	}
 	if c.DontListen && c.Listen != "" {
 		return nil, errors.New("Listen and DontListen exclude each other")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -21,17 +22,19 @@ const (
 	accountFnwire  = "FNWIRE"
 	accountStore   = "STORE"
 	maxNATSPayload = 1 << 20 // NATS' own default; a join reply with 16 parked offers stays below
+	natsTLSTimeout = 5 * time.Second
 )
 
 // embedded is a nats-server inside this process.
 type embedded struct {
 	ns       *natsserver.Server
+	scheme   string // of its URL: nats or tls
 	password string
 	temp     string // directory to remove; empty if there is none
 }
 
 func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
-	e := &embedded{password: rand.Text()}
+	e := &embedded{password: rand.Text(), scheme: "nats"}
 	jetStream := c.JetStream || c.StorePassword != "" || c.Replicated
 	opts := &natsserver.Options{
 		ServerName: "fnwire-rendezvous", NoSigs: true, NoLog: true, DontListen: c.DontListen,
@@ -55,6 +58,11 @@ func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
 			return nil, fmt.Errorf("embedded NATS: %w", err)
 		}
 		_ = l.Close() // nothing was accepted
+	}
+	if c.Certificate != nil {
+		opts.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*c.Certificate}}
+		opts.TLSTimeout = natsTLSTimeout.Seconds()
+		e.scheme = "tls"
 	}
 	if jetStream {
 		if opts.StoreDir = c.DataDir; opts.StoreDir == "" {
@@ -127,7 +135,7 @@ func (e *embedded) url() string {
 	if host.IsUnspecified() {
 		host = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // what this machine itself can use
 	}
-	return "nats://" + netip.AddrPortFrom(host, uint16(a.Port)).String()
+	return e.scheme + "://" + netip.AddrPortFrom(host, uint16(a.Port)).String()
 }
 
 func (e *embedded) stop() {
@@ -172,7 +180,11 @@ func connectExternal(ctx context.Context, c *config, opts ...nats.Option) (*nats
 	select {
 	case r := <-done:
 		if r.err != nil {
-			return nil, fmt.Errorf("%w: %w", rendezvous.ErrUnreachable, r.err)
+			at := rendezvous.RedactURL(c.NATS)
+			if errors.Is(r.err, nats.ErrNoServers) { // which is all that nats.go says
+				return nil, fmt.Errorf("%w: no NATS server answers at %s (is it running, and is the URL right?)", rendezvous.ErrUnreachable, at)
+			}
+			return nil, fmt.Errorf("NATS at %s: %w: %w", at, rendezvous.ErrUnreachable, r.err)
 		}
 		return r.nc, nil
 	case <-ctx.Done():
