@@ -66,6 +66,34 @@ func reusePort(_, _ string, raw syscall.RawConn) error {
 	return err
 }
 
+// Steer has the kernel give the datagrams of a group whose first byte is kind to its last socket, and spread all others
+// over the sockets before that by the four bytes at offset at; shorter ones go to the first. It reports whether it could:
+// otherwise, as before, every socket gets the datagrams of some sources, of all kinds.
+func Steer(group []*Conn, kind byte, at uint32) bool {
+	last := uint32(len(group) - 1)
+	if last < 1 {
+		return false
+	}
+	// Classic BPF, for which no rights are needed. Its packet begins behind the UDP header, and a load beyond its end returns 0.
+	program := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: uint32(kind)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: last},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at},
+		{Code: unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K, K: last},
+		{Code: unix.BPF_RET | unix.BPF_A},
+	}
+	raw, err := group[0].udp.SyscallConn()
+	if err != nil {
+		return false
+	}
+	fprog := &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	cerr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, fprog)
+	})
+	return cerr == nil && err == nil
+}
+
 // setup asks for everything and lives with what it gets: an old kernel works, only slower.
 func (c *Conn) setup() {
 	raw, err := c.udp.SyscallConn()

@@ -33,6 +33,9 @@ func ListenGroup(network string, addr netip.AddrPort, _ int) ([]*Conn, error) {
 	return []*Conn{c}, nil
 }
 
+// Steer reports that this system cannot give the datagrams of one kind to one socket of a group.
+func Steer([]*Conn, byte, uint32) bool { return false }
+
 func (c *Conn) setup() {
 	// Systems differ in the most they grant and refuse what is more, so step down.
 	for n := socketBufferBytes; n >= 256<<10 && c.udp.SetReadBuffer(n) != nil; n /= 2 {

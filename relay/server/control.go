@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"runtime"
 	"time"
 
 	"github.com/fnwire/fnwire/internal/ident"
@@ -16,6 +17,16 @@ import (
 // cookieFor is the least time for which a cookie is good; the most is twice that.
 const cookieFor = 15 * time.Second
 
+// The checks of signatures, some 50 µs each, share one goroutine. While packets are forwarded it works one part in
+// checkShare of the machine's time, so that a flood of binds costs what it costs on the largest machines: little.
+const (
+	checkShare     = 8
+	checkRest      = time.Millisecond      // the least that it sleeps
+	checkLook      = 10 * time.Millisecond // how often it looks whether packets are forwarded
+	knownQueue     = 256                   // frames
+	strangersQueue = 64                    // frames; more wait in the kernel
+)
+
 // controlFrame is a BIND or PROVE on its way to the goroutine that checks signatures.
 type controlFrame struct {
 	conn *udpx.Conn // for answers over UDP
@@ -24,18 +35,107 @@ type controlFrame struct {
 	b    [relay.BindBytes]byte
 }
 
+// controlQueue has what is to be checked.
+type controlQueue struct {
+	known    chan controlFrame // from who has shown before that it belongs here: comes first
+	stranger chan controlFrame
+}
+
+func newControlQueue() controlQueue {
+	return controlQueue{known: make(chan controlFrame, knownQueue), stranger: make(chan controlFrame, strangersQueue)}
+}
+
+// next waits for a frame. It returns false when ctx has ended.
+func (q controlQueue) next(ctx context.Context, m *controlFrame) bool {
+	select {
+	case *m = <-q.known:
+		return true
+	default:
+	}
+	select {
+	case *m = <-q.known:
+	case *m = <-q.stranger:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// submit takes a BIND or PROVE that is worth a look, which costs no more than a hash or two.
+func (f *forwarder) submit(p []byte) {
+	queue := f.control.stranger
+	switch p[0] {
+	case relay.TypeProve:
+		if m, ok := relay.ParseProve(p); !ok || !f.checkCookie(f.from, m) {
+			f.dropped[dropStranger].Add(1)
+			return
+		}
+		queue = f.control.known
+	default:
+		m, ok := relay.ParseBind(p)
+		if !ok {
+			f.dropped[dropMalformed].Add(1)
+			return
+		}
+		of, peer := token.Claims(m.Token[:])
+		if f.table.stale(ident.ShortOf(of, peer[:]), f.from, m.Nonce, m.Time.UnixMilli()) {
+			f.dropped[dropReplay].Add(1)
+			return
+		}
+		if s := f.table.source(f.from, f.now); s != nil && s.proven.Load() && s.checks.take(1, f.now) {
+			queue = f.control.known
+		}
+	}
+	if !f.gate.admits(f.from.addr.Addr(), f.now) {
+		f.dropped[dropLimit].Add(1)
+		return
+	}
+	m := controlFrame{conn: f.conn, from: f.from, n: len(p)}
+	copy(m.b[:], p)
+	select {
+	case queue <- m:
+		return
+	default:
+	}
+	if f.patient != nil && queue == f.control.stranger {
+		// What comes meanwhile waits in the kernel, or is dropped there at no cost.
+		select {
+		case queue <- m:
+			return
+		case <-f.patient:
+		}
+	}
+	f.dropped[dropLimit].Add(1)
+}
+
 // handleControl checks signatures apart from the forwarding, so that a flood of binds costs binds only.
 func (s *Server) handleControl(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case f := <-s.control:
-			out := s.answer(f.b[:f.n], f.from, time.Now())
-			// By construction no answer is longer than its request.
-			if len(out) > 0 && len(out) <= f.n {
-				s.reply(f.conn, out, f.from)
+	rest := max(0, checkShare/runtime.GOMAXPROCS(0)-1) // units of time for each of work
+	var m controlFrame
+	var owed, looked time.Duration
+	var packets uint64
+	busy := false
+	for s.control.next(ctx, &m) {
+		began := s.now()
+		if began-looked >= checkLook {
+			now := s.packetsIn.Load()
+			busy, packets, looked = now != packets, now, began
+		}
+		out := s.answer(m.b[:m.n], m.from, time.Now())
+		// By construction no answer is longer than its request.
+		if len(out) > 0 && len(out) <= m.n {
+			s.reply(m.conn, out, m.from)
+		}
+		if busy {
+			owed += (s.now() - began) * time.Duration(rest)
+		}
+		if owed >= checkRest {
+			began = s.now()
+			select {
+			case <-ctx.Done():
+			case <-time.After(owed):
 			}
+			owed -= min(owed, s.now()-began)
 		}
 	}
 }
@@ -99,7 +199,12 @@ func (s *Server) prove(b []byte, from origin) []byte {
 		s.dropped[dropStranger].Add(1)
 		return nil
 	}
-	sess := s.table.find(from, m, s.now())
+	now := s.now()
+	sess := s.table.find(from, m, now)
+	if sess != nil && !sess.checks.take(1, now) {
+		s.dropped[dropLimit].Add(1)
+		return nil
+	}
 	if sess == nil || !relay.VerifyProve(b, s.cfg.ID, sess.key[:]) {
 		s.dropped[dropStranger].Add(1)
 		return nil

@@ -8,9 +8,10 @@ import (
 	"github.com/fnwire/fnwire/relay"
 )
 
-// forward serves one socket until that is closed. It allocates nothing for a packet.
-func (s *Server) forward(c *udpx.Conn) error {
-	f := forwarder{Server: s, conn: c, batch: udpx.Batch{Buf: make([]byte, udpx.BufferBytes)}}
+// forward serves one socket until that is closed. It allocates nothing for a packet. A socket with nothing but
+// binds of strangers on it is patient: until that is closed, it waits while there are more than can be checked.
+func (s *Server) forward(c *udpx.Conn, patient <-chan struct{}) error {
+	f := forwarder{Server: s, conn: c, batch: udpx.Batch{Buf: make([]byte, udpx.BufferBytes)}, patient: patient}
 	for failures := 0; ; {
 		if err := c.Read(&f.batch); err != nil {
 			// A full kernel passes; what lasts ends the relay.
@@ -26,13 +27,14 @@ func (s *Server) forward(c *udpx.Conn) error {
 
 type forwarder struct {
 	*Server
-	conn  *udpx.Conn // to send to UDP addresses
-	batch udpx.Batch // of a UDP socket; ECN is zero for connections over TLS
-	from  origin     // of the frames at hand
-	out   []byte     // for replies
-	now   time.Duration
-	src   *session // of the batch; looked up for the first DATA
-	asked bool
+	conn    *udpx.Conn      // to send to UDP addresses
+	batch   udpx.Batch      // of a UDP socket; ECN is zero for connections over TLS
+	from    origin          // of the frames at hand
+	out     []byte          // for replies
+	patient <-chan struct{} // see forward; nil: it waits for nothing
+	now     time.Duration
+	src     *session // of the batch; looked up for the first DATA
+	asked   bool
 }
 
 // handle takes one batch of a socket, which has one source.
@@ -145,7 +147,7 @@ func (f *forwarder) gone(src *session, dest ident.Short) {
 func (f *forwarder) other(p []byte) {
 	switch {
 	case p[0] < 4 && f.from.link == nil:
-		f.out = f.stun(f.conn, f.out, p, f.batch.From)
+		f.out = f.stun(f.conn, f.out, p, f.batch.From, f.now)
 	case p[0] == relay.TypePing:
 		f.ping(p)
 	case p[0] == relay.TypeBind && len(p) == relay.BindBytes, p[0] == relay.TypeProve && len(p) == relay.ProveBytes:
@@ -155,30 +157,20 @@ func (f *forwarder) other(p []byte) {
 	}
 }
 
-func (f *forwarder) submit(p []byte) {
-	if !f.gate.admits(f.from.addr.Addr(), f.now) {
-		f.dropped[dropLimit].Add(1)
-		return
-	}
-	m := controlFrame{conn: f.conn, from: f.from, n: len(p)}
-	copy(m.b[:], p)
-	select {
-	case f.control <- m:
-	default:
-		f.dropped[dropLimit].Add(1)
-	}
-}
-
 func (f *forwarder) ping(p []byte) {
 	m, ok := relay.ParsePing(p)
 	if !ok {
 		f.dropped[dropMalformed].Add(1)
 		return
 	}
-	if f.stands(m.Short, f.from) {
+	switch {
+	case f.stands(m.Short, f.from):
 		f.out = relay.AppendPong(f.out[:0], relay.Pong{Nonce: m.Nonce, Instance: f.random})
-	} else {
+	case f.replies.admits(f.from.addr.Addr(), f.now):
 		f.out = relay.AppendUnbound(f.out[:0], m.Nonce)
+	default:
+		f.dropped[dropLimit].Add(1)
+		return
 	}
 	f.reply(f.conn, f.out, f.from)
 }

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"fmt"
 	"net/netip"
@@ -88,6 +89,38 @@ func TestForwardAllocatesNothing(t *testing.T) {
 	}
 }
 
+// A BIND from the address of a session is checked before those of strangers, a few times a second; so sessions are
+// prolonged however many strangers ask.
+func TestRenewalGoesFirst(t *testing.T) {
+	p := newPair(t)
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	submit := func(from netip.AddrPort, n byte) {
+		b := relay.AppendBind(nil, "r", key, relay.Bind{Nonce: relay.Nonce{n}, Time: time.Now()})
+		p.f.batch.N, p.f.batch.Seg, p.f.batch.From = copy(p.f.batch.Buf, b), len(b), from
+		p.f.handle()
+	}
+	for n := range byte(3) {
+		submit(netip.MustParseAddrPort("192.0.2.1:1"), n)
+	}
+	for n := range byte(6) {
+		submit(p.src.LocalAddr(), 100+n)
+	}
+	var order []byte
+	for range 9 {
+		var m controlFrame
+		if !p.f.control.next(t.Context(), &m) {
+			t.Fatal("the queue ended")
+		}
+		order = append(order, m.b[4])
+	}
+	if first := []byte{100, 101, 102, 103}; !bytes.Equal(order[:4], first) || order[8] != 105 {
+		t.Errorf("got %v: want %v first and 105 last", order, first)
+	}
+}
+
 // The forwarder's own work per batch, with the socket calls of the sender and receiver left out of
 // the time and those of the relay left in.
 func BenchmarkForward(b *testing.B) {
@@ -128,7 +161,7 @@ func BenchmarkForward(b *testing.B) {
 func BenchmarkRelayLoopback(b *testing.B) {
 	p := newPair(b)
 	done := make(chan error, 1)
-	go func() { done <- p.f.forward(p.f.conn) }()
+	go func() { done <- p.f.forward(p.f.conn, nil) }()
 	const packets, seg = 44, 1472
 	frames := p.frames(packets, seg)
 	received := make(chan int, 1)
@@ -183,8 +216,9 @@ func FuzzForward(f *testing.F) {
 		p.f.batch.Seg = min(seg, len(b))
 		p.f.batch.From = p.src.LocalAddr()
 		p.f.handle()
-		for len(p.f.control) > 0 {
-			c := <-p.f.control
+		for len(p.f.control.known)+len(p.f.control.stranger) > 0 {
+			var c controlFrame
+			p.f.control.next(t.Context(), &c)
 			if out := p.f.answer(c.b[:c.n], c.from, time.Now()); len(out) > c.n {
 				t.Errorf("%d bytes for %d", len(out), c.n)
 			}

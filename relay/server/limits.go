@@ -63,7 +63,8 @@ func (b *bucket) take(n int, now time.Duration) bool {
 }
 
 // gate bounds how often a network gets through a second: control frames to the signature checks, which cost
-// some 50 µs each, and connections to the TLS handshake, which costs more. Networks share a fixed number of buckets by a seeded hash.
+// some 50 µs each, STUN requests and pings without a session to an answer, which may go to an address that was forged,
+// and connections to the TLS handshake, which costs most. Networks share a fixed number of buckets by a seeded hash.
 type gate struct {
 	seed    maphash.Seed
 	buckets [1024]bucket
@@ -71,8 +72,9 @@ type gate struct {
 
 // A fan-out of thousands behind one NAT gateway passes; a flood from one network takes a fraction of a core.
 const (
-	gateRate = 16000 // so 4000 at once
-	linkRate = 4000  // so 1000 at once
+	gateRate  = 16000 // so 4000 at once
+	replyRate = 16000
+	linkRate  = 4000 // so 1000 at once
 )
 
 func newGate(rate int64) *gate {

@@ -32,6 +32,7 @@ import (
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/internal/udpx"
+	"github.com/fnwire/fnwire/relay"
 )
 
 // Config of a relay. ID and TokenKey are required; zero means the default.
@@ -49,7 +50,7 @@ type Config struct {
 	// Certificate is what HTTPS shows; nil makes one, signed by itself. Clients know it by its hash.
 	Certificate *tls.Certificate
 	Limits      Limits
-	Sockets     int          // that share the main port, for as many cores; 0 is one per core, at most 8
+	Sockets     int          // that share the packets of the main port, for as many cores; 0 is one per core, at most 8
 	Logger      *slog.Logger // nil discards
 }
 
@@ -61,8 +62,9 @@ type Server struct {
 	random  uint64 // tells this start from others
 	secret  [32]byte
 	table   *table
-	control chan controlFrame
-	gate    *gate
+	control controlQueue
+	gate    *gate // of frames whose signature is to be checked
+	replies *gate // of answers to who has no session
 	links   *links
 	cert    tls.Certificate
 	total   bucket
@@ -95,7 +97,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.Limits = cfg.Limits.withDefaults()
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, start: time.Now(),
-		table: newTable(cfg.Limits), control: make(chan controlFrame, 1024), gate: newGate(gateRate),
+		table: newTable(cfg.Limits), control: newControlQueue(), gate: newGate(gateRate), replies: newGate(replyRate),
 		total: bucket{rate: cfg.Limits.TotalBytesPerSecond},
 		ready: make(chan struct{}),
 	}
@@ -164,7 +166,7 @@ func (s *Server) now() time.Duration { return time.Since(s.start) }
 // Run opens the sockets and forwards until ctx ends; it then returns nil, and everything it started
 // has ended. It is called once.
 func (s *Server) Run(ctx context.Context) error {
-	main, second, err := s.open()
+	main, steered, second, err := s.open()
 	if err != nil {
 		return fmt.Errorf("relay: %w", err)
 	}
@@ -179,8 +181,12 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel()
 	var wg sync.WaitGroup
 	failed := make(chan error, len(main)+2)
-	for _, c := range main {
-		wg.Go(func() { failed <- s.forward(c) })
+	for i, c := range main {
+		var patient <-chan struct{}
+		if steered && i == len(main)-1 {
+			patient = ctx.Done()
+		}
+		wg.Go(func() { failed <- s.forward(c, patient) })
 	}
 	wg.Go(func() { failed <- s.answerSTUN(second) })
 	if tcp != nil {
@@ -196,7 +202,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	close(s.ready)
-	s.log.Info("relay: listening", "addr", main[0].LocalAddr(), "stun2", second.LocalAddr(), "sockets", len(main), "https", s.HTTPSAddr())
+	s.log.Info("relay: listening", "addr", main[0].LocalAddr(), "stun2", second.LocalAddr(), "sockets", len(main), "steered", steered, "https", s.HTTPSAddr())
 
 	select {
 	case <-ctx.Done():
@@ -212,25 +218,30 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-func (s *Server) open() (main []*udpx.Conn, second *udpx.Conn, err error) {
-	main, err = udpx.ListenGroup(network(s.cfg.Listen), s.cfg.Listen, s.cfg.Sockets)
+// open opens the sockets: those that share the main port, and the second STUN port. If steered, the last of main gets the
+// binds and nothing else, so that a flood of them does not displace the packets of sessions; the others share those by the
+// Short that they are for, so that all that goes to one instance takes one socket.
+func (s *Server) open() (main []*udpx.Conn, steered bool, second *udpx.Conn, err error) {
+	n := s.cfg.Sockets + 1
+	main, err = udpx.ListenGroup(network(s.cfg.Listen), s.cfg.Listen, n)
 	if err != nil && s.cfg.Listen.Addr() == netip.IPv6Unspecified() {
 		// A host without IPv6.
 		s.cfg.Listen = netip.AddrPortFrom(netip.IPv4Unspecified(), s.cfg.Listen.Port())
 		s.cfg.Listen2 = netip.AddrPortFrom(netip.IPv4Unspecified(), s.cfg.Listen2.Port())
-		main, err = udpx.ListenGroup("udp4", s.cfg.Listen, s.cfg.Sockets)
+		main, err = udpx.ListenGroup("udp4", s.cfg.Listen, n)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, false, nil, err
 	}
+	steered = udpx.Steer(main, relay.TypeBind, relay.HeaderBytes-4)
 	second, err = udpx.Listen(network(s.cfg.Listen2), s.cfg.Listen2)
 	if err != nil {
 		for _, c := range main {
 			_ = c.Close()
 		}
-		return nil, nil, err
+		return nil, false, nil, err
 	}
-	return main, second, nil
+	return main, steered, second, nil
 }
 
 func network(a netip.AddrPort) string {
@@ -267,15 +278,19 @@ func (s *Server) answerSTUN(c *udpx.Conn) error {
 			return closed(err)
 		}
 		for p := b.Buf[:b.N]; len(p) > 0; p = p[min(b.Seg, len(p)):] {
-			out = s.stun(c, out, p[:min(b.Seg, len(p))], b.From)
+			out = s.stun(c, out, p[:min(b.Seg, len(p))], b.From, s.now())
 		}
 	}
 }
 
-func (s *Server) stun(c *udpx.Conn, out, request []byte, from netip.AddrPort) []byte {
+func (s *Server) stun(c *udpx.Conn, out, request []byte, from netip.AddrPort, now time.Duration) []byte {
 	out = appendSTUN(out[:0], request, from)
 	if len(out) == 0 {
 		s.dropped[dropStranger].Add(1)
+		return out
+	}
+	if !s.replies.admits(from.Addr(), now) {
+		s.dropped[dropLimit].Add(1)
 		return out
 	}
 	s.stunAnswered.Add(1)

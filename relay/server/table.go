@@ -12,13 +12,14 @@ import (
 )
 
 const (
-	unprovenFor   = 10 * time.Second
-	idleFor       = time.Minute     // clients ping four times in it
-	seenStep      = time.Second     // how exactly that is measured
-	freshFor      = 2 * time.Minute // how far a bind's time may be off
-	revokedFor    = time.Hour
-	amplification = 3
-	gonePerSecond = 40 // so 10 at once
+	unprovenFor     = 10 * time.Second
+	idleFor         = time.Minute     // clients ping four times in it
+	seenStep        = time.Second     // how exactly that is measured
+	freshFor        = 2 * time.Minute // how far a bind's time may be off
+	revokedFor      = time.Hour
+	amplification   = 3
+	gonePerSecond   = 40 // so 10 at once
+	checksPerSecond = 16 // so 4 at once
 
 	// remembered is how many instances are remembered for each session that is allowed. Functions come
 	// and go faster than their binds can be forgotten.
@@ -43,7 +44,8 @@ type session struct {
 	in, out atomic.Int64 // bytes, counted until proven
 	seen    atomic.Int64 // when it was heard last, a time.Duration
 
-	packets, bytes, gone bucket
+	packets, bytes bucket // of DATA that it sends
+	gone, checks   bucket // of GONE that it gets, of signatures that are checked for it
 
 	// guarded by the table's mutex
 	nonce   relay.Nonce
@@ -167,8 +169,8 @@ func (t *table) bind(r request, now time.Duration) (*session, relay.Reason) {
 	switch {
 	case now < h.revoked:
 		return nil, relay.ReasonRevoked
-	case r.stamp < h.stamp, r.stamp == h.stamp && (at == nil || at.nonce != r.nonce):
-		return nil, 0 // a replay
+	case h.replay(at, r.nonce, r.stamp):
+		return nil, 0
 	case at == nil && r.from.link != nil && t.byOrigin[r.from] != nil:
 		return nil, 0 // a connection is for one instance
 	}
@@ -184,6 +186,20 @@ func (t *table) bind(r request, now time.Duration) (*session, relay.Reason) {
 	at.nonce, at.expires = r.nonce, r.expires
 	at.in.Add(int64(r.bytes))
 	return at, 0
+}
+
+// replay reports whether a bind was seen before, or is older than one that was; at is the holder's session at its origin.
+// The same one from the same origin is a repetition.
+func (h *holder) replay(at *session, n relay.Nonce, stamp int64) bool {
+	return stamp < h.stamp || stamp == h.stamp && (at == nil || at.nonce != n)
+}
+
+// stale tells of a bind whose signatures were not checked whether it would be found a replay.
+func (t *table) stale(short ident.Short, from origin, n relay.Nonce, stamp int64) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	h := t.byShort[short]
+	return h != nil && h.replay(h.at(from), n, stamp)
 }
 
 func (t *table) remember(short ident.Short, h *holder) {
@@ -219,7 +235,7 @@ func (t *table) add(r request, h *holder, now time.Duration) *session {
 	s := &session{
 		short: r.short, job: r.job, key: r.key, at: r.from, prefix: prefixOf(r.from.addr.Addr()), drop: now + unprovenFor,
 		packets: bucket{rate: t.limits.PacketsPerSecond}, bytes: bucket{rate: t.limits.BytesPerSecond},
-		gone: bucket{rate: gonePerSecond},
+		gone: bucket{rate: gonePerSecond}, checks: bucket{rate: checksPerSecond},
 	}
 	s.seen.Store(int64(now))
 	t.sessions++
