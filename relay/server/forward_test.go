@@ -121,6 +121,49 @@ func TestRenewalGoesFirst(t *testing.T) {
 	}
 }
 
+// Answers to strangers are bounded for each network: what an attacker with forged addresses can have sent to a victim.
+func TestAnswersToStrangersAreLimited(t *testing.T) {
+	binding := append([]byte{0, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42}, make([]byte, 24)...)
+	copy(binding[20:], []byte{0x80, 0x22, 0, 8}) // SOFTWARE
+	for name, frame := range map[string][]byte{"UNBOUND": relay.AppendPing(nil, relay.Ping{}), "STUN": binding} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t)
+			p.f.replies = newGate(4) // so one at once
+			answered := func(from *udpx.Conn) bool {
+				limited := p.f.dropped[dropLimit].Load()
+				p.f.batch.N, p.f.batch.Seg, p.f.batch.From = copy(p.f.batch.Buf, frame), len(frame), from.LocalAddr()
+				p.f.handle()
+				if p.f.dropped[dropLimit].Load() > limited {
+					return false
+				}
+				_ = from.SetReadDeadline(time.Now().Add(5 * time.Second))
+				b := udpx.Batch{Buf: make([]byte, udpx.BufferBytes)}
+				if err := from.Read(&b); err != nil {
+					t.Fatal(err)
+				}
+				return true
+			}
+			answers := 0
+			for range 20 {
+				if answered(p.src) {
+					answers++
+				}
+			}
+			if answers < 1 || answers > 10 {
+				t.Errorf("%d of 20 answered", answers)
+			}
+			other, err := udpx.Listen("udp4", netip.MustParseAddrPort("127.0.1.1:0")) // another /24
+			if err != nil {
+				t.Skipf("no second network on the loopback interface: %v", err)
+			}
+			defer other.Close()
+			if !answered(other) {
+				t.Error("another network gets no answer")
+			}
+		})
+	}
+}
+
 // The forwarder's own work per batch, with the socket calls of the sender and receiver left out of
 // the time and those of the relay left in.
 func BenchmarkForward(b *testing.B) {
