@@ -29,7 +29,7 @@ const (
 
 // controlFrame is a BIND or PROVE on its way to the goroutine that checks signatures.
 type controlFrame struct {
-	conn *udpx.Conn // for answers over UDP
+	conn udpx.Socket // for answers over UDP
 	from origin
 	n    int
 	b    [relay.BindBytes]byte

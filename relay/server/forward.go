@@ -10,7 +10,7 @@ import (
 
 // forward serves one socket until that is closed. It allocates nothing for a packet. A socket with nothing but
 // binds of strangers on it is patient: until that is closed, it waits while there are more than can be checked.
-func (s *Server) forward(c *udpx.Conn, patient <-chan struct{}) error {
+func (s *Server) forward(c udpx.Socket, patient <-chan struct{}) error {
 	f := forwarder{Server: s, conn: c, batch: udpx.Batch{Buf: make([]byte, udpx.BufferBytes)}, patient: patient}
 	for failures := 0; ; {
 		if err := c.Read(&f.batch); err != nil {
@@ -27,7 +27,7 @@ func (s *Server) forward(c *udpx.Conn, patient <-chan struct{}) error {
 
 type forwarder struct {
 	*Server
-	conn    *udpx.Conn      // to send to UDP addresses
+	conn    udpx.Socket     // to send to UDP addresses
 	batch   udpx.Batch      // of a UDP socket; ECN is zero for connections over TLS
 	from    origin          // of the frames at hand
 	out     []byte          // for replies

@@ -189,7 +189,7 @@ func (g *group) end() {
 }
 
 // serveHTTPS serves until ctx ends; then all connections have ended.
-func (s *Server) serveHTTPS(ctx context.Context, l net.Listener, main []*udpx.Conn) error {
+func (s *Server) serveHTTPS(ctx context.Context, l net.Listener, main []udpx.Socket) error {
 	all := &group{}
 	defer all.end()
 	up := websocket.Upgrader{HandshakeTimeout: helloTimeout, ReadBufferSize: 4 << 10, WriteBufferPool: new(sync.Pool), WriteBufferSize: 16 << 10}
@@ -234,7 +234,7 @@ type inbox struct{ b [relay.MaxMessage]byte }
 var inboxes = sync.Pool{New: func() any { return new(inbox) }}
 
 // serveLink forwards what comes over one connection until that ends.
-func (s *Server) serveLink(from origin, conn *udpx.Conn) {
+func (s *Server) serveLink(from origin, conn udpx.Socket) {
 	l := from.link
 	defer s.table.leave(from)
 	defer l.close()

@@ -24,6 +24,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,6 +53,9 @@ type Config struct {
 	Limits      Limits
 	Sockets     int          // that share the packets of the main port, for as many cores; 0 is one per core, at most 8
 	Logger      *slog.Logger // nil discards
+	// Conns, when set, are used instead of the system's sockets: an in-memory network in virtual time. The last one is
+	// the second STUN address, those before it share the main one.
+	Conns []udpx.Socket
 }
 
 // Server is a relay. Its methods may be called from any goroutine.
@@ -221,19 +225,25 @@ func (s *Server) Run(ctx context.Context) error {
 // open opens the sockets: those that share the main port, and the second STUN port. If steered, the last of main gets the
 // binds and nothing else, so that a flood of them does not displace the packets of sessions; the others share those by the
 // Short that they are for, so that all that goes to one instance takes one socket.
-func (s *Server) open() (main []*udpx.Conn, steered bool, second *udpx.Conn, err error) {
+func (s *Server) open() (main []udpx.Socket, steered bool, second udpx.Socket, err error) {
+	if n := len(s.cfg.Conns); n > 1 {
+		return slices.Clone(s.cfg.Conns[:n-1]), false, s.cfg.Conns[n-1], nil
+	}
 	n := s.cfg.Sockets + 1
-	main, err = udpx.ListenGroup(network(s.cfg.Listen), s.cfg.Listen, n)
+	group, err := udpx.ListenGroup(network(s.cfg.Listen), s.cfg.Listen, n)
 	if err != nil && s.cfg.Listen.Addr() == netip.IPv6Unspecified() {
 		// A host without IPv6.
 		s.cfg.Listen = netip.AddrPortFrom(netip.IPv4Unspecified(), s.cfg.Listen.Port())
 		s.cfg.Listen2 = netip.AddrPortFrom(netip.IPv4Unspecified(), s.cfg.Listen2.Port())
-		main, err = udpx.ListenGroup("udp4", s.cfg.Listen, n)
+		group, err = udpx.ListenGroup("udp4", s.cfg.Listen, n)
 	}
 	if err != nil {
 		return nil, false, nil, err
 	}
-	steered = udpx.Steer(main, relay.TypeBind, relay.HeaderBytes-4)
+	for _, c := range group {
+		main = append(main, c)
+	}
+	steered = udpx.Steer(group, relay.TypeBind, relay.HeaderBytes-4)
 	second, err = udpx.Listen(network(s.cfg.Listen2), s.cfg.Listen2)
 	if err != nil {
 		for _, c := range main {
@@ -270,7 +280,7 @@ func (s *Server) sweep(ctx context.Context) {
 }
 
 // answerSTUN serves the second port, where nothing else is spoken.
-func (s *Server) answerSTUN(c *udpx.Conn) error {
+func (s *Server) answerSTUN(c udpx.Socket) error {
 	b := udpx.Batch{Buf: make([]byte, udpx.BufferBytes)}
 	var out []byte
 	for {
@@ -283,7 +293,7 @@ func (s *Server) answerSTUN(c *udpx.Conn) error {
 	}
 }
 
-func (s *Server) stun(c *udpx.Conn, out, request []byte, from netip.AddrPort, now time.Duration) []byte {
+func (s *Server) stun(c udpx.Socket, out, request []byte, from netip.AddrPort, now time.Duration) []byte {
 	out = appendSTUN(out[:0], request, from)
 	if len(out) == 0 {
 		s.dropped[dropStranger].Add(1)
@@ -299,7 +309,7 @@ func (s *Server) stun(c *udpx.Conn, out, request []byte, from netip.AddrPort, no
 }
 
 // reply sends a control frame; if it is lost the client asks again.
-func (s *Server) reply(c *udpx.Conn, b []byte, to origin) {
+func (s *Server) reply(c udpx.Socket, b []byte, to origin) {
 	if to.link != nil {
 		s.dropped[dropQueue].Add(uint64(to.link.out.Put(b, 0)))
 		return
