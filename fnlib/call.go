@@ -182,6 +182,9 @@ func (n *Node) runCall(ctx context.Context, k callKey, c *call) {
 		last = err
 		c.err = fmt.Errorf("link to %q: %w", k.name, err)
 		n.log.Debug("fnlib: link failed", "to", k.name, "error", err)
+		if errors.Is(err, transport.ErrNATs) {
+			break
+		}
 	}
 	n.mu.Lock()
 	if n.calls[k] == c {

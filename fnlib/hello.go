@@ -10,6 +10,7 @@ import (
 
 	"github.com/fnwire/fnwire/rendezvous"
 	"github.com/fnwire/fnwire/transport"
+	"github.com/fnwire/fnwire/transport/punch"
 )
 
 const (
@@ -38,6 +39,9 @@ func (n *Node) hello(kind, toName, toPeer string, inReplyTo uint64, path Path) (
 	if path != RelayOnly {
 		for _, a := range n.ep.Candidates() {
 			h.Candidates = append(h.Candidates, rendezvous.Candidate{Addr: a, Kind: "host"})
+		}
+		if nat := n.ep.NAT().Punch(); nat.Mapping != punch.MappingUnknown {
+			h.NAT = &rendezvous.NAT{Mapping: uint8(nat.Mapping), Step: nat.Step, Public: nat.Public}
 		}
 	}
 	env, err := rendezvous.Seal(n.key, h)
@@ -87,6 +91,9 @@ func (n *Node) handleHello(e rendezvous.Envelope) error {
 	p := transport.Peer{ID: id, Nonce: transport.Nonce(h.Nonce), Relay: h.Relay}
 	for _, c := range h.Candidates {
 		p.Candidates = append(p.Candidates, c.Addr)
+	}
+	if nat := h.NAT; nat != nil {
+		p.NAT = punch.NAT{Mapping: punch.Mapping(nat.Mapping), Step: nat.Step, Public: nat.Public}
 	}
 	path := Path(h.Class)
 	if h.Kind == rendezvous.KindAnswer { // two may overtake each other

@@ -174,6 +174,7 @@ func (n *Node) discover(ctx context.Context, infos []rendezvous.RelayInfo) {
 		n.joined.Relay = time.Since(began)
 		if n.relays.overTLS() {
 			cancel() // UDP is blocked: nobody answers STUN
+			n.ep.SetBlocked()
 		}
 	} else if len(infos) > 0 {
 		n.log.Warn("fnlib: no relay can be used", "error", n.relays.trouble())

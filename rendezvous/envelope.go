@@ -49,6 +49,15 @@ type Hello struct {
 	Candidates []Candidate    `json:"candidates,omitempty"`  // at most MaxCandidates
 	Relay      string         `json:"relay,omitempty"`       // ID of the sender's home relay
 	RelayAddr  netip.AddrPort `json:"relay_addr"`
+	NAT        *NAT           `json:"nat,omitempty"` // none = nothing known
+}
+
+// NAT is what the sender of a hello knows of the NAT that it is behind. The numbers are those of package
+// transport/punch; a receiver takes what it does not know for "unknown".
+type NAT struct {
+	Mapping uint8          `json:"mapping"`
+	Step    int8           `json:"step,omitempty"`
+	Public  netip.AddrPort `json:"public,omitzero"`
 }
 
 // Envelope carries a Hello. The fields beside Body are for the service, which routes by them; they
@@ -180,6 +189,9 @@ func (h *Hello) check() error {
 	}
 	if h.RelayAddr.IsValid() && !usable(h.RelayAddr) {
 		return fmt.Errorf("relay address %v", h.RelayAddr)
+	}
+	if h.NAT != nil && h.NAT.Public.IsValid() && !usable(h.NAT.Public) {
+		return fmt.Errorf("public address %v", h.NAT.Public)
 	}
 	for _, c := range h.Candidates {
 		if !usable(c.Addr) || c.Kind == "" || len(c.Kind) > 16 {

@@ -62,6 +62,12 @@ func goldenMessages(t testing.TB) map[string]any {
 	if err != nil {
 		t.Fatal(err)
 	}
+	symmetric := goldenHello(t)
+	symmetric.NAT = &rendezvous.NAT{Mapping: 3, Step: -1, Public: netip.MustParseAddrPort("198.51.100.7:4000")}
+	envNAT, err := rendezvous.Seal(key, symmetric)
+	if err != nil {
+		t.Fatal(err)
+	}
 	head := rendezvous.Head{V: 1, Job: key.ID(), Name: "map-3", Peer: a.Peer.String(), Issued: goldenTime, Nonce: [16]byte{9}}
 	relay := rendezvous.RelayInfo{
 		ID: "r1", Addr: netip.MustParseAddrPort("203.0.113.9:3478"),
@@ -97,6 +103,7 @@ func goldenMessages(t testing.TB) map[string]any {
 	member := rendezvous.Member{Name: "map-3", Peer: a.Peer.String(), Epoch: 7}
 	return map[string]any{
 		"envelope":       env,
+		"envelope_nat":   envNAT,
 		"join":           sign(rendezvous.VerbJoin, rendezvous.JoinRequest{Head: head, Exclusive: true, Epoch: 7}),
 		"renew":          sign(rendezvous.VerbRenew, rendezvous.RenewRequest{Head: head, Epoch: 7, Seen: 2}),
 		"leave":          sign(rendezvous.VerbLeave, rendezvous.RenewRequest{Head: head, Epoch: 7}),

@@ -18,7 +18,8 @@ type Peer struct {
 	ID         peer.ID
 	Nonce      Nonce
 	Candidates []netip.AddrPort
-	Relay      string // ID of its home relay; "" = none
+	NAT        punch.NAT // what it is behind, as far as it says
+	Relay      string    // ID of its home relay; "" = none
 }
 
 // Admit lets a peer in: its packets are accepted from now on, its candidates are probed unless class
@@ -40,7 +41,7 @@ func (e *Endpoint) Admit(p Peer, class Class, renew bool) error {
 	}
 	e.hub.replay(r)
 	if class != RelayOnly {
-		r.post(punch.Start{Remote: p.Candidates})
+		r.post(punch.Start{Remote: p.Candidates, NAT: p.NAT})
 	}
 	if e.Dials(p.ID) {
 		e.dial(r, class, renew)
@@ -74,7 +75,7 @@ func (e *Endpoint) remote(p Peer) (*remote, error) {
 	short := ident.ShortOf(e.cfg.Key.ID(), pub)
 	tag := punch.TagOf(key)
 	m := punch.New(punch.Config{Key: key, Controlling: e.Dials(p.ID), NoRelay: true}) // until run sees one
-	m.Step(time.Now(), punch.SetLocal{Candidates: slices.Clone(e.local)})
+	m.Step(time.Now(), e.setLocal())
 	r := newRemote(e.hub, p.ID, short, m, e.hub.leg)
 	e.peers[p.ID] = r
 	e.hub.update(func(t *tables) {

@@ -23,6 +23,7 @@ type Mapping string
 // The kinds that two STUN servers can tell apart.
 const (
 	MappingUnknown  Mapping = "unknown"                // fewer than two answers
+	MappingBlocked  Mapping = "blocked"                // no UDP passes: see Endpoint.SetBlocked
 	MappingNone     Mapping = "none"                   // the address is the instance's own
 	MappingEndpoint Mapping = "endpoint-independent"   // the same for every destination
 	MappingDepends  Mapping = "address-port-dependent" // another for each destination: "symmetric"
@@ -32,39 +33,70 @@ const (
 type NAT struct {
 	Mapping       Mapping
 	PortPreserved bool             // the mapped port is the local port
+	Step          int              // between the ports of successive mappings, if they can be predicted; else 0
 	Reflexive     []netip.AddrPort // server-reflexive addresses, each once
 }
 
-// Discover asks STUN servers under which addresses they see the endpoint's socket, and makes these
+// Punch returns n as peers are told of it.
+func (n NAT) Punch() punch.NAT {
+	p := punch.NAT{}
+	for _, a := range n.Reflexive {
+		if a.Addr().Is4() {
+			p.Public = a
+			break
+		}
+	}
+	switch {
+	case n.Mapping == MappingBlocked:
+		return punch.NAT{Mapping: punch.MappingBlocked}
+	case !p.Public.IsValid():
+		return punch.NAT{}
+	case n.Mapping == MappingNone || n.Mapping == MappingEndpoint:
+		p.Mapping = punch.MappingStable
+	case n.Mapping == MappingDepends && n.Step != 0:
+		p.Mapping, p.Step = punch.MappingSequential, int8(n.Step)
+	case n.Mapping == MappingDepends:
+		p.Mapping = punch.MappingRandom
+	default:
+		return punch.NAT{}
+	}
+	return p
+}
+
+// Discover asks STUN servers, in this order, under which addresses they see the endpoint's socket, and makes these
 // candidates. It returns after all have answered, or settle after the first answer, or with ErrNoSTUN.
 func (e *Endpoint) Discover(ctx context.Context, servers []netip.AddrPort, settle time.Duration) (NAT, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type answer struct {
+		i    int // of the server
 		addr netip.AddrPort
 		err  error
 	}
 	answers := make(chan answer, len(servers))
 	var wg sync.WaitGroup
-	for _, s := range servers {
+	for i, s := range servers {
+		q := e.stun.begin(s, func(b []byte, to netip.AddrPort) error { return e.hub.write(b, len(b), to) })
 		wg.Go(func() {
-			a, err := e.stun.ask(ctx, s, func(b []byte, to netip.AddrPort) error { return e.hub.write(b, len(b), to) })
-			answers <- answer{a, err}
+			a, err := q.wait(ctx)
+			answers <- answer{i, a, err}
 		})
 	}
 	defer wg.Wait()
 	defer cancel()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	var got []netip.AddrPort
+	got := make([]netip.AddrPort, len(servers))
+	some := false
 	for range servers {
 		select {
 		case a := <-answers:
 			if a.err == nil {
-				if len(got) == 0 {
+				if !some {
 					timer.Reset(settle)
 				}
-				got = append(got, a.addr)
+				some = true
+				got[a.i] = a.addr
 			}
 			continue
 		case <-timer.C:
@@ -72,13 +104,33 @@ func (e *Endpoint) Discover(ctx context.Context, servers []netip.AddrPort, settl
 		}
 		break
 	}
-	if len(got) == 0 {
+	if !some {
 		if err := ctx.Err(); err != nil {
 			return NAT{Mapping: MappingUnknown}, fmt.Errorf("transport: STUN: %w", err)
 		}
 		return NAT{Mapping: MappingUnknown}, ErrNoSTUN
 	}
-	return e.learn(got), nil
+	return e.learn(slices.DeleteFunc(got, func(a netip.AddrPort) bool { return !a.IsValid() })), nil
+}
+
+// SetBlocked says that no UDP passes here, as a relay that can be reached by TLS only shows. Peers are
+// told, and spare their probes. An answer of a STUN server takes it back.
+func (e *Endpoint) SetBlocked() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.nat = NAT{Mapping: MappingBlocked}
+	e.tellPeers()
+}
+
+// tellPeers lets the state machines know of the endpoint's own candidates and NAT. It runs under e.mu.
+func (e *Endpoint) tellPeers() {
+	for _, r := range e.peers {
+		r.post(e.setLocal())
+	}
+}
+
+func (e *Endpoint) setLocal() punch.SetLocal {
+	return punch.SetLocal{Candidates: slices.Clone(e.local), NAT: e.nat.Punch()}
 }
 
 // learn turns STUN answers into candidates and tells the peers.
@@ -93,12 +145,11 @@ func (e *Endpoint) learn(got []netip.AddrPort) NAT {
 		cands = append(cands, netip.AddrPortFrom(nat.Reflexive[0].Addr(), e.LocalPort()))
 	}
 	e.nat, e.local = nat, limitCandidates(cands)
-	for _, r := range e.peers {
-		r.post(punch.SetLocal{Candidates: slices.Clone(e.local)})
-	}
+	e.tellPeers()
 	return nat
 }
 
+// classify takes the answers of STUN servers in the order in which they were asked.
 func classify(got, host []netip.AddrPort) NAT {
 	var n NAT
 	for _, a := range got {
@@ -119,13 +170,54 @@ func classify(got, host []netip.AddrPort) NAT {
 	case own:
 		n.Mapping = MappingNone
 	case v4 > 1:
-		n.Mapping = MappingDepends
+		n.Mapping, n.Step = MappingDepends, portStep(n.Reflexive)
 	case len(got) > 1:
 		n.Mapping = MappingEndpoint
 	default:
 		n.Mapping = MappingUnknown
 	}
 	return n
+}
+
+// The ports of two successive mappings of a predictable NAT are at most maxStep apart; mappings made for others
+// in between may add as much again. Two random ports look so by chance once in 3,200 times.
+const (
+	maxStep = 5
+	maxGap  = 2 * maxStep
+)
+
+// portStep returns the signed distance of successive ports if a NAT numbers them in order, or 0. The
+// order of addrs is that of their first packets, more or less: a relay may have been bound in between.
+func portStep(addrs []netip.AddrPort) int {
+	var ports []int
+	var ip netip.Addr
+	for _, a := range addrs {
+		if !a.Addr().Is4() {
+			continue
+		}
+		if ip.IsValid() && a.Addr() != ip {
+			return 0 // a pool of addresses: nobody knows which comes next
+		}
+		ip = a.Addr()
+		ports = append(ports, int(a.Port()))
+	}
+	if len(ports) < 2 {
+		return 0
+	}
+	rising := ports[len(ports)-1] > ports[0]
+	slices.Sort(ports)
+	step := maxGap + 1
+	for i := 1; i < len(ports); i++ {
+		gap := ports[i] - ports[i-1]
+		if gap > maxGap {
+			return 0
+		}
+		step = min(step, gap)
+	}
+	if !rising {
+		return -step
+	}
+	return step
 }
 
 // Candidates are the addresses at which the endpoint may be reached: host first, then reflexive.

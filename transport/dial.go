@@ -197,6 +197,9 @@ func (e *Endpoint) firstPath(ctx context.Context, r *remote, class Class) (*net.
 		if st.Path.IsValid() && class != RelayOnly { // a relay that does not work may never do so again
 			return virtualAddr(r.short, st.Generation), nil
 		}
+		if class == DirectOnly && st.Hopeless {
+			return nil, noDirect(st)
+		}
 		select {
 		case <-ready:
 			return r.relayAddr, nil
@@ -208,9 +211,16 @@ func (e *Endpoint) firstPath(ctx context.Context, r *remote, class Class) (*net.
 			if class == RelayOnly {
 				return nil, errors.New("transport: the peer's relay cannot be reached")
 			}
-			return nil, fmt.Errorf("%w: %s", ErrNoDirect, reasonOf(st))
+			return nil, noDirect(st)
 		}
 	}
+}
+
+func noDirect(st punch.State) error {
+	if st.Hopeless {
+		return fmt.Errorf("%w: %s; %w", ErrNoDirect, reasonOf(st), ErrNATs)
+	}
+	return fmt.Errorf("%w: %s", ErrNoDirect, reasonOf(st))
 }
 
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
@@ -271,7 +281,8 @@ func (e *Endpoint) Link(ctx context.Context, id peer.ID, class Class) (*Link, er
 			e.mu.Unlock()
 			return nil, ErrClosed
 		}
-		if e.peers[id] == nil {
+		r := e.peers[id]
+		if r == nil {
 			e.mu.Unlock()
 			return nil, errNotAdmitted
 		}
@@ -287,8 +298,14 @@ func (e *Endpoint) Link(ctx context.Context, id peer.ID, class Class) (*Link, er
 		changed := s.changed
 		s.waiting++
 		e.mu.Unlock()
+		st, moved := r.watch()
+		hopeless := class == DirectOnly && st.Hopeless
+		if hopeless {
+			moved = closedChan
+		}
 		select {
 		case <-changed:
+		case <-moved:
 		case <-ctx.Done():
 		case <-e.ctx.Done():
 		}
@@ -297,6 +314,9 @@ func (e *Endpoint) Link(ctx context.Context, id peer.ID, class Class) (*Link, er
 		e.mu.Unlock()
 		if e.ctx.Err() != nil {
 			return nil, ErrClosed
+		}
+		if hopeless {
+			return nil, noDirect(st)
 		}
 		if ctx.Err() != nil {
 			return nil, e.whyNoLink(id, class, context.Cause(ctx))

@@ -33,6 +33,8 @@ var (
 	ErrClosed   = errors.New("transport: endpoint is closed")
 	ErrTooMany  = errors.New("transport: too many linked peers")
 	ErrNoDirect = errors.New("transport: no direct path")
+	// ErrNATs goes with ErrNoDirect when waiting is in vain: the NATs of the two sides, or blocked UDP, rule it out.
+	ErrNATs = errors.New("allow a relay (path auto), or give one side a NAT that keeps its port for all destinations")
 )
 
 // Relay is how an Endpoint reaches peers that it cannot (yet) reach directly. All methods may be

@@ -168,7 +168,10 @@ type Status struct {
 	Path       string        // "direct", "relay", or "both" while a direct path is in doubt
 	Remote     string        // the peer's address when direct, else the relay's ID
 	RTT        time.Duration // smoothed, as QUIC measures it
-	Reason     string        // why it is relayed, when it is
+	Why        Why           // why it is relayed, when it is, in a word
+	Reason     string        // the same for people, with what was seen last
+	NAT        string        // what this instance is behind, such as "symmetric with random ports"
+	PeerNAT    string        // what the peer says it is behind
 	Generation uint16        // how many paths there were; 1 is the relay
 	Since      time.Time     // when the link came up
 	Sent, Lost uint64        // QUIC packets
@@ -181,7 +184,7 @@ func (l *Link) Status() Status {
 	stats := l.conn.ConnectionStats()
 	s := Status{
 		Path: "relay", RTT: stats.SmoothedRTT, Since: l.since, Generation: l.generation(),
-		Sent: stats.PacketsSent, Lost: stats.PacketsLost,
+		Sent: stats.PacketsSent, Lost: stats.PacketsLost, NAT: st.Here.String(), PeerNAT: st.There.String(),
 	}
 	direct, relay := l.peer.route.Load().choose(l.class, s.Generation, l.peer.leg() != nil)
 	switch {
@@ -196,7 +199,7 @@ func (l *Link) Status() Status {
 		if leg := l.peer.leg(); leg != nil {
 			s.Remote = leg.ID()
 		}
-		s.Reason = reasonOf(st)
+		s.Why, s.Reason = why(l.class, st), reasonOf(st)
 		if l.class == RelayOnly {
 			s.Reason = "asked for relay only"
 		}

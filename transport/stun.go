@@ -64,32 +64,53 @@ func (c *stunClient) handle(from netip.AddrPort, b []byte) {
 	}
 }
 
-// ask returns the address under which server sees the socket.
-func (c *stunClient) ask(ctx context.Context, server netip.AddrPort, send func([]byte, netip.AddrPort) error) (netip.AddrPort, error) {
+// question is a binding request that is under way.
+type question struct {
+	client *stunClient
+	id     [stun.TransactionIDSize]byte
+	raw    []byte
+	send   func([]byte, netip.AddrPort) error
+	stunWait
+	err error // of the first send
+}
+
+// begin sends a binding request; wait must follow. A NAT that maps by destination has chosen a port when it returns.
+func (c *stunClient) begin(server netip.AddrPort, send func([]byte, netip.AddrPort) error) *question {
+	q := &question{client: c, send: send, stunWait: stunWait{server: server, answer: make(chan netip.AddrPort, 1)}}
 	m, err := stun.Build(stun.TransactionID, stun.BindingRequest, stun.NewSoftware(stunSoftware))
 	if err != nil {
-		return netip.AddrPort{}, err
+		q.err = err
+		return q
 	}
-	w := stunWait{server: server, answer: make(chan netip.AddrPort, 1)}
+	q.id, q.raw = m.TransactionID, m.Raw
 	c.mu.Lock()
 	if c.waiting == nil {
 		c.waiting = make(map[[stun.TransactionIDSize]byte]stunWait)
 	}
-	c.waiting[m.TransactionID] = w
+	c.waiting[q.id] = q.stunWait
 	c.mu.Unlock()
+	q.err = send(q.raw, server)
+	return q
+}
+
+// wait returns the address under which the server sees the socket. It repeats the request.
+func (q *question) wait(ctx context.Context) (netip.AddrPort, error) {
 	defer func() {
-		c.mu.Lock()
-		delete(c.waiting, m.TransactionID)
-		c.mu.Unlock()
+		q.client.mu.Lock()
+		delete(q.client.waiting, q.id)
+		q.client.mu.Unlock()
 	}()
 	wait := stunFirstRetry
-	for range stunTries {
-		if err := send(m.Raw, server); err != nil {
-			return netip.AddrPort{}, err
+	for try := range stunTries {
+		if try > 0 {
+			q.err = q.send(q.raw, q.server)
+		}
+		if q.err != nil {
+			return netip.AddrPort{}, q.err
 		}
 		t := time.NewTimer(wait)
 		select {
-		case a := <-w.answer:
+		case a := <-q.answer:
 			t.Stop()
 			return a, nil
 		case <-ctx.Done():

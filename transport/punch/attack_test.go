@@ -147,7 +147,7 @@ func TestVictims(t *testing.T) {
 				}
 			}
 		}
-		step(SetLocal{[]netip.AddrPort{netip.MustParseAddrPort("198.51.100.1:4001")}})
+		step(SetLocal{Candidates: []netip.AddrPort{netip.MustParseAddrPort("198.51.100.1:4001")}})
 		step(Start{Remote: victims(0, 16)})
 		for n := byte(0); now.Before(end); n++ {
 			call := in.call(0, victims(n, 16)...)
@@ -215,7 +215,7 @@ func TestSpecialAddresses(t *testing.T) {
 		remote = append(remote, netip.MustParseAddrPort(s))
 	}
 	m := New(Config{Key: testKy})
-	m.Step(epoch, SetLocal{[]netip.AddrPort{netip.MustParseAddrPort("198.51.100.1:4001")}})
+	m.Step(epoch, SetLocal{Candidates: []netip.AddrPort{netip.MustParseAddrPort("198.51.100.1:4001")}})
 	out := m.Step(epoch, Start{Remote: remote})
 	for _, d := range out.Send {
 		t.Errorf("probes %v", d.To)
@@ -232,7 +232,7 @@ func TestSpecialAddresses(t *testing.T) {
 	}
 	// On one machine, loopback is where the peer is.
 	m = New(Config{Key: testKy})
-	m.Step(epoch, SetLocal{[]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1000")}})
+	m.Step(epoch, SetLocal{Candidates: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1000")}})
 	if out := m.Step(epoch, Start{Remote: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:2000")}}); len(out.Send) != 1 {
 		t.Errorf("%d probes on loopback", len(out.Send))
 	}
@@ -243,7 +243,7 @@ func TestTooManyCandidates(t *testing.T) {
 	if out := m.Step(epoch, Start{Remote: victims(0, 200)}); len(out.Send) != MaxCandidates {
 		t.Errorf("%d probes", len(out.Send))
 	}
-	m.Step(epoch, SetLocal{victims(1, 200)})
+	m.Step(epoch, SetLocal{Candidates: victims(1, 200)})
 	if n := m.State().Counters.Calls; n != 1 {
 		t.Fatalf("%d calls", n)
 	}

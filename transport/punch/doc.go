@@ -47,7 +47,7 @@
 //	    32    18  address that the PROBE came from
 //	    50        zeros to the end
 //
-// CALL, through the relay only: "these are my candidates; probe them now". 32 to 320 bytes.
+// CALL, through the relay only: "these are my candidates; probe them now". 32 to 340 bytes.
 //
 //	offset  size  field
 //	     0     1  type, 0x12
@@ -58,6 +58,9 @@
 //	     8     8  sequence number
 //	    16    16  MAC
 //	    32  18*n  candidates; none = as before
+//	32+18n     1  Mapping of the sender's NAT; a CALL may end before, which means 0, unknown
+//	33+18n     1  its Step, in two's complement
+//	34+18n    18  its Public address
 //
 // The generation in plain probes and their replies lets a Machine that was made anew continue above
 // the old one, and its peer notice that a path was forgotten.

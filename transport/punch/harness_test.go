@@ -121,7 +121,7 @@ func (x *side) gather() {
 	if a, ok := x.host.MappedFor(stun); ok && a != x.host.Addr() {
 		x.cands = append(x.cands, a)
 	}
-	x.step(SetLocal{x.cands})
+	x.step(SetLocal{Candidates: x.cands})
 }
 
 func (x *side) step(ev Event) {

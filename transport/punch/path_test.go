@@ -264,7 +264,7 @@ func TestNewMachine(t *testing.T) {
 				x = s.b
 			}
 			x.m = New(x.m.cfg)
-			x.step(SetLocal{x.cands})
+			x.step(SetLocal{Candidates: x.cands})
 			s.connect(x, 20*ms)
 			s.net.Run(3 * time.Second)
 			if !s.bothDirect() || s.a.m.State().Generation < 3 {

@@ -55,14 +55,18 @@ func (c Config) withDefaults() Config {
 // Event is one of SetLocal, Start, Relay, Packet and Traffic.
 type Event interface{ event() }
 
-// SetLocal gives the instance's own candidates; the first MaxCandidates count. Once started, a
-// change goes to the peer in a CALL.
-type SetLocal struct{ Candidates []netip.AddrPort }
+// SetLocal gives the instance's own candidates, of which the first MaxCandidates count, and its NAT.
+// Once started, a change goes to the peer in a CALL.
+type SetLocal struct {
+	Candidates []netip.AddrPort
+	NAT        NAT
+}
 
 // Start gives the peer's candidates from a verified offer or answer and starts a round at once. With
 // Call the peer is called too, over the relay.
 type Start struct {
 	Remote []netip.AddrPort
+	NAT    NAT // the peer's
 	Call   bool
 }
 
@@ -118,6 +122,7 @@ type Machine struct {
 
 	started, wanted bool
 	local, remote   []netip.AddrPort
+	here, there     NAT
 	candidates      []*candidate
 	lastPath        netip.AddrPort // probed in later rounds though nobody named it
 
@@ -166,7 +171,7 @@ func (m *Machine) Step(now time.Time, ev Event) Output {
 	}
 	switch e := ev.(type) {
 	case SetLocal:
-		m.setLocal(e.Candidates)
+		m.setLocal(e)
 	case Start:
 		m.start(e)
 	case Relay:
@@ -202,12 +207,12 @@ func (m *Machine) thaw() {
 	}
 }
 
-func (m *Machine) setLocal(candidates []netip.AddrPort) {
-	local := unmapAll(candidates)
-	if slices.Equal(local, m.local) {
+func (m *Machine) setLocal(e SetLocal) {
+	local, nat := unmapAll(e.Candidates), e.NAT.known()
+	if slices.Equal(local, m.local) && nat == m.here {
 		return
 	}
-	m.local = local
+	m.local, m.here = local, nat
 	if !m.started {
 		return
 	}
@@ -221,7 +226,7 @@ func (m *Machine) setLocal(candidates []netip.AddrPort) {
 
 func (m *Machine) start(e Start) {
 	m.started = true
-	m.remote = unmapAll(e.Remote)
+	m.remote, m.there = unmapAll(e.Remote), e.NAT.known()
 	m.backoff = m.cfg.RetryMin
 	m.suspect("peer started again")
 	m.startRound(e.Call)

@@ -40,6 +40,9 @@ func (m *Machine) receiveCall(msg message) bool {
 	}
 	news := !slices.Equal(remote, m.remote)
 	m.remote, m.started = remote, true
+	if msg.nat.Mapping != MappingUnknown {
+		m.there = msg.nat
+	}
 	if news {
 		m.backoff = m.cfg.RetryMin
 	}

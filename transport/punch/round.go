@@ -37,6 +37,7 @@ type candidate struct {
 // round is one attempt.
 type round struct {
 	active   bool
+	began    time.Time
 	ends     time.Time
 	early    bool // the one nomination of an address that has not answered was used
 	heard    bool // an authentic PROBE or REPLY arrived
@@ -84,7 +85,7 @@ func (m *Machine) startRound(call bool) {
 	m.owed, m.owedCall = false, false
 	m.counters.Rounds++
 	m.counters.Unproven, m.counters.Target = 0, 0
-	m.round = round{active: true, ends: m.now.Add(m.cfg.Round)}
+	m.round = round{active: true, began: m.now, ends: m.now.Add(m.cfg.Round)}
 	m.gather()
 	if m.reason == notTried {
 		m.reason = "probing"
@@ -190,12 +191,31 @@ func (m *Machine) advanceRound() {
 		m.endRound()
 		return
 	}
+	if m.due(m.hopelessAt()) {
+		m.reason = hopeless(m.here, m.there)
+	}
 	for _, c := range m.candidates {
 		if m.due(c.next) {
 			m.probe(c)
 		}
 	}
 }
+
+// hopelessAfter is how long two sides that no method fits probe each other before they say so: what
+// STUN cannot see, a lenient filter or a way inside one network, has shown by then.
+const hopelessAfter = time.Second
+
+func (m *Machine) hopeless() bool { return MethodFor(m.here, m.there) == MethodNone }
+
+// hopelessAt is when the round that runs is found to be in vain; zero if it is not, or has been.
+func (m *Machine) hopelessAt() time.Time {
+	if !m.hopeless() || m.round.heard || m.path.selected() || m.saidHopeless() {
+		return time.Time{}
+	}
+	return m.round.began.Add(hopelessAfter)
+}
+
+func (m *Machine) saidHopeless() bool { return m.hopeless() && m.reason == hopeless(m.here, m.there) }
 
 // retries reports whether the next round is only a matter of time.
 func (m *Machine) retries() bool {
@@ -214,6 +234,8 @@ func (m *Machine) endRound() {
 		return
 	}
 	switch {
+	case m.hopeless() && !m.round.heard:
+		m.reason = hopeless(m.here, m.there)
 	case len(m.candidates) == 0:
 		m.reason = "peer has no usable candidate"
 	case m.round.answered && m.cfg.Controlling:
@@ -238,6 +260,7 @@ func (m *Machine) wakeRound(w *time.Time) {
 		return
 	}
 	earlier(w, m.round.ends)
+	earlier(w, m.hopelessAt())
 	earlier(w, m.round.nextCall)
 	for _, c := range m.candidates {
 		earlier(w, c.next)
@@ -300,7 +323,7 @@ func (m *Machine) call(flags byte) {
 	m.counters.Calls++
 	m.send(netip.AddrPort{}, message{
 		kind: TypeCall, flags: flags | m.role(), generation: m.givenUp(), sequence: m.nextSequence(),
-		candidates: m.local, size: headerSize + len(m.local)*addressSize,
+		candidates: m.local, nat: m.here, size: headerSize + len(m.local)*addressSize + natSize,
 	})
 }
 

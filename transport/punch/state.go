@@ -47,6 +47,9 @@ type State struct {
 	Observed   netip.AddrPort // own address as the peer last saw it
 	Since      time.Time      // when phase, route or path last changed
 	Reason     string         // why not direct, for people; "" while direct
+	Here       NAT            // the NAT of this side
+	There      NAT            // the NAT of the peer, as it said
+	Hopeless   bool           // the NATs rule a direct path out (MethodNone), and probing found none
 	Counters   Counters
 }
 
@@ -67,6 +70,7 @@ func (m *Machine) State() State {
 	return State{
 		Phase: l.phase, Route: l.route, Path: l.path, Generation: m.generation, RTT: m.path.rtt,
 		Observed: m.observed, Since: m.since, Reason: l.reason, Counters: m.counters,
+		Here: m.here, There: m.there, Hopeless: m.saidHopeless(),
 	}
 }
 

@@ -17,6 +17,7 @@ const (
 
 	headerSize  = 32
 	addressSize = 18
+	natSize     = 2 + addressSize
 	macOffset   = 16
 	replySize   = headerSize + addressSize
 )
@@ -55,6 +56,7 @@ type message struct {
 	sequence   uint64
 	observed   netip.AddrPort   // REPLY
 	candidates []netip.AddrPort // CALL
+	nat        NAT              // CALL
 	size       int              // of the datagram
 }
 
@@ -85,6 +87,7 @@ func (s *sealer) seal(m message) []byte {
 		for i, c := range m.candidates {
 			putAddress(b[headerSize+i*addressSize:], c)
 		}
+		putNAT(b[headerSize+len(m.candidates)*addressSize:], m.nat)
 	default:
 		binary.BigEndian.PutUint16(b[2:], m.generation)
 		copy(b[4:8], m.tag[:])
@@ -132,7 +135,24 @@ func openCall(b []byte, m message) (message, error) {
 	for i := range m.candidates {
 		m.candidates[i] = getAddress(b[headerSize+i*addressSize:])
 	}
+	m.nat = getNAT(b[headerSize+n*addressSize:])
 	return m, nil
+}
+
+func putNAT(b []byte, n NAT) {
+	if len(b) < natSize {
+		return
+	}
+	b[0], b[1] = byte(n.Mapping), byte(n.Step)
+	putAddress(b[2:], n.Public)
+}
+
+// getNAT returns the zero value for what an older or newer version has put there.
+func getNAT(b []byte) NAT {
+	if len(b) < natSize {
+		return NAT{}
+	}
+	return NAT{Mapping: Mapping(b[0]), Step: int8(b[1]), Public: getAddress(b[2:])}.known()
 }
 
 func putAddress(b []byte, a netip.AddrPort) {

@@ -31,6 +31,10 @@ var golden = []struct {
 		netip.MustParseAddrPort("10.0.0.2:4001"), netip.MustParseAddrPort("[2001:db8::1]:443")}, size: 68},
 		"12020002000000020000000000000009" + "0d0d4a8006e0cc56d4a2d53120089e18" +
 			"00000000000000000000ffff0a000002" + "0fa1" + "20010db8000000000000000000000001" + "01bb"},
+	{"call with NAT", message{kind: TypeCall, sequence: 9, candidates: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.2:4001")},
+		nat: NAT{Mapping: MappingSequential, Step: -2, Public: netip.MustParseAddrPort("198.51.100.7:4660")}, size: 70},
+		"12000001000000000000000000000009" + "d510ca2a28823c0a5fd4d4eee9a76843" + "00000000000000000000ffff0a000002" + "0fa1" +
+			"03" + "fe" + "00000000000000000000ffffc6336407" + "1234"},
 	{"empty call", message{kind: TypeCall, sequence: 9, candidates: []netip.AddrPort{}, size: 32},
 		"12000000000000000000000000000009" + "97faca06c70f038580b893db89ba44a7"},
 }
