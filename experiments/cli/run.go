@@ -20,6 +20,7 @@ type runFlags struct {
 	json  bool
 	reps  int
 	set   []string
+	fault []string
 	quick bool
 	seed  uint64
 }
@@ -36,6 +37,7 @@ stopped goes on where it was. Ctrl-C leaves nothing behind but the results.
 Experiments and their settings (default, with --quick):
 ` + describe(),
 		Example: `  experiments run transfer --quick --out out/transfer
+  experiments run faults --fault silent,relay-killed --reps 2 --out out/faults
   experiments run pairs --set nats=symmetric:port-restricted --reps 10 --out out/pairs
   experiments report out/transfer`,
 		Args: cli.Args(cobra.ExactArgs(1)),
@@ -57,6 +59,7 @@ Experiments and their settings (default, with --quick):
 	c.Flags().Uint64Var(&f.seed, "seed", 1, "of whatever is random")
 	c.Flags().IntVar(&f.reps, "reps", 0, "repetitions; 0 is the experiment's default")
 	c.Flags().StringArrayVar(&f.set, "set", nil, "NAME=VALUE of a setting; may be repeated")
+	c.Flags().StringSliceVar(&f.fault, "fault", nil, "of the experiment faults, these only; short for --set faults=NAME,...")
 	return c
 }
 
@@ -131,6 +134,9 @@ func (f *runFlags) settings() (map[string]string, error) {
 	}
 	if f.reps > 0 {
 		set["reps"] = fmt.Sprint(f.reps)
+	}
+	if len(f.fault) > 0 {
+		set["faults"] = strings.Join(f.fault, ",")
 	}
 	for _, s := range f.set {
 		name, value, ok := strings.Cut(s, "=")

@@ -8,18 +8,23 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netns"
 )
 
 // Lab is a running lab. Its methods may be called from several goroutines.
 type Lab struct {
+	core     *node
+	nodes    map[string]*node // of the hosts, by name
+	routers  []*node
+	gateways map[string]*node // the router of each host that has one
+	spawner  *spawner
+	blocks   blocks
+	faults   atomic.Uint32 // made so far
+
+	hostsMu sync.RWMutex // guards hosts, whose addresses may change
 	hosts   []HostInfo
-	core    *node
-	nodes   map[string]*node // of the hosts, by name
-	routers []*node
-	spawner *spawner
-	blocks  blocks
 
 	mu     sync.RWMutex // guards closed, and holds off closing while a namespace is being entered
 	closed bool
@@ -38,7 +43,7 @@ func New(ctx context.Context, spec Spec) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{
-		nodes:  map[string]*node{},
+		nodes: map[string]*node{}, gateways: map[string]*node{},
 		blocks: blocks{count: map[pair]int{}},
 		procs:  procs{running: map[*Proc]struct{}{}},
 		done:   make(chan struct{}),
@@ -92,6 +97,7 @@ func (l *Lab) addHost(i int, h Host) error {
 		info.Addr = lanAddr(i, 2)
 		if router, err = makeRouter(l.core, n, i, h.NAT); err == nil {
 			l.routers = append(l.routers, router)
+			l.gateways[h.Name] = router
 		}
 	}
 	l.hosts = append(l.hosts, info)
@@ -128,7 +134,11 @@ func (l *Lab) Close() error {
 }
 
 // Hosts returns the hosts in the order of the Spec.
-func (l *Lab) Hosts() []HostInfo { return slices.Clone(l.hosts) }
+func (l *Lab) Hosts() []HostInfo {
+	l.hostsMu.RLock()
+	defer l.hostsMu.RUnlock()
+	return slices.Clone(l.hosts)
+}
 
 // Addr returns the host's own address, private if it is behind a NAT; the zero Addr if there is no such host.
 func (l *Lab) Addr(host string) netip.Addr {
@@ -143,8 +153,9 @@ func (l *Lab) PublicAddr(host string) netip.Addr {
 }
 
 func (l *Lab) host(name string) (HostInfo, error) {
-	names := make([]string, 0, len(l.hosts))
-	for _, h := range l.hosts {
+	hosts := l.Hosts()
+	names := make([]string, 0, len(hosts))
+	for _, h := range hosts {
 		if h.Name == name {
 			return h, nil
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fnwire/fnwire/experiments/results"
@@ -34,7 +35,7 @@ type Experiment struct {
 }
 
 // All returns the experiments.
-func All() []Experiment { return []Experiment{transfer(), pairs(), skew(), flap()} }
+func All() []Experiment { return []Experiment{transfer(), pairs(), skew(), flap(), faults()} }
 
 // Find returns the experiment of a name.
 func Find(name string) (Experiment, error) {
@@ -69,7 +70,7 @@ var ErrSettings = errors.New("wrong setting")
 // Run runs the experiment. A measurement that failed is emitted with its error, and the others go on; the
 // error of Run tells how many failed. lab.Enter must have been called.
 func (e Experiment) Run(ctx context.Context, o Options) error {
-	r := &run{e: e, o: o, settings: make(map[string]string), machine: results.ThisMachine()}
+	r := &run{e: e, o: o, settings: make(map[string]string), machine: results.ThisMachine(), began: time.Now()}
 	if o.Progress == nil {
 		r.o.Progress = func(string) {}
 	}
@@ -107,7 +108,11 @@ type run struct {
 	o        Options
 	settings map[string]string
 	machine  results.Machine
+	began    time.Time
+	planned  int // measurements, if known
 
+	mu              sync.Mutex // guards what follows, and the calls of Options.Has, Progress and Emit
+	passed          int        // measurements that were there already
 	emitted, failed int
 	first           string // error
 }
@@ -155,11 +160,9 @@ func (r *run) measure(ctx context.Context, c string, rep int, f func(context.Con
 		Experiment: r.e.Name, Case: c, Rep: rep, Seed: r.o.Seed, Quick: r.o.Quick, Settings: maps.Clone(r.settings),
 		Commit: r.o.Commit, Program: r.o.Program, Machine: r.machine, Measured: make(map[string]float64), Phases: make(map[string]float64),
 	}
-	if r.o.Has(rec) {
-		r.o.Progress(fmt.Sprintf("%s: %s, repetition %d: there already", r.e.Name, c, rep+1))
+	if r.has(rec) {
 		return nil
 	}
-	r.o.Progress(fmt.Sprintf("%s: %s, repetition %d", r.e.Name, c, rep+1))
 	mctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
 	rec.Time = time.Now().UTC()
@@ -170,6 +173,8 @@ func (r *run) measure(ctx context.Context, c string, rep int, f func(context.Con
 	if err == nil && !rec.OK {
 		err = errors.New("delivered, but not as it should have been")
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.emitted++
 	if err != nil {
 		rec.OK, rec.Error = false, err.Error()
@@ -180,7 +185,27 @@ func (r *run) measure(ctx context.Context, c string, rep int, f func(context.Con
 	return r.o.Emit(rec)
 }
 
-const measureTimeout = 2 * time.Minute
+// has tells whether a measurement was made before, and shows progress.
+func (r *run) has(rec results.Record) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	has := r.o.Has(rec)
+	note := ""
+	if has {
+		r.passed++
+		note = ": there already"
+	} else if left := r.planned - r.passed - r.emitted; r.planned > 0 {
+		note = fmt.Sprintf(" (%d of %d done", r.planned-left, r.planned)
+		if r.emitted > 0 {
+			note += fmt.Sprintf(", about %v left", (time.Since(r.began) / time.Duration(r.emitted) * time.Duration(left)).Round(time.Second))
+		}
+		note += ")"
+	}
+	r.o.Progress(fmt.Sprintf("%s: %s, repetition %d%s", r.e.Name, rec.Case, rec.Rep+1, note))
+	return has
+}
+
+const measureTimeout = 4 * time.Minute
 
 // rotated returns the cases in an order that moves on by one with each repetition, so that none has the
 // same neighbour's heat, or the first place, every time.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/fnwire/fnwire/experiments/lab/labtest"
@@ -149,6 +150,25 @@ func TestFlap(t *testing.T) {
 	}
 }
 
+func TestFaults(t *testing.T) {
+	byCase := run(t, "faults", map[string]string{
+		"faults": "silent,nat-reboot-sender,relay-restarted", "bytes": "4MB", "calm": "200ms", "parallel": "2",
+	})
+	for _, c := range []string{"silent/bulk", "silent/chat", "nat-reboot-sender/bulk", "nat-reboot-sender/chat", "relay-restarted/bulk", "relay-restarted/chat"} {
+		if len(byCase[c]) != 1 {
+			t.Fatalf("%s: %d records", c, len(byCase[c]))
+		}
+		r := byCase[c][0]
+		has(t, r, r.Measured, "gap_ms", "recovered_ms", "paths")
+		if strings.HasPrefix(c, "silent") && r.Measured["changes"] < 2 {
+			t.Errorf("%s: %v changes of path: %s", c, r.Measured["changes"], r.Reason)
+		}
+		if strings.HasSuffix(c, "bulk") && r.Bytes < 4e6 {
+			t.Errorf("%s: %d bytes", c, r.Bytes)
+		}
+	}
+}
+
 // What was measured before is not measured again, and what failed before is.
 func TestResume(t *testing.T) {
 	e, err := suite.Find("skew")
@@ -181,6 +201,7 @@ func TestSettings(t *testing.T) {
 	for _, c := range []struct{ experiment, name, value string }{
 		{"transfer", "no-such", "1"}, {"transfer", "bytes", "many"}, {"transfer", "reps", "0"}, {"transfer", "cases", "pigeon"},
 		{"transfer", "cases", ""}, {"pairs", "nats", "a:b"}, {"pairs", "settle", "soon"}, {"skew", "skews", "-1s"}, {"flap", "cycles", "x"},
+		{"faults", "faults", "no-such"}, {"faults", "modes", "song"}, {"faults", "parallel", "0"},
 	} {
 		e, err := suite.Find(c.experiment)
 		if err != nil {

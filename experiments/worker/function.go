@@ -42,6 +42,7 @@ func (f *function) ops() map[string]op {
 		opOpenPlain: handle(f.openPlain), opConnectPlain: handle(f.connectPlain),
 		opSendPlain: handle(f.sendPlain), opReceivePlain: handle(f.receivePlain),
 		opPour: handle(f.pour), opStopPour: handle(f.stopPour), opDrain: handle(f.drain), opPoured: handle(f.poured),
+		opChat: handle(f.chat), opEcho: handle(f.echo),
 	}
 }
 

@@ -21,9 +21,10 @@ const (
 	opPoured   = "poured"
 	opDrain    = "drain"
 
-	pourChunk = 64 << 10
-	gapLeast  = 5 * time.Millisecond // shorter silences are not remembered
-	gapsMost  = 10000
+	pourChunk  = 64 << 10
+	pourBehind = 50 * time.Millisecond
+	gapLeast   = 5 * time.Millisecond // shorter silences are not remembered
+	gapsMost   = 10000
 )
 
 // streaming is an open stream that is being written or read.
@@ -71,6 +72,23 @@ type Poured struct {
 	Digest string    `json:"digest,omitempty"` // at the end
 	Path   PathState `json:"path"`
 	Gaps   []Gap     `json:"gaps,omitempty"` // of the reader
+
+	Changes    []string `json:"changes,omitempty"`    // the last changes of path, at the end
+	Generation int      `json:"generation,omitempty"` // how many paths there were; 1 is the relay
+}
+
+func (p *Poured) noteGap(last, at time.Time) {
+	if gap := at.Sub(last); gap >= gapLeast && len(p.Gaps) < gapsMost {
+		p.Gaps = append(p.Gaps, Gap{Began: last.UnixNano(), Took: gap})
+	}
+}
+
+func (p *Poured) noteLink(conn *fnlib.Conn) {
+	l := conn.Link()
+	p.Generation = int(l.Generation)
+	for _, c := range l.History {
+		p.Changes = append(p.Changes, fmt.Sprintf("%s %s %s", c.At.Format("05.000"), c.Route, c.Reason))
+	}
 }
 
 // Gap is a time in which the reader got nothing.
@@ -97,26 +115,36 @@ func (c *Client) Drain(ctx context.Context) (p Poured, err error) {
 	return p, c.Call(ctx, opDrain, None{}, &p)
 }
 
-func (f *function) pour(ctx context.Context, a PourArgs) (Poured, error) {
+// dialStreaming opens a stream to a function. Unless it fails, endStreaming must follow.
+func (f *function) dialStreaming(ctx context.Context, to string) (*streaming, *fnlib.Conn, error) {
 	node, err := f.joined()
 	if err != nil {
-		return Poured{}, err
+		return nil, nil, err
 	}
 	st, err := f.startStreaming()
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := node.Dial(ctx, to)
+	if err != nil {
+		f.endStreaming()
+		return nil, nil, err
+	}
+	st.conn.Store(conn)
+	return st, conn, nil
+}
+
+func (f *function) pour(ctx context.Context, a PourArgs) (Poured, error) {
+	st, conn, err := f.dialStreaming(ctx, a.To)
 	if err != nil {
 		return Poured{}, err
 	}
 	defer f.endStreaming()
-	conn, err := node.Dial(ctx, a.To)
-	if err != nil {
-		return Poured{}, err
-	}
 	defer conn.Close()
-	st.conn.Store(conn)
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	var seed [32]byte
 	binary.BigEndian.PutUint64(seed[:], a.Seed)
-	random, h, began := rand.NewChaCha8(seed), sha256.New(), time.Now()
+	random, h, due := rand.NewChaCha8(seed), sha256.New(), time.Now()
 	buf := make([]byte, pourChunk)
 	for {
 		select {
@@ -126,6 +154,7 @@ func (f *function) pour(ctx context.Context, a PourArgs) (Poured, error) {
 				return p, err
 			}
 			_, err := io.Copy(io.Discard, conn) // the reader closes when it has everything
+			p.noteLink(conn)
 			return p, err
 		default:
 		}
@@ -134,15 +163,23 @@ func (f *function) pour(ctx context.Context, a PourArgs) (Poured, error) {
 		if _, err := conn.Write(buf); err != nil {
 			return Poured{Bytes: st.bytes.Load()}, err
 		}
-		n := st.bytes.Add(pourChunk)
+		st.bytes.Add(pourChunk)
 		if a.BytesPerSecond > 0 {
-			ahead := time.Duration(float64(n)/float64(a.BytesPerSecond)*float64(time.Second)) - time.Since(began)
+			// What was held up is not made good for by a burst, beyond a moment's worth.
+			due = laterOf(due, time.Now().Add(-pourBehind)).Add(time.Duration(pourChunk * float64(time.Second) / float64(a.BytesPerSecond)))
 			select {
-			case <-time.After(ahead):
+			case <-time.After(time.Until(due)):
 			case <-st.quit:
 			}
 		}
 	}
+}
+
+func laterOf(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func (f *function) stopPour(context.Context, None) (None, error) {
@@ -175,6 +212,11 @@ func (f *function) poured(context.Context, None) (Poured, error) {
 }
 
 func (f *function) drain(ctx context.Context, _ None) (Poured, error) {
+	return f.take(ctx, func(*fnlib.Conn, []byte) error { return nil })
+}
+
+// take accepts a stream and reads it to its end; each is told what comes.
+func (f *function) take(ctx context.Context, each func(*fnlib.Conn, []byte) error) (Poured, error) {
 	var p Poured
 	node, err := f.joined()
 	if err != nil {
@@ -207,11 +249,14 @@ func (f *function) drain(ctx context.Context, _ None) (Poured, error) {
 	for last := time.Now(); ; {
 		n, err := conn.Read(buf)
 		at := time.Now()
-		if gap := at.Sub(last); gap >= gapLeast && len(p.Gaps) < gapsMost && p.Bytes > 0 {
-			p.Gaps = append(p.Gaps, Gap{Began: last.UnixNano(), Took: gap})
+		if p.Bytes > 0 {
+			p.noteGap(last, at)
 		}
 		last = at
 		h.Write(buf[:n])
+		if eerr := each(conn, buf[:n]); eerr != nil {
+			return p, eerr
+		}
 		p.Bytes += int64(n)
 		st.bytes.Store(p.Bytes)
 		if errors.Is(err, io.EOF) {
@@ -222,5 +267,6 @@ func (f *function) drain(ctx context.Context, _ None) (Poured, error) {
 		}
 	}
 	p.Digest = hex.EncodeToString(h.Sum(nil))
+	p.noteLink(conn)
 	return p, nil
 }

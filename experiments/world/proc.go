@@ -92,6 +92,12 @@ func (p *Proc) Kill() {
 	})
 }
 
+// Freeze stops the process where it is, without a word to it, until Thaw: what function platforms do between invocations.
+func (p *Proc) Freeze() error { return p.proc.Signal(syscall.SIGSTOP) }
+
+// Thaw lets a frozen process go on.
+func (p *Proc) Thaw() error { return p.proc.Signal(syscall.SIGCONT) }
+
 func (p *Proc) kill() { _ = p.proc.Signal(syscall.SIGKILL) } // it may have ended
 
 // explain adds what the process wrote to its standard error if it has gone.

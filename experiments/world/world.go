@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -32,13 +33,14 @@ const (
 	relayPort = 3478
 	stunPort  = 3479
 	httpsPort = 443
-	relayID   = "relay-1"
+	relayID   = "relay-"
 	bucket    = "states"
 )
 
 // Config says what a world has.
 type Config struct {
-	Hosts []lab.Host // for functions; one named Public is added
+	Hosts  []lab.Host // for functions; one named Public is added
+	Relays int        // on the host Public; 0 is 1
 	// Worker returns the command for a worker process; nil means this program with the arguments
 	// that WorkerArgs returns.
 	Worker func(worker.Role) *exec.Cmd
@@ -57,9 +59,12 @@ type World struct {
 	key    job.Key
 	url    string
 	store  string // password
+	secret string // of relays
 	serial atomic.Uint64
 
-	rendezvous, relay *Proc
+	mu         sync.Mutex // guards what follows
+	rendezvous *Proc
+	relays     []*Proc
 }
 
 // New raises a world. lab.Enter must have been called. ctx bounds its making and its life: all its
@@ -72,7 +77,7 @@ func New(ctx context.Context, cfg Config) (*World, error) {
 	if err != nil {
 		return nil, fmt.Errorf("world: %w", err)
 	}
-	w := &World{cfg: cfg, lab: l, key: job.NewKey(), store: rand.Text()}
+	w := &World{cfg: cfg, lab: l, key: job.NewKey(), store: rand.Text(), secret: rand.Text(), relays: make([]*Proc, max(cfg.Relays, 1))}
 	w.url = "nats://" + netip.AddrPortFrom(l.Addr(Public), natsPort).String()
 	if err := w.startServers(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("world: %w", err), w.Close())
@@ -81,26 +86,45 @@ func New(ctx context.Context, cfg Config) (*World, error) {
 }
 
 func (w *World) startServers(ctx context.Context) error {
-	secret := rand.Text()
-	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(w.lab.Addr(Public), port) }
-	starting, sctx := errgroup.WithContext(ctx)
-	starting.Go(func() (err error) {
-		if w.rendezvous, err = w.start(ctx, Public, worker.Rendezvous); err != nil {
-			return err
-		}
-		return w.rendezvous.explain(w.rendezvous.Rendezvous(sctx, worker.RendezvousArgs{
-			Listen: at(natsPort).String(), RelaySecret: secret, StorePassword: w.store, PrivateTemp: true,
-		}))
-	})
-	starting.Go(func() (err error) {
-		w.relay, err = w.start(ctx, Public, worker.Relay)
-		return err
-	})
-	if err := starting.Wait(); err != nil {
+	if err := w.StartRendezvous(ctx); err != nil {
 		return err
 	}
-	return w.relay.explain(w.relay.Relay(ctx, worker.RelayArgs{
-		ID: relayID, Listen: at(relayPort), STUN2: at(stunPort), HTTPS: at(httpsPort), URL: w.url, Secret: secret,
+	starting, sctx := errgroup.WithContext(ctx)
+	for i := range w.relays {
+		starting.Go(func() error { return w.startRelay(ctx, sctx, i) })
+	}
+	return starting.Wait()
+}
+
+// StartRendezvous starts the rendezvous, again if it has ended. It ends with ctx. What it knew is gone, but not its address and secrets.
+func (w *World) StartRendezvous(ctx context.Context) error {
+	p, err := w.start(ctx, Public, worker.Rendezvous)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.rendezvous = p
+	w.mu.Unlock()
+	return p.explain(p.Rendezvous(ctx, worker.RendezvousArgs{
+		Listen: netip.AddrPortFrom(w.lab.Addr(Public), natsPort).String(), RelaySecret: w.secret, StorePassword: w.store, PrivateTemp: true,
+	}))
+}
+
+// StartRelay starts the i-th relay again after it has ended, at the same addresses. It ends with ctx.
+func (w *World) StartRelay(ctx context.Context, i int) error { return w.startRelay(ctx, ctx, i) }
+
+// startRelay starts a process that ends with ctx, and waits for it to serve as long as starting allows.
+func (w *World) startRelay(ctx, starting context.Context, i int) error {
+	p, err := w.start(ctx, Public, worker.Relay)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.relays[i] = p
+	w.mu.Unlock()
+	at := func(port int) netip.AddrPort { return netip.AddrPortFrom(w.lab.Addr(Public), uint16(port)) }
+	return p.explain(p.Relay(starting, worker.RelayArgs{
+		ID: RelayID(i), Listen: at(relayPort + 2*i), STUN2: at(stunPort + 2*i), HTTPS: at(httpsPort + i), URL: w.url, Secret: w.secret,
 	}))
 }
 
@@ -108,10 +132,24 @@ func (w *World) startServers(ctx context.Context) error {
 func (w *World) Lab() *lab.Lab { return w.lab }
 
 // Rendezvous is the process of the rendezvous.
-func (w *World) Rendezvous() *Proc { return w.rendezvous }
+func (w *World) Rendezvous() *Proc {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rendezvous
+}
 
-// Relay is the process of the relay.
-func (w *World) Relay() *Proc { return w.relay }
+// Relay is the process of the first relay.
+func (w *World) Relay() *Proc { return w.RelayAt(0) }
+
+// RelayAt is the process of the i-th relay, whose ID is RelayID(i).
+func (w *World) RelayAt(i int) *Proc {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.relays[i]
+}
+
+// RelayID is the ID of the i-th relay.
+func RelayID(i int) string { return fmt.Sprint(relayID, i+1) }
 
 // JoinArgs are those with which a function joins the world's job.
 func (w *World) JoinArgs(name string) worker.JoinArgs {
