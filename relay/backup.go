@@ -20,7 +20,6 @@ import (
 
 const (
 	raceAfter    = 200 * time.Millisecond // without a session over UDP
-	doubtPings   = 3                      // unanswered over UDP
 	dialTimeout  = 10 * time.Second       // for TCP, proxy, TLS and HTTP
 	redialFirst  = 100 * time.Millisecond // doubles to
 	redialLast   = 5 * time.Second
@@ -111,7 +110,7 @@ func (b *backup) look(now, next time.Time, sent bool) time.Time {
 			c.next = now.Add(slowRetry)
 			next = c.next
 		}
-	case c.phase == phaseBound && c.pinging && c.tries >= doubtPings:
+	case c.phase == phaseBound && c.doubt:
 		due = now
 	default:
 		return next

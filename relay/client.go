@@ -62,7 +62,9 @@ type Config struct {
 	// reach HandlePacket. It must not retain b, nor call the client. Errors are lost packets.
 	Send   func(to netip.AddrPort, b []byte, seg int) error
 	OnGone func(ident.Short) // a destination is not bound at the relay; called from HandlePacket; optional
-	Logger *slog.Logger      // nil discards
+	// OnChange is called when Usable has changed. It must neither wait nor call the client; optional.
+	OnChange func()
+	Logger   *slog.Logger // nil discards
 
 	// HTTPS is the HOST:PORT where the relay takes the same frames over WebSocket on TLS, for networks that
 	// block UDP; empty if it does not. It needs CertSHA256, the hash of the certificate there, and Deliver.
@@ -94,6 +96,7 @@ type Client struct {
 	onSilent  func() // as this
 
 	usable atomic.Bool
+	works  atomic.Bool // what Usable reports of UDP
 	up     atomic.Bool // there is a session that the relay has confirmed, over UDP
 	sent   atomic.Bool // something was sent, or
 	heard  atomic.Bool // came, since Run looked last
@@ -144,11 +147,14 @@ func (c *Client) Observed() netip.AddrPort {
 	return c.observed
 }
 
-// Usable reports whether packets flow now, as far as the client knows: it notices a relay that died when pings
-// stay unanswered.
+// Usable reports whether packets flow now, as far as the client knows, and another relay need not be looked for: it is false from
+// two unanswered pings on, which come after a tenth of a second in which something was sent and nothing heard, and
+// when the relay has told that it is about to end. Send may be called all the same.
 func (c *Client) Usable() bool {
-	s, _ := c.State()
-	return s == StateUsable || s == StateBound
+	if leg := c.backup.inUse(); leg != nil {
+		return leg.works.Load()
+	}
+	return c.works.Load()
 }
 
 // State returns how the client stands with the relay and, unless it is well, why: ErrNoAnswer,
@@ -292,7 +298,7 @@ func (c *Client) HandlePacket(b []byte) (from ident.Short, tag uint32, packet []
 		gone, isGone = ParseGone(b, c.boundNonce)
 	} else {
 		wake = c.control(b, time.Now())
-		c.up.Store(c.phase == phaseBound)
+		c.publish()
 	}
 	c.mu.Unlock()
 	if !wasUsable && c.usable.Load() {

@@ -33,7 +33,8 @@ type fake struct {
 	instance uint64
 	lifetime uint32
 	refuse   relay.Reason
-	loseNext int // frames
+	loseNext int         // frames
+	nonce    relay.Nonce // of the last PROVE
 }
 
 type event struct {
@@ -95,7 +96,7 @@ func (f *fake) answer(b []byte) {
 		out = relay.AppendChallenge(nil, relay.Challenge{Nonce: m.Nonce})
 	case b[0] == relay.TypeProve:
 		m, _ := relay.ParseProve(b)
-		f.bound = true
+		f.bound, f.nonce = true, m.Nonce
 		out = relay.AppendBound(nil, relay.Bound{Nonce: m.Nonce, Lifetime: f.lifetime, Instance: f.instance})
 	case b[0] == relay.TypePing:
 		m, _ := relay.ParsePing(b)
@@ -222,7 +223,7 @@ func (f *fake) sendFor(d time.Duration) {
 	}
 }
 
-// A relay that restarts is noticed within 300 ms and bound again one round trip later, if packets
+// A relay that restarts is noticed within 150 ms and bound again one round trip later, if packets
 // are sent and none come.
 func TestRestartIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -234,9 +235,41 @@ func TestRestartIsNoticed(t *testing.T) {
 		f.since(relay.TypeBind)
 		f.sendFor(time.Second)
 		binds := f.since(relay.TypeBind)
-		wantTimes(t, binds, time.Second+250*time.Millisecond+2*oneWay)
+		wantTimes(t, binds, time.Second+100*time.Millisecond+2*oneWay)
 		if s, _ := f.client.State(); s != relay.StateBound {
 			t.Errorf("%v after %v", s, time.Since(begin))
+		}
+	})
+}
+
+// DESIGN, 6: a relay that is silent under load is doubted within 300 ms, and not longer than it is silent; one that is about to
+// end is left, too. A relay with nothing to forward is not doubted.
+func TestDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, goodToken())
+		defer f.stop()
+		time.Sleep(time.Second)
+		f.sendFor(time.Second)
+		if !f.client.Usable() {
+			t.Error("doubted though it answers")
+		}
+		f.set(func() { f.deaf = true })
+		f.sendFor(300 * time.Millisecond)
+		if f.client.Usable() {
+			t.Error("not doubted after 300 ms")
+		}
+		f.set(func() { f.deaf = false })
+		f.sendFor(300 * time.Millisecond)
+		if s, _ := f.client.State(); !f.client.Usable() || s != relay.StateBound {
+			t.Errorf("doubted though it answers again, %v", s)
+		}
+		time.Sleep(time.Minute)
+		if !f.client.Usable() {
+			t.Error("doubted though nobody speaks")
+		}
+		f.client.HandlePacket(relay.AppendRefused(nil, relay.Refused{Reason: relay.ReasonDraining, Nonce: f.nonce}))
+		if s, _ := f.client.State(); f.client.Usable() || s != relay.StateBound {
+			t.Errorf("not left though it is about to end, %v", s)
 		}
 	})
 }

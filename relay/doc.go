@@ -65,7 +65,8 @@
 //	     1     3  first bytes of the nonce of the client's BIND, so that nobody off the path can make one
 //	     4     8  Short of the destination
 //
-//	REFUSED    0x29  relay to client, 12 bytes: token and signature are good, but no session
+//	REFUSED    0x29  relay to client, 12 bytes: token and signature are good, but no session; or, unasked, with reason 7 and
+//	                 the nonce of the session's BIND: the relay is about to end
 //	     0     4  0x29, version, reason, 0
 //	     4     8  nonce of the BIND
 //
@@ -101,7 +102,7 @@
 // name, term and issuer do not matter, so the relay may sign it itself.
 //
 // The client races both ways: it connects when UDP has given no session for 200 ms (or one and a half round
-// trips, if it knows them), or when three pings in a row went unanswered, and goes on asking over UDP. As the newest
+// trips, if it knows them), or when two pings in a row went unanswered, and goes on asking over UDP. As the newest
 // proven session of a Short wins, and UDP binds anew when it answers, UDP takes over as soon as it can;
 // the relay then lets what is queued go out and hangs up. An HTTP proxy of the environment is asked to CONNECT.
 //

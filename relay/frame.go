@@ -70,6 +70,8 @@ const (
 	ReasonJobFull Reason = 4
 	ReasonPrefix  Reason = 5
 	ReasonRevoked Reason = 6
+	// ReasonDraining also comes unasked, with the nonce of the bind that made the session, which goes on for a moment.
+	ReasonDraining Reason = 7
 )
 
 // String tells cause and remedy.
@@ -87,6 +89,8 @@ func (r Reason) String() string {
 		return "this network has as many sessions as it may; use another relay or raise the limit"
 	case ReasonRevoked:
 		return "the instance was revoked"
+	case ReasonDraining:
+		return "the relay is about to end; use another relay"
 	default:
 		return "unknown reason"
 	}

@@ -16,8 +16,10 @@ const (
 	frameAge    = 10 * time.Second       // then a bind is made anew, for the relay's check of its time
 	proveFor    = 3 * time.Second        // then a lost session is bound anew
 	idlePing    = 15 * time.Second       // more or less a tenth; keeps mappings of NATs alive
-	busyPing    = 250 * time.Millisecond // while sending and hearing nothing
-	pingTries   = 4
+	busyPing    = 100 * time.Millisecond // of sending and hearing nothing, then pings
+	firstPing   = 50 * time.Millisecond  // to the second, or one and a half round trips; then as long again, then doubling
+	doubtTries  = 2                      // unanswered: other ways are better
+	pingTries   = 5
 	refusedWait = time.Second // doubles to
 	refusedMost = 30 * time.Second
 )
@@ -58,6 +60,9 @@ type session struct {
 	observed netip.AddrPort
 	instance uint64
 	rtt      time.Duration
+
+	doubt    bool // pings are unanswered, or the session is lost
+	draining bool // the relay has told that it is about to end
 }
 
 func (s *session) startBind() {
@@ -96,7 +101,7 @@ func (c *Client) Run(ctx context.Context) error {
 		c.mu.Lock()
 		now := time.Now()
 		frame, next := c.step(now)
-		c.up.Store(c.phase == phaseBound)
+		c.publish()
 		next = c.backup.look(now, next, frame != nil)
 		out = append(out[:0], frame...)
 		c.mu.Unlock()
@@ -131,6 +136,18 @@ func (c *Client) step(now time.Time) (frame []byte, next time.Time) {
 		return c.stepBind(now)
 	default:
 		return nil, now.Add(time.Hour)
+	}
+}
+
+// publish shows what Send, Usable and HandlePacket look at without the mutex, under which it runs.
+func (c *Client) publish() {
+	c.up.Store(c.phase == phaseBound)
+	well := c.state == StateUsable || c.state == StateBound
+	if works := well && !c.doubt && !c.draining; works != c.works.Load() {
+		c.works.Store(works)
+		if c.cfg.OnChange != nil {
+			defer c.cfg.OnChange()
+		}
 	}
 }
 
@@ -208,10 +225,11 @@ func (c *Client) stepBound(now time.Time) ([]byte, time.Time) {
 		return nil, c.wakeAt()
 	case !c.pinging:
 		c.startPing()
-	case now.Before(c.next) && !busy:
+	case now.Before(c.next):
 		return nil, c.wakeAt()
 	case c.tries >= pingTries:
 		c.log.Info("relay: pings unanswered; binding again")
+		c.doubt = true
 		c.startBind()
 		return c.stepBind(now)
 	}
@@ -220,7 +238,11 @@ func (c *Client) stepBound(now time.Time) ([]byte, time.Time) {
 		c.ping = newNonce()
 		c.pingSent = now
 	}
-	c.next = now.Add(min(busyPing<<c.tries, lastRetry))
+	if c.tries >= doubtTries && !c.doubt {
+		c.log.Debug("relay: pings unanswered", "rtt", c.rtt)
+		c.doubt = true
+	}
+	c.next = now.Add(min(max(firstPing, c.rtt*3/2)<<max(c.tries-1, 0), lastRetry))
 	c.tries++
 	return AppendPing(nil, Ping{Short: c.short, Nonce: c.ping}), c.wakeAt()
 }
@@ -270,6 +292,7 @@ func (c *Client) control(b []byte, now time.Time) bool {
 		}
 		c.cookie, c.boundNonce = m.Cookie, m.Nonce
 		c.phase, c.frame, c.tries, c.next, c.started = phaseProve, nil, 0, time.Time{}, now
+		c.doubt, c.draining = false, false
 		c.state, c.err = StateUsable, nil
 		c.usable.Store(true)
 		return true
@@ -288,7 +311,7 @@ func (c *Client) control(b []byte, now time.Time) bool {
 		if c.tries == 1 {
 			c.sample(now.Sub(c.pingSent))
 		}
-		c.pinging, c.tries, c.next = false, 0, now.Add(jitter(idlePing))
+		c.pinging, c.tries, c.next, c.doubt = false, 0, now.Add(jitter(idlePing)), false
 		c.heard.Store(true)
 		return true
 	case TypeUnbound:
@@ -298,9 +321,17 @@ func (c *Client) control(b []byte, now time.Time) bool {
 		}
 		c.log.Info("relay: session lost; binding again")
 		c.startBind()
+		c.doubt = true
 		return true
 	case TypeRefused:
 		m, ok := ParseRefused(b)
+		if ok && m.Reason == ReasonDraining && m.Nonce == c.boundNonce && c.phase == phaseBound {
+			if !c.draining {
+				c.log.Info("relay: it is about to end")
+			}
+			c.draining = true
+			return true
+		}
 		if !ok || c.phase != phaseBind || m.Nonce != c.nonce || c.frame == nil {
 			return false
 		}
