@@ -20,6 +20,7 @@ type traffic struct {
 	opened   uint32     // by this side, CONN and SEND
 	accepted uint32     // opened by the peer
 	reading  int        // streams whose end this side has not read yet
+	untaken  int        // bytes at most under way in states that the peer's application has not taken; see reserve
 	wrote    bool       // this side has closed a stream, so that bytes may be under way
 	changed  chan struct{}
 }

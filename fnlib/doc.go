@@ -33,7 +33,14 @@
 //	          then chunks: 4 bytes length (1 to 1,048,576), the bytes;
 //	          then the trailer: 4 bytes zero, 8 bytes total, 32 bytes SHA-256 of the state
 //
-// REPLY, the other end's only word on a SEND stream.
+// TAKEN, the other end's first word on a SEND stream whose state is of more than 2048 bytes or of unknown size:
+// its application has turned to the state. Of states for which it was not said, a sender has at most 8 MiB
+// under way on a link, each counting as its size and at most 512 KiB; others wait with their header sent.
+//
+//	offset  size  field
+//	     0     1  type, 0x06
+//
+// REPLY, the other end's last word on a SEND stream.
 //
 //	offset  size  field
 //	     0     1  type, 0x03

@@ -68,6 +68,43 @@ func TestSerialReceiver(t *testing.T) {
 	}
 }
 
+// However many states of one peer wait for their turn, what is read, and everything else on the link, goes on.
+func TestUnreadStates(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.join(t, "a"), w.join(t, "b")
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	const states = 100 // at half a MiB each they would fill the connection's window twice
+	errs := make(chan error, states)
+	state := make([]byte, 1<<20)
+	for i := range states {
+		go func() {
+			var r io.Reader = bytes.NewReader(state)
+			if i%2 == 0 {
+				r = io.MultiReader(r) // of unknown size
+			}
+			_, err := a.Send(ctx, "b", fmt.Sprint(i), r)
+			errs <- err
+		}()
+	}
+	for range 100 {
+		if _, err := a.Ping(ctx, "b", fnlib.Auto); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond) // for as much to arrive as may
+	}
+	for range states {
+		if _, _, err := accept(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range states {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A reader that never returns does not keep Send beyond its context.
 func TestReaderBlocks(t *testing.T) {
 	w := newWorld(t, 1)

@@ -35,6 +35,9 @@ type Incoming struct {
 	told  *verdict // what the sender was told; nil before
 }
 
+// errGaveUp is what a sender's reset means.
+var errGaveUp = errors.New("the sender gave up")
+
 // verdict is what a sender was told of its state, and whether that could be said.
 type verdict struct {
 	status byte
@@ -42,15 +45,17 @@ type verdict struct {
 }
 
 // Receive waits for the next state that any peer sends. States arrive as their streams do; many may be
-// read at the same time.
+// read at the same time, and those that wait for their turn do not hold up those that are read.
 func (n *Node) Receive(ctx context.Context) (*Incoming, error) {
 	select {
 	case in := <-n.incoming:
+		in.take()
 		return in, nil
 	default:
 	}
 	select {
 	case in := <-n.incoming:
+		in.take()
 		return in, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("fnlib: receive: %w", ctx.Err())
@@ -156,8 +161,12 @@ func (in *Incoming) broken(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("fnlib: state %q from %q: %w", in.Key, in.From, err)
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	var reset *transport.ResetError
+	switch {
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		err = io.ErrUnexpectedEOF
+	case errors.As(err, &reset) && reset.Code == resetAborted:
+		err = errGaveUp
 	}
 	return fmt.Errorf("%w: state %q from %q broke off after %d bytes: %w", ErrLink, in.Key, in.From, in.read, err)
 }

@@ -98,7 +98,7 @@ func (n *Node) send(ctx context.Context, to, key string, r io.Reader, opt SendOp
 	}
 	src := newSource(r)
 	defer src.close()
-	err = n.sendOn(ctx, s, src, opt, &rc)
+	err = n.sendOn(ctx, s, src, size, opt, &rc)
 	var unread *readError
 	if errors.Is(err, ErrLink) && !errors.As(err, &unread) && n.replaced(ctx, to, opt.Path, s.Link()) && src.rewind() {
 		n.log.Debug("fnlib: sending again to the new instance", "to", to)
@@ -106,7 +106,7 @@ func (n *Node) send(ctx context.Context, to, key string, r io.Reader, opt SendOp
 		if oerr != nil {
 			return rc, err
 		}
-		err = n.sendOn(ctx, s, src, opt, &rc)
+		err = n.sendOn(ctx, s, src, size, opt, &rc)
 	}
 	rc.Phases.Total = time.Since(began)
 	return rc, err
@@ -127,15 +127,17 @@ func (n *Node) replaced(ctx context.Context, to string, path Path, lost *transpo
 
 // sendOn sends the state on a stream that has its header, and waits for the receiver's word, which may
 // come before the state has been sent: a refusal.
-func (n *Node) sendOn(ctx context.Context, s *transport.Stream, src *source, opt SendOptions, rc *Receipt) error {
-	defer context.AfterFunc(ctx, func() { s.Reset(resetAborted) })()
-	defer n.trafficOf(s.Link()).begin(true)()
+func (n *Node) sendOn(ctx context.Context, s *transport.Stream, src *source, size uint64, opt SendOptions, rc *Receipt) error {
+	defer context.AfterFunc(ctx, func() { s.Reset(resetAborted) })() // which ends word too
+	t := n.trafficOf(s.Link())
+	defer t.begin(true)()
 	word := listenFor(s)
 	defer func() {
 		s.Reset(resetAborted) // does nothing to a stream that is closed
 		<-word.come
 	}()
 	opened := time.Now()
+	word.await(t, size)
 	w := &stateWriter{s: s, progress: opt.Progress}
 	if err := w.copy(src, ctx.Done(), n.ctx.Done(), s.Link().Done(), word.come); err != nil {
 		return n.sendFailed(ctx, s, word, err)
@@ -150,22 +152,6 @@ func (n *Node) sendOn(ctx context.Context, s *transport.Stream, src *source, opt
 	rc.Phases.Confirm = time.Since(confirm)
 	w.fill(rc)
 	return w.check(word.reply)
-}
-
-// word is what the receiver says of a state.
-type word struct {
-	come  chan struct{} // closed when the rest is set
-	reply reply
-	err   error
-}
-
-func listenFor(s *transport.Stream) *word {
-	w := &word{come: make(chan struct{})}
-	go func() {
-		defer close(w.come)
-		w.reply, w.err = readReply(s)
-	}()
-	return w
 }
 
 // sendFailed resets the stream, so that the receiver notices, and finds the cause that says most.

@@ -15,6 +15,7 @@ const (
 	streamReply = 0x03
 	streamPing  = 0x04
 	streamBye   = 0x05
+	streamTaken = 0x06
 )
 
 // Limits of the stream protocol.
@@ -132,9 +133,19 @@ func appendReply(b []byte, r reply) []byte {
 	return append(b, reason...)
 }
 
-func readReply(r io.Reader) (p reply, err error) {
+// readReply reads the reply, and calls taken if the receiver says before it that it has taken the state.
+func readReply(r io.Reader, taken func()) (p reply, err error) {
 	var b [replyHeaderSize]byte
-	if _, err := io.ReadFull(r, b[:]); err != nil {
+	if _, err := io.ReadFull(r, b[:1]); err != nil {
+		return p, err
+	}
+	if b[0] == streamTaken {
+		taken()
+		if _, err := io.ReadFull(r, b[:1]); err != nil {
+			return p, err
+		}
+	}
+	if _, err := io.ReadFull(r, b[1:]); err != nil {
 		return p, err
 	}
 	n := binary.BigEndian.Uint16(b[2:])

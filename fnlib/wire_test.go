@@ -41,8 +41,8 @@ func TestWireLimits(t *testing.T) {
 		"SEND with flags":          {append([]byte{1}, make([]byte, 10)...), func(r io.Reader) error { _, err := readSendHeader(r); return err }},
 		"SEND with a long key":     {append([]byte{0, 0xff, 0xff}, make([]byte, 8)...), func(r io.Reader) error { _, err := readSendHeader(r); return err }},
 		"SEND of an absurd size":   {[]byte{0, 0, 0, 0x7f, 0, 0, 0, 0, 0, 0, 0}, func(r io.Reader) error { _, err := readSendHeader(r); return err }},
-		"REPLY of another type":    {make([]byte, replyHeaderSize), func(r io.Reader) error { _, err := readReply(r); return err }},
-		"REPLY with a long reason": {append([]byte{streamReply, 0, 0xff, 0xff}, make([]byte, 40)...), func(r io.Reader) error { _, err := readReply(r); return err }},
+		"REPLY of another type":    {make([]byte, replyHeaderSize), func(r io.Reader) error { _, err := readReply(r, func() {}); return err }},
+		"REPLY with a long reason": {append([]byte{streamReply, 0, 0xff, 0xff}, make([]byte, 40)...), func(r io.Reader) error { _, err := readReply(r, func() {}); return err }},
 	} {
 		if err := c.read(bytes.NewReader(c.b)); !errors.Is(err, errWire) {
 			t.Errorf("%s: %v", name, err)
@@ -83,9 +83,12 @@ func FuzzSendHeader(f *testing.F) {
 func FuzzReply(f *testing.F) {
 	f.Add(appendReply(nil, reply{status: statusAccepted, bytes: 7}))
 	f.Add(appendReply(nil, reply{status: statusRejected, reason: "no"}))
+	f.Add(appendReply([]byte{streamTaken}, reply{status: statusAccepted}))
+	f.Add([]byte{streamTaken, streamTaken})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := readReply(bytes.NewReader(b))
-		if err == nil && !bytes.HasPrefix(b, appendReply(nil, p)) {
+		words := 0
+		p, err := readReply(bytes.NewReader(b), func() { words++ })
+		if words > 1 || err == nil && !bytes.HasPrefix(b[words:], appendReply(nil, p)) {
 			t.Errorf("%q does not come back", b)
 		}
 	})

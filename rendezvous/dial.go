@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,23 @@ type natsConfig struct {
 	inbox      string             // prefix of reply subjects
 	nkey       ed25519.PrivateKey // signs the server's nonce unless creds or the URL say who we are
 	options    []nats.Option
+}
+
+// CheckURL returns an error unless s names NATS servers: one or more of HOST[:PORT], nats://, tls://, ws:// or wss://.
+func CheckURL(s string) error {
+	for one := range strings.SplitSeq(s, ",") {
+		one = strings.TrimSpace(one)
+		if !strings.Contains(one, "://") {
+			one = "nats://" + one
+		}
+		u, err := url.Parse(one)
+		if err == nil && slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) && u.Hostname() != "" &&
+			(strings.Count(u.Host, ":") < 2 || u.Host[0] == '[') { // of IPv6
+			continue
+		}
+		return fmt.Errorf("rendezvous: URL %s: want nats://HOST:PORT, or tls:// (several with commas between)", RedactURL(one))
+	}
+	return nil
 }
 
 // connect makes one NATS connection that lives until it is closed. ctx bounds the first attempt only.

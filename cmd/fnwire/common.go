@@ -18,6 +18,7 @@ import (
 	"github.com/fnwire/fnwire/fnlib"
 	"github.com/fnwire/fnwire/internal/cli"
 	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/rendezvous"
 )
 
 // lookTimeout is how long commands that only look wait, unless --timeout says otherwise.
@@ -30,6 +31,8 @@ type common struct {
 	json, verbose bool
 	timeout       time.Duration
 	logLevel      string
+
+	jsonErrors io.Writer // where --json tells of a failure; nil is standard output
 }
 
 func (c *common) register(root *cobra.Command) {
@@ -82,6 +85,9 @@ func (c *common) config(name string, stderr io.Writer) (fnlib.Config, error) {
 	case cfg.JobKey == "":
 		return cfg, cli.Usage(errors.New("no job key: set FNWIRE_JOB_KEY (`fnwire dev` and `fnwire keygen` print one)"))
 	}
+	if err := rendezvous.CheckURL(cfg.URL); err != nil {
+		return cfg, cli.Usage(err)
+	}
 	if _, err := job.ParseKey(cfg.JobKey); err != nil {
 		return cfg, cli.Usage(err)
 	}
@@ -123,6 +129,12 @@ func terminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// failure is what a command that fails prints last with --json.
+type failure struct {
+	OK    bool   `json:"ok"` // false
+	Error string `json:"error"`
+}
+
 // run wraps what a command does, so that its error is one line which tells cause and remedy.
 func (c *common) run(do func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
@@ -133,6 +145,14 @@ func (c *common) run(do func(cmd *cobra.Command, args []string) error) func(*cob
 		if cerr := cmd.Context().Err(); cerr != nil {
 			return cerr // a signal; what it broke off is no news
 		}
-		return c.explain(err)
+		err = c.explain(err)
+		if c.json {
+			out := c.jsonErrors
+			if out == nil {
+				out = cmd.OutOrStdout()
+			}
+			_ = cli.PrintJSON(out, failure{Error: err.Error()}) // standard error tells as well
+		}
+		return err
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"net"
 	"path/filepath"
 	"slices"
@@ -74,6 +75,9 @@ func TestWrongCalls(t *testing.T) {
 	none := environment{}
 	none.run(t, "ls").fails(cli.ExitUsage, "FNWIRE_URL", "fnwire dev")
 	none.run(t, "ls", "--url", "nats://127.0.0.1:1").fails(cli.ExitUsage, "FNWIRE_JOB_KEY", "fnwire keygen")
+	for _, url := range []string{"http://127.0.0.1:1", ":::", "nats://", "nats://127.0.0.1:1,ftp://h"} {
+		env.run(t, "ls", "--url", url).fails(cli.ExitUsage, "nats://HOST:PORT")
+	}
 	none.run(t, "keygen", "--id").fails(cli.ExitUsage, "FNWIRE_JOB_KEY")
 
 	env.run(t, "send", "--to", "b", file+"-not").fails(cli.ExitFailed, "no such file")
@@ -99,6 +103,33 @@ func TestNoRendezvous(t *testing.T) {
 			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("%q with %s took %v", args, url, took)
 			}
+		}
+	}
+}
+
+// TestFailureAsJSON holds that --json tells of a failure too, and never within what is received.
+func TestFailureAsJSON(t *testing.T) {
+	env := environment{"FNWIRE_URL=nats://127.0.0.1:1", "FNWIRE_JOB_KEY=" + job.NewKey().Encode()}
+	for _, tt := range []struct {
+		args   []string
+		code   int
+		stderr bool
+	}{
+		{[]string{"ls"}, cli.ExitFailed, false},
+		{[]string{"ping", "a b"}, cli.ExitUsage, false},
+		{[]string{"receive", "--name", "b", "--out", "-"}, cli.ExitFailed, true},
+	} {
+		p := env.run(t, append(tt.args, "--json")...).want(tt.code)
+		out := &p.out
+		if tt.stderr {
+			out = &p.err
+			if p.out.String() != "" {
+				t.Errorf("%q: standard output: %q", tt.args, &p.out)
+			}
+		}
+		var f failure
+		if err := json.NewDecoder(strings.NewReader(out.String())).Decode(&f); err != nil || f.OK || f.Error == "" {
+			t.Errorf("%q: %+v, %v", tt.args, f, err)
 		}
 	}
 }
@@ -194,6 +225,7 @@ func TestInterruptedSender(t *testing.T) {
 	s.interrupt()
 	s.fails(cli.ExitCanceled, "interrupted")
 	r.await(&r.err, "broke off")
+	r.await(&r.err, "the sender gave up\n")
 
 	whole := pattern(2 << 20)
 	env.start(t, bytes.NewReader(whole), "send", "--to", "b", "--key", "k", "-").want(cli.ExitOK)

@@ -25,7 +25,8 @@ Then, in two other shells with that environment:
   fnwire send --name A --to B FILE
 
 A flag beats the environment (FNWIRE_URL, FNWIRE_CREDS, FNWIRE_JOB, FNWIRE_JOB_KEY, FNWIRE_NAME), which
-beats the default. The exit code is 0 only when the thing was done, 2 for a wrong call, 130 after Ctrl-C.`
+beats the default. The exit code is 0 only when the thing was done, 2 for a wrong call, 130 after Ctrl-C.
+With --json the last object of a command that failed is {"ok":false,"error":"..."}.`
 
 func newRoot() *cobra.Command {
 	var c common

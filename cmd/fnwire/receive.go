@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -100,7 +101,7 @@ func (r *receiver) run(cmd *cobra.Command) error {
 	}
 	r.reports, r.notes = cmd.OutOrStdout(), cmd.ErrOrStderr()
 	if r.out == "-" {
-		r.reports = r.notes
+		r.reports, r.jsonErrors = r.notes, r.notes
 		signal.Ignore(syscall.SIGPIPE) // so that the sender is told when nobody reads on
 	}
 	r.show = newProgress(r.notes, false)
@@ -217,7 +218,7 @@ func (r *receiver) failed(ctx context.Context, in *fnlib.Incoming, t target, rea
 	if !t.undone() {
 		return fmt.Errorf("%w; what was written is not whole", readErr)
 	}
-	r.note("%v", r.explain(readErr))
+	r.note("%s", strings.ReplaceAll(readErr.Error(), "fnlib: ", "")) // the remedy is the sender's
 	return nil
 }
 

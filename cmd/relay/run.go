@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/fnwire/fnwire/internal/cli"
@@ -54,7 +55,13 @@ func (r *runner) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	results := make(chan error, 3)
 	actor := func(run func() error) { wg.Go(func() { results <- run() }) }
-	actor(func() error { return r.srv.Run(ctx) })
+	actor(func() error {
+		err := r.srv.Run(ctx)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("%w (choose other ports with --listen, --stun2 and --https)", err)
+		}
+		return err
+	})
 	addr := ""
 	if metrics != nil {
 		addr = metrics.Addr().String()

@@ -1,0 +1,84 @@
+package fnlib
+
+import (
+	"github.com/fnwire/fnwire/transport"
+)
+
+// QUIC counts what nobody reads against the window of the whole connection, so states that wait for their
+// turn at the receiver would stop the one that it reads. Therefore a sender has only so much under way on a
+// link in states that the receiver's application has not taken yet; the others wait with their headers sent.
+const (
+	maxUntaken  = 8 << 20   // bytes of a link, of transport's window of 24 MiB
+	fullStream  = 512 << 10 // the most that an unread stream can hold (transport's window for it)
+	freeUntaken = 2 << 10   // a state of this size does not wait: 4,096 of them fit beside the rest
+)
+
+// untakenCost is what a state of that size takes of maxUntaken. Zero: it need not ask.
+func untakenCost(size uint64) int {
+	if size <= freeUntaken {
+		return 0
+	}
+	return int(min(size, fullStream))
+}
+
+// reserve waits for room for a state, or for one of stop to be closed, and returns what gives the
+// room back.
+func (t *traffic) reserve(cost int, stop ...<-chan struct{}) (release func()) {
+	for cost > 0 {
+		t.mu.Lock()
+		room := t.untaken+cost <= maxUntaken
+		if room {
+			t.untaken += cost
+		}
+		changed := t.changed
+		t.mu.Unlock()
+		if room {
+			return func() { t.update(func() { t.untaken -= cost }) }
+		}
+		select {
+		case <-changed:
+			continue
+		case <-stop[0]:
+		case <-stop[1]:
+		}
+		break
+	}
+	return func() {}
+}
+
+// await waits until a state of that size may be sent. What it takes of the link is given back when the
+// receiver has taken the state, or has said its last word on it.
+func (w *word) await(t *traffic, size uint64) {
+	release := t.reserve(untakenCost(size), w.taken, w.come)
+	go func() {
+		select {
+		case <-w.taken:
+		case <-w.come:
+		}
+		release()
+	}()
+}
+
+// take tells the sender that the application has turned to the state, if it may be waiting for that.
+func (in *Incoming) take() {
+	if in.Size < 0 || untakenCost(uint64(in.Size)) > 0 {
+		_, _ = in.s.Write([]byte{streamTaken}) // waits for nothing; if the link is gone, Read tells
+	}
+}
+
+// word is what the receiver says of a state.
+type word struct {
+	taken chan struct{} // closed when the application has turned to it; maybe never
+	come  chan struct{} // closed when the rest is set
+	reply reply
+	err   error
+}
+
+func listenFor(s *transport.Stream) *word {
+	w := &word{taken: make(chan struct{}), come: make(chan struct{})}
+	go func() {
+		defer close(w.come)
+		w.reply, w.err = readReply(s, func() { close(w.taken) })
+	}()
+	return w
+}
