@@ -19,7 +19,8 @@ LINT_DIR     ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fnwire/golangci-lint-$(LI
 VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && echo true || echo false)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race lint fmt vet cross fuzz bench lab report cover clean lint-tool
+PEERS := $(patsubst experiments/peer/%/go.mod,%,$(wildcard experiments/peer/*/go.mod))
+.PHONY: help build peers demo test race lint fmt vet cross fuzz bench lab report cover clean lint-tool
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +28,12 @@ help: ## list these targets
 build: ## compile the commands into ./bin
 	@mkdir -p $(BIN)
 	$(GO) build -trimpath -buildvcs=$(VCS) -o $(BIN)/ ./cmd/...
+
+peers: ## build and test the peers of the experiments that are modules of their own, into ./bin
+	@mkdir -p $(BIN)
+	@set -e; for p in $(PEERS); do echo "peer $$p"; \
+	  (cd experiments/peer/$$p && $(GO) build -trimpath -buildvcs=false -o ../../../$(BIN)/peer-$$p . && $(GO) vet . && $(GO) test .); \
+	done
 
 demo: build ## two functions behind two NATs hand over real state; prints one table
 	$(BIN)/experiments demo

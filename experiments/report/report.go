@@ -66,6 +66,8 @@ type section struct {
 	From, To   string
 	Tables     []table
 	Failures   []string
+	Skipped    []string
+	Configs    []string // of peers
 }
 
 type table struct {
@@ -116,7 +118,16 @@ func newSection(rs []results.Record) section {
 		if seed := fmt.Sprint(r.Seed); !slices.Contains(seeds, seed) {
 			seeds = append(seeds, seed)
 		}
-		if !r.OK {
+		add := func(to *[]string, text string) {
+			if line := r.Case + ": " + text; text != "" && !slices.Contains(*to, line) {
+				*to = append(*to, line)
+			}
+		}
+		add(&s.Configs, r.Config)
+		switch {
+		case r.Skipped:
+			add(&s.Skipped, r.Error)
+		case !r.OK:
 			s.Failures = append(s.Failures, fmt.Sprintf("%s, repetition %d: %s", r.Case, r.Rep+1, r.Error))
 		}
 	}
@@ -150,6 +161,9 @@ func newTable(title string, rs []results.Record, values func(results.Record) map
 	var order [][2]string
 	columns := make(map[string]bool)
 	for _, r := range rs {
+		if r.Skipped {
+			continue
+		}
 		k := [2]string{r.Case, r.Path}
 		if rows[k] == nil {
 			rows[k] = &row{}

@@ -22,6 +22,9 @@ func WriteText(w io.Writer, records []results.Record) error {
 		for _, f := range s.Failures {
 			fmt.Fprintf(w, "FAILED %s\n", f)
 		}
+		for _, f := range s.Skipped {
+			fmt.Fprintf(w, "SKIPPED %s\n", f)
+		}
 	}
 	return nil
 }

@@ -25,6 +25,8 @@ type Record struct {
 	Seconds    float64 `json:"seconds"`
 	OK         bool    `json:"ok"` // delivered with the right digest, and whatever else the experiment demands
 	Error      string  `json:"error,omitempty"`
+	Skipped    bool    `json:"skipped,omitempty"` // not made, because something must be installed first: Error tells what
+	Config     string  `json:"config,omitempty"`  // of a peer, in words
 
 	Rep      int                `json:"rep"` // from 0
 	Measured map[string]float64 `json:"measured,omitempty"`

@@ -35,7 +35,13 @@ type Experiment struct {
 }
 
 // All returns the experiments.
-func All() []Experiment { return []Experiment{transfer(), pairs(), skew(), flap(), faults()} }
+func All() []Experiment {
+	return []Experiment{
+		transfer(), pairs(), skew(), flap(),
+		faults(),
+		throughput(),
+	}
+}
 
 // Find returns the experiment of a name.
 func Find(name string) (Experiment, error) {
@@ -177,8 +183,10 @@ func (r *run) measure(ctx context.Context, c string, rep int, f func(context.Con
 	defer r.mu.Unlock()
 	r.emitted++
 	if err != nil {
-		rec.OK, rec.Error = false, err.Error()
-		if r.failed++; r.failed == 1 {
+		rec.OK, rec.Error, rec.Skipped = false, err.Error(), skipped(err)
+		if rec.Skipped {
+			r.o.Progress("skipped: " + rec.Error)
+		} else if r.failed++; r.failed == 1 {
 			r.first = fmt.Sprintf("%s, repetition %d: %v", c, rep+1, err)
 		}
 	}

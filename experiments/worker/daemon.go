@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -18,6 +19,7 @@ import (
 const (
 	opRendezvous = "rendezvous"
 	opRelay      = "relay"
+	opForwarded  = "forwarded"
 )
 
 // RendezvousArgs configure a rendezvous with an embedded NATS that admits every job.
@@ -46,10 +48,16 @@ func (c *Client) Rendezvous(ctx context.Context, a RendezvousArgs) error {
 // Relay starts the relay of a worker of that role and returns when the rendezvous knows it.
 func (c *Client) Relay(ctx context.Context, a RelayArgs) error { return c.Call(ctx, opRelay, a, nil) }
 
+// Forwarded returns what the relay of a worker of that role has done since its start.
+func (c *Client) Forwarded(ctx context.Context) (s relayserver.Stats, err error) {
+	return s, c.Call(ctx, opForwarded, None{}, &s)
+}
+
 // daemon is a server that runs beside the operations of its worker.
 type daemon struct {
-	mu     sync.Mutex // guards cancel
+	mu     sync.Mutex // guards cancel and server
 	cancel context.CancelFunc
+	server *relayserver.Server
 	wg     sync.WaitGroup
 	err    error // of the first that failed, guarded by mu
 }
@@ -120,6 +128,15 @@ func (d *daemon) rendezvous(ctx context.Context, a RendezvousArgs) (None, error)
 	return None{}, d.up(ctx, s.Ready(), d.start(s.Run))
 }
 
+func (d *daemon) forwarded(context.Context, None) (relayserver.Stats, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.server == nil {
+		return relayserver.Stats{}, errors.New("is no relay yet")
+	}
+	return d.server.Stats(), nil
+}
+
 func (d *daemon) relay(ctx context.Context, a RelayArgs) (None, error) {
 	var key atomic.Pointer[ed25519.PublicKey]
 	s, err := relayserver.New(relayserver.Config{
@@ -134,6 +151,9 @@ func (d *daemon) relay(ctx context.Context, a RelayArgs) (None, error) {
 	if err != nil {
 		return None{}, err
 	}
+	d.mu.Lock()
+	d.server = s
+	d.mu.Unlock()
 	known := make(chan struct{})
 	announce := func(ctx context.Context) error {
 		select {

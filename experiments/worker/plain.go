@@ -81,6 +81,7 @@ func (f *function) connectPlain(ctx context.Context, a ConnectArgs) (None, error
 type StreamArgs struct {
 	Check  onestream.Check `json:"check"`
 	To     string          `json:"to,omitempty"`     // the function, with fnwire
+	Path   string          `json:"path,omitempty"`   // with fnwire: auto (or nothing), direct or relay
 	Source workload.Source `json:"source,omitempty"` // of who sends
 }
 

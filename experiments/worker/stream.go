@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -28,7 +29,11 @@ func (f *function) sendStream(ctx context.Context, a StreamArgs) (Sent, error) {
 	if err != nil {
 		return s, err
 	}
-	conn, err := node.Dial(ctx, a.To+":"+streamService)
+	path, err := fnlib.ParsePath(cmp.Or(a.Path, "auto"))
+	if err != nil {
+		return s, err
+	}
+	conn, err := node.DialPath(ctx, a.To+":"+streamService, path)
 	if err != nil {
 		return s, err
 	}

@@ -5,9 +5,35 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
+	"net/netip"
 	"time"
+
+	"github.com/fnwire/fnwire/experiments/peer"
+	"github.com/fnwire/fnwire/experiments/peer/coturn"
+	"github.com/fnwire/fnwire/experiments/peer/plainquic"
+	"github.com/fnwire/fnwire/experiments/peer/tlstcp"
+	"github.com/fnwire/fnwire/experiments/rpc"
 )
+
+// The protocol is that of package rpc.
+type (
+	op = rpc.Op
+	// None stands for no arguments or no result.
+	None = rpc.None
+	// Usage is what a process has used since its start.
+	Usage = rpc.Usage
+)
+
+// ErrGone is wrapped by the errors of [Client.Call] when the process has ended.
+var ErrGone = rpc.ErrGone
+
+func handle[A, R any](f func(context.Context, A) (R, error)) op { return rpc.Handle(f) }
+
+// Client is the harness's end of a worker. Its methods may be called from several goroutines.
+type Client struct{ *rpc.Client }
+
+// NewClient talks to a worker over its standard input and output. Its goroutine ends when out does.
+func NewClient(in io.Writer, out io.Reader) *Client { return &Client{rpc.NewClient(in, out)} }
 
 // Role is what a process is.
 type Role string
@@ -17,10 +43,11 @@ const (
 	Function   Role = "function"
 	Rendezvous Role = "rendezvous"
 	Relay      Role = "relay"
+	Peer       Role = "peer" // of the programs that this one has built in; its protocol is that of package peer
 )
 
 // Roles returns every role.
-func Roles() []Role { return []Role{Function, Rendezvous, Relay} }
+func Roles() []Role { return []Role{Function, Rendezvous, Relay, Peer} }
 
 // Run is the life of a worker process: it answers requests from in on out until in ends.
 func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
@@ -35,29 +62,28 @@ func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
 		ops, stop = map[string]op{opRendezvous: handle(r.rendezvous)}, r.stop
 	case Relay:
 		r := &daemon{}
-		ops, stop = map[string]op{opRelay: handle(r.relay)}, r.stop
+		ops, stop = map[string]op{opRelay: handle(r.relay), opForwarded: handle(r.forwarded)}, r.stop
+	case Peer:
+		return peer.Run(ctx, builtin(), in, out)
 	default:
 		return fmt.Errorf("worker: no role %q", role)
 	}
-	maps.Copy(ops, map[string]op{opUsage: handle(usage)})
-	return errors.Join(serve(ctx, in, out, ops), stop())
+	return errors.Join(rpc.Serve(ctx, in, out, ops), stop())
 }
 
-// None stands for no arguments or no result.
-type None struct{}
+// The peers that this program has built in.
+const (
+	PeerPlainQUIC = "plain-quic"
+	PeerTLS       = "tls-tcp"
+	PeerCoturn    = "coturn" // a server
+)
+
+func builtin() peer.Program {
+	return peer.Program{
+		Ends:    map[string]func() peer.End{PeerPlainQUIC: plainquic.New, PeerTLS: tlstcp.New},
+		Servers: map[string]func(context.Context, netip.AddrPort) (peer.Server, string, error){PeerCoturn: coturn.Serve},
+	}
+}
 
 // now is the time of day as the protocol has it.
 func now() int64 { return time.Now().UnixNano() }
-
-const opUsage = "usage"
-
-// Usage is what a process has used since its start.
-type Usage struct {
-	CPU         time.Duration `json:"cpu"` // user and system
-	MaxRSSBytes int64         `json:"max_rss_bytes"`
-}
-
-// Usage asks what the process has used so far.
-func (c *Client) Usage(ctx context.Context) (u Usage, err error) {
-	return u, c.Call(ctx, opUsage, None{}, &u)
-}

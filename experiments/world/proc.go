@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fnwire/fnwire/experiments/lab"
+	"github.com/fnwire/fnwire/experiments/peer"
 	"github.com/fnwire/fnwire/experiments/worker"
 )
 
@@ -35,6 +36,27 @@ type Proc struct {
 // start starts a worker process on a host. It is up when it answers.
 func (w *World) start(ctx context.Context, host string, role worker.Role) (*Proc, error) {
 	cmd := w.cfg.Worker(role)
+	if role == worker.Rendezvous {
+		ownMounts(cmd)
+	}
+	return w.startCommand(ctx, host, cmd, role)
+}
+
+// Peer starts a process that speaks the protocol of package peer: path, or this program if that is empty.
+func (w *World) Peer(ctx context.Context, host, path string) (peer.Client, *Proc, error) {
+	cmd := w.cfg.Worker(worker.Peer)
+	if path != "" {
+		cmd = exec.Command(path)
+	}
+	p, err := w.startCommand(ctx, host, cmd, worker.Peer)
+	if err != nil {
+		return peer.Client{}, nil, err
+	}
+	return peer.Client{Client: p.Client.Client}, p, nil
+}
+
+// startCommand starts a process that speaks the protocol of package rpc.
+func (w *World) startCommand(ctx context.Context, host string, cmd *exec.Cmd, role worker.Role) (*Proc, error) {
 	p := &Proc{stderr: &tail{}, role: role, host: host}
 	inR, inW, err := os.Pipe()
 	if err != nil {
@@ -45,9 +67,6 @@ func (w *World) start(ctx context.Context, host string, role worker.Role) (*Proc
 		return nil, errors.Join(fmt.Errorf("world: %w", err), inR.Close(), inW.Close())
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = inR, outW, p.stderr
-	if role == worker.Rendezvous {
-		ownMounts(cmd)
-	}
 	p.proc, err = w.lab.Start(ctx, host, cmd)
 	_ = inR.Close()
 	_ = outW.Close() // so that the end of the process shows as the end of its output

@@ -6,13 +6,10 @@ package plainquic
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/netip"
 	"time"
@@ -20,11 +17,11 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/fnwire/fnwire/experiments/peer/onestream"
+	"github.com/fnwire/fnwire/experiments/peer/selfsigned"
 )
 
 const (
 	alpn       = "plain"
-	serverName = "peer"
 	punchPace  = 10 * time.Millisecond
 	punchExtra = 3 // probes after the peer was heard, so that it hears too
 )
@@ -42,9 +39,9 @@ func config() *quic.Config {
 	}
 }
 
-// Peer is one end: a UDP socket, and later a connection.
+// Peer is one end: a UDP socket or what stands for one, and later a connection.
 type Peer struct {
-	udp  *net.UDPConn
+	udp  net.PacketConn
 	cert tls.Certificate
 	tr   *quic.Transport
 	conn *quic.Conn
@@ -56,16 +53,30 @@ func Open() (*Peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("plainquic: %w", err)
 	}
-	cert, err := selfSigned()
+	return OpenOn(udp)
+}
+
+// OpenOn makes a peer of a packet conn, whose addresses are of type *net.UDPAddr, and which it closes.
+func OpenOn(c net.PacketConn) (*Peer, error) {
+	cert, err := selfsigned.New()
 	if err != nil {
-		_ = udp.Close()
+		_ = c.Close()
 		return nil, fmt.Errorf("plainquic: certificate: %w", err)
 	}
-	return &Peer{udp: udp, cert: cert}, nil
+	return &Peer{udp: c, cert: cert}, nil
 }
 
 // Port is the socket's local port.
-func (p *Peer) Port() uint16 { return uint16(p.udp.LocalAddr().(*net.UDPAddr).Port) }
+func (p *Peer) Port() uint16 { return addrPort(p.udp.LocalAddr()).Port() }
+
+func addrPort(a net.Addr) netip.AddrPort {
+	u, ok := a.(*net.UDPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := u.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
 
 // Certificate is what the accepting end shows, in DER; the dialling end must be given it.
 func (p *Peer) Certificate() []byte { return p.cert.Certificate[0] }
@@ -73,18 +84,19 @@ func (p *Peer) Certificate() []byte { return p.cert.Certificate[0] }
 // Punch sends packets to the peer until one of the peer's has come, which both ends must do at the same time.
 func (p *Peer) Punch(ctx context.Context, peer netip.AddrPort) error {
 	buf := make([]byte, 16)
+	to := net.UDPAddrFromAddrPort(peer)
 	defer p.udp.SetReadDeadline(time.Time{}) //nolint:errcheck // of an open socket
 	for ctx.Err() == nil {
-		if _, err := p.udp.WriteToUDPAddrPort([]byte{0}, peer); err != nil {
+		if _, err := p.udp.WriteTo([]byte{0}, to); err != nil {
 			return fmt.Errorf("plainquic: punch: %w", err)
 		}
 		if err := p.udp.SetReadDeadline(time.Now().Add(punchPace)); err != nil {
 			return fmt.Errorf("plainquic: punch: %w", err)
 		}
-		_, from, err := p.udp.ReadFromUDPAddrPort(buf)
-		if err == nil && netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) == peer {
+		_, from, err := p.udp.ReadFrom(buf)
+		if err == nil && addrPort(from) == peer {
 			for range punchExtra {
-				_, _ = p.udp.WriteToUDPAddrPort([]byte{0}, peer) // the peer needs one of them
+				_, _ = p.udp.WriteTo([]byte{0}, to) // the peer needs one of them
 			}
 			return nil
 		}
@@ -118,7 +130,7 @@ func (p *Peer) Dial(ctx context.Context, peer netip.AddrPort, certificate []byte
 	roots.AddCert(cert)
 	p.tr = &quic.Transport{Conn: p.udp}
 	p.conn, err = p.tr.Dial(ctx, net.UDPAddrFromAddrPort(peer), &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{alpn}, RootCAs: roots, ServerName: serverName,
+		MinVersion: tls.VersionTLS13, NextProtos: []string{alpn}, RootCAs: roots, ServerName: selfsigned.ServerName,
 		CurvePreferences: []tls.CurveID{tls.X25519},
 	}, config())
 	if err != nil {
@@ -129,28 +141,53 @@ func (p *Peer) Dial(ctx context.Context, peer netip.AddrPort, certificate []byte
 
 // Send sends a state of n bytes on a new stream, and returns its checksum when the receiver has found the same.
 func (p *Peer) Send(ctx context.Context, r io.Reader, n int64, check onestream.Check) ([]byte, error) {
-	s, err := p.conn.OpenStreamSync(ctx)
+	s, err := p.OpenStream(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("plainquic: %w", err)
 	}
-	defer context.AfterFunc(ctx, func() { s.CancelWrite(1); s.CancelRead(1) })()
-	return onestream.Send(stream{s}, r, n, check)
+	defer context.AfterFunc(ctx, s.Abort)()
+	return onestream.Send(s, r, n, check)
 }
 
 // Receive waits for the next state, reads and checks it.
 func (p *Peer) Receive(ctx context.Context, check onestream.Check) (onestream.Received, error) {
-	s, err := p.conn.AcceptStream(ctx)
+	s, err := p.AcceptStream(ctx)
 	if err != nil {
 		return onestream.Received{}, fmt.Errorf("plainquic: %w", err)
 	}
-	defer context.AfterFunc(ctx, func() { s.CancelWrite(1); s.CancelRead(1) })()
-	return onestream.Receive(stream{s}, check)
+	defer context.AfterFunc(ctx, s.Abort)()
+	return onestream.Receive(s, check)
 }
 
-// stream calls by its right name what quic-go calls Close.
-type stream struct{ *quic.Stream }
+// Stream calls by its right name what quic-go calls Close.
+type Stream struct{ *quic.Stream }
 
-func (s stream) CloseWrite() error { return s.Close() }
+// CloseWrite ends what is written.
+func (s Stream) CloseWrite() error { return s.Close() }
+
+// Abort ends reading and writing.
+func (s Stream) Abort() { s.CancelWrite(1); s.CancelRead(1) }
+
+// OpenStream opens a stream.
+func (p *Peer) OpenStream(ctx context.Context) (Stream, error) {
+	s, err := p.conn.OpenStreamSync(ctx)
+	return Stream{s}, err
+}
+
+// AcceptStream waits for a stream of the other end's.
+func (p *Peer) AcceptStream(ctx context.Context) (Stream, error) {
+	s, err := p.conn.AcceptStream(ctx)
+	return Stream{s}, err
+}
+
+// Packets returns how many QUIC packets were sent and received.
+func (p *Peer) Packets() (sent, received uint64) {
+	if p.conn == nil {
+		return 0, 0
+	}
+	s := p.conn.ConnectionStats()
+	return s.PacketsSent, s.PacketsReceived
+}
 
 // Close ends the connection and frees the socket.
 func (p *Peer) Close() error {
@@ -161,22 +198,4 @@ func (p *Peer) Close() error {
 		_ = p.tr.Close()
 	}
 	return p.udp.Close()
-}
-
-func selfSigned() (tls.Certificate, error) {
-	pub, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	now := time.Now()
-	t := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{serverName},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, t, t, pub, key)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }

@@ -1,4 +1,17 @@
-package worker
+// Package rpc is how a harness talks to the processes of an experiment: requests and answers, over a process's standard
+// input and output. It knows nothing of what is asked.
+//
+// # Protocol
+//
+// Both directions carry JSON objects, one a line: requests on standard input, answers on standard output. Answers
+// come in the order in which the work is done. Standard error is for people.
+//
+//	request  {"id": 7, "op": "send", "args": {...}}
+//	cancel   {"id": 7, "op": "cancel"}
+//	answer   {"id": 7, "result": {...}} or {"id": 7, "error": "..."}
+//
+// The process ends, and all that it has started with it, at the end of standard input. Every process answers "usage".
+package rpc
 
 import (
 	"bufio"
@@ -7,10 +20,29 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"sync"
+	"time"
 )
 
-const opCancel = "cancel"
+const (
+	opCancel = "cancel"
+	opUsage  = "usage"
+)
+
+// None stands for no arguments or no result.
+type None struct{}
+
+// Usage is what a process has used since its start.
+type Usage struct {
+	CPU         time.Duration `json:"cpu"` // user and system
+	MaxRSSBytes int64         `json:"max_rss_bytes"`
+}
+
+// Usage asks what the process has used so far.
+func (c *Client) Usage(ctx context.Context) (u Usage, err error) {
+	return u, c.Call(ctx, opUsage, None{}, &u)
+}
 
 type request struct {
 	ID   uint64          `json:"id"`
@@ -24,11 +56,11 @@ type answer struct {
 	Error  string          `json:"error,omitempty"`
 }
 
-// op is one thing that a worker can do.
-type op func(ctx context.Context, args json.RawMessage) (any, error)
+// Op is one thing that a process can do.
+type Op func(ctx context.Context, args json.RawMessage) (any, error)
 
-// handle makes an op of a function with typed arguments and result.
-func handle[A, R any](f func(context.Context, A) (R, error)) op {
+// Handle makes an Op of a function with typed arguments and result.
+func Handle[A, R any](f func(context.Context, A) (R, error)) Op {
 	return func(ctx context.Context, args json.RawMessage) (any, error) {
 		var a A
 		if len(args) > 0 {
@@ -40,11 +72,13 @@ func handle[A, R any](f func(context.Context, A) (R, error)) op {
 	}
 }
 
-// serve answers requests until in ends, each in a goroutine of its own. Then it cancels those that are
+// Serve answers requests until in ends, each in a goroutine of its own. Then it cancels those that are
 // left and waits for them.
-func serve(ctx context.Context, in io.Reader, out io.Writer, ops map[string]op) error {
+func Serve(ctx context.Context, in io.Reader, out io.Writer, ops map[string]Op) error {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &server{ops: ops, out: json.NewEncoder(out), running: make(map[uint64]context.CancelFunc)}
+	all := map[string]Op{opUsage: Handle(usage)}
+	maps.Copy(all, ops)
+	s := &server{ops: all, out: json.NewEncoder(out), running: make(map[uint64]context.CancelFunc)}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
@@ -55,7 +89,7 @@ func serve(ctx context.Context, in io.Reader, out io.Writer, ops map[string]op) 
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
-			return fmt.Errorf("worker: request: %w", err)
+			return fmt.Errorf("rpc: request: %w", err)
 		}
 		if r.Op == opCancel {
 			s.cancel(r.ID)
@@ -67,7 +101,7 @@ func serve(ctx context.Context, in io.Reader, out io.Writer, ops map[string]op) 
 }
 
 type server struct {
-	ops map[string]op
+	ops map[string]Op
 
 	mu      sync.Mutex // guards what follows
 	out     *json.Encoder
@@ -110,9 +144,9 @@ func (s *server) run(ctx context.Context, r request) {
 }
 
 // ErrGone is wrapped by the errors of [Client.Call] when the process has ended.
-var ErrGone = errors.New("worker: the process has ended")
+var ErrGone = errors.New("rpc: the process has ended")
 
-// Client is the harness's end of a worker. Its methods may be called from several goroutines.
+// Client is the harness's end of a process. Its methods may be called from several goroutines.
 type Client struct {
 	mu      sync.Mutex // guards what follows
 	in      *json.Encoder
@@ -121,14 +155,14 @@ type Client struct {
 	done    chan struct{}
 }
 
-// NewClient talks to a worker over its standard input and output. Its goroutine ends when out does.
+// NewClient talks to a process over its standard input and output. Its goroutine ends when out does.
 func NewClient(in io.Writer, out io.Reader) *Client {
 	c := &Client{in: json.NewEncoder(in), waiting: make(map[uint64]chan answer), done: make(chan struct{})}
 	go c.read(out)
 	return c
 }
 
-// Done is closed when the worker says no more.
+// Done is closed when the process says no more.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
 func (c *Client) read(out io.Reader) {
@@ -149,8 +183,8 @@ func (c *Client) read(out io.Reader) {
 	}
 }
 
-// Call has the worker do something, and waits for its result, which is stored in result unless that is nil. When
-// ctx ends the worker is told to stop, and what it has to say is not waited for.
+// Call has the process do something, and waits for its result, which is stored in result unless that is nil. When
+// ctx ends the process is told to stop, and what it has to say is not waited for.
 func (c *Client) Call(ctx context.Context, op string, args, result any) error {
 	raw, err := json.Marshal(args)
 	if err != nil {
@@ -173,7 +207,7 @@ func (c *Client) Call(ctx context.Context, op string, args, result any) error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		delete(c.waiting, id)
-		_ = c.in.Encode(request{ID: id, Op: opCancel}) // a worker that is gone has stopped
+		_ = c.in.Encode(request{ID: id, Op: opCancel}) // a process that is gone has stopped
 		return fmt.Errorf("%s: %w", op, ctx.Err())
 	case <-c.done:
 	}
