@@ -68,6 +68,7 @@ type section struct {
 	Failures   []string
 	Skipped    []string
 	Configs    []string // of peers
+	Ratios     []string
 }
 
 type table struct {
@@ -131,6 +132,7 @@ func newSection(rs []results.Record) section {
 			s.Failures = append(s.Failures, fmt.Sprintf("%s, repetition %d: %s", r.Case, r.Rep+1, r.Error))
 		}
 	}
+	s.Ratios = ratioLines(rs)
 	s.Settings, s.Seeds = strings.Join(settings, "  "), strings.Join(seeds, ", ")
 	s.Tables = []table{
 		newTable("Outcome", rs, func(r results.Record) map[string]float64 {

@@ -104,3 +104,33 @@ func TestSections(t *testing.T) {
 		t.Errorf("%d sections, want 3", n)
 	}
 }
+
+// The page tells ratios, how peers were configured, and what was skipped; that counts as nothing else.
+func TestRatiosAndSkipped(t *testing.T) {
+	one := func(c string, mbps float64) results.Record {
+		return results.Record{
+			Experiment: "throughput", Case: c, Path: c, OK: true, Config: "as it comes",
+			Measured: map[string]float64{"goodput_mbps": mbps}, Settings: map[string]string{"bytes": "1MiB"},
+		}
+	}
+	missing := one("coturn", 0)
+	missing.OK, missing.Skipped, missing.Error, missing.Measured = false, true, "apt-get install coturn", nil
+	rs := []results.Record{one("fnwire-direct", 300), one("plain-quic", 200), one("fnwire-direct", 600), missing}
+	for name, write := range map[string]func(*bytes.Buffer) error{
+		"page": func(b *bytes.Buffer) error { return report.Write(b, rs) },
+		"text": func(b *bytes.Buffer) error { return report.WriteText(b, rs) },
+	} {
+		var b bytes.Buffer
+		if err := write(&b); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"fnwire-direct to plain-quic: 2.25", "apt-get install coturn"} {
+			if !strings.Contains(b.String(), want) {
+				t.Errorf("the %s lacks %q:\n%s", name, want, b.String())
+			}
+		}
+		if strings.Contains(b.String(), "0 of 1") || strings.Contains(strings.ToLower(b.String()), "failed:") {
+			t.Errorf("the %s counts what was skipped:\n%s", name, b.String())
+		}
+	}
+}

@@ -19,6 +19,9 @@ func WriteText(w io.Writer, records []results.Record) error {
 				return err
 			}
 		}
+		if len(s.Ratios) > 0 {
+			fmt.Fprintf(w, "\nRatios\n  %s\n", strings.Join(s.Ratios, "\n  "))
+		}
 		for _, f := range s.Failures {
 			fmt.Fprintf(w, "FAILED %s\n", f)
 		}

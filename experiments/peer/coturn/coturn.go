@@ -102,7 +102,7 @@ func awaitSTUN(ctx context.Context, addr netip.AddrPort) error {
 
 // Usage returns the user and system time of coturn, to a hundredth of a second, and its peak of memory.
 func (s *server) Usage(context.Context) (u rpc.Usage, err error) {
-	proc := filepath.Join("/proc", strconv.Itoa(s.cmd.Process.Pid))
+	proc := "/proc/" + strconv.Itoa(s.cmd.Process.Pid)
 	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
 	if err != nil {
 		return u, fmt.Errorf("coturn: %w", err)

@@ -1,0 +1,48 @@
+package suite_test
+
+import (
+	"testing"
+
+	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/experiments/suite"
+)
+
+func TestThroughput(t *testing.T) {
+	byCase := run(t, "throughput", map[string]string{
+		"bytes": "16MiB", "reps": "1", "cases": "fnwire-direct,plain-quic,tls-tcp,fnwire-relay",
+	})
+	for c, path := range map[string]string{
+		"fnwire-direct": "direct", "fnwire-relay": "relay", "plain-quic": "plain-quic", "tls-tcp": "tls-tcp",
+	} {
+		if len(byCase[c]) != 1 {
+			t.Errorf("%s: %d records", c, len(byCase[c]))
+			continue
+		}
+		r := byCase[c][0]
+		if r.Path != path || r.Bytes != 16<<20 || r.Config == "" {
+			t.Errorf("%s: %d bytes over %s, %q", c, r.Bytes, r.Path, r.Config)
+		}
+		has(t, r, r.Measured, "goodput_mbps", "cpu_s_per_gb_sender", "cpu_s_per_gb_receiver")
+		if path == "relay" {
+			has(t, r, r.Measured, "cpu_s_per_gb_relay", "relay_mbps_per_core", "relay_kpps_per_core", "kpps")
+		}
+	}
+}
+
+// A server that is not installed is skipped: that is no failure, and the record says what to install.
+func TestThroughputSkips(t *testing.T) {
+	t.Setenv("PATH", t.TempDir()) // neither go nor turnserver
+	t.Chdir(t.TempDir())
+	e, err := suite.Find("throughput")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []results.Record
+	err = e.Run(t.Context(), suite.Options{
+		Quick: true, Set: map[string]string{"bytes": "1MiB", "reps": "1", "cases": "coturn"},
+		Emit: func(r results.Record) error { got = append(got, r); return nil },
+	})
+	if err != nil || len(got) != 1 || !got[0].Skipped || got[0].OK || got[0].Error == "" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
