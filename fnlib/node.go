@@ -43,6 +43,8 @@ type Node struct {
 	answers chan struct{} // one for each answer under way
 	again   chan struct{} // closed and replaced (under mu) when the rendezvous came back
 
+	disturbances, doubts chan struct{} // for runNetwork, capacity 1
+
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
@@ -100,6 +102,8 @@ func join(ctx context.Context, cfg Config) (*Node, error) {
 		calls:     make(map[callKey]*call),
 		listeners: make(map[string]*Listener),
 		traffic:   make(map[*transport.Link]*traffic),
+
+		disturbances: make(chan struct{}, 1), doubts: make(chan struct{}, 1),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -117,6 +121,7 @@ func (n *Node) start(ctx context.Context) error {
 	began := time.Now()
 	ep, err := transport.Open(transport.Config{
 		Identity: n.id, Key: n.key, Listen4: n.cfg.Listen, NoIPv6: n.cfg.NoIPv6, Logger: n.log, OnLink: n.onLink,
+		Gone: n.gone, OnDisturbed: n.disturbed, OnDoubt: n.doubted,
 	})
 	if err != nil {
 		return err
@@ -127,6 +132,7 @@ func (n *Node) start(ctx context.Context) error {
 		URL: n.cfg.URL, Creds: n.cfg.Creds, Key: n.key, Name: n.cfg.Name, Exclusive: n.cfg.Exclusive,
 		Identity: n.id, Logger: n.log,
 		OnEnvelope: n.queueHello, OnRelays: n.relays.set, OnReconnect: n.onReconnect,
+		Linked: n.linkedTo,
 	})
 	if err != nil {
 		return err
@@ -146,6 +152,7 @@ func (n *Node) start(ctx context.Context) error {
 	n.joined.Total = time.Since(began)
 	n.wg.Go(n.runClient)
 	n.wg.Go(n.runHellos)
+	n.wg.Go(n.runNetwork)
 	for _, e := range joined.Parked {
 		n.queueHello(e)
 	}

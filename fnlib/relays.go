@@ -6,15 +6,22 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/relay"
 	"github.com/fnwire/fnwire/rendezvous"
 )
 
+// rehomeLeast is what a nearer home must save: less does not matter to anybody.
+const rehomeLeast = 2 * time.Millisecond
+
 // relays are the node's legs to the relays that the rendezvous has named. The first one that answers
-// is the node's home: peers reach it there. Others are used to reach peers whose home they are.
+// is the node's home: peers reach it there, until it fails or another turns out to be much nearer. Others are used to reach
+// peers whose home they are.
 type relays struct {
 	n          *Node
 	udpBlocked atomic.Bool // what the legs found out
@@ -76,6 +83,7 @@ func (r *relays) add(info rendezvous.RelayInfo) {
 	c := relay.NewClient(relay.Config{
 		ID: info.ID, Addr: info.Addr, Token: info.Token, Identity: r.n.id, Job: r.n.key.ID(),
 		Send: r.n.ep.Write, Logger: r.n.log,
+		OnGone: func(peer ident.Short) { r.n.ep.RelayGone(info.ID, peer) }, OnChange: r.n.ep.RelayChanged, OnMoved: r.n.disturbed,
 		HTTPS: info.HTTPS, CertSHA256: info.CertSHA256, UDPBlocked: &r.udpBlocked,
 		Deliver: func(leg *relay.Client, frames []byte, seg int) { r.n.ep.HandleRelayed(leg, frames, seg) },
 	})
@@ -128,22 +136,43 @@ func (r *relays) setHome(c *relay.Client) {
 }
 
 // works reports whether packets flow over a leg.
-func works(c *relay.Client) bool {
-	s, _ := c.State()
-	return s == relay.StateUsable || s == relay.StateBound
-}
+func works(c *relay.Client) bool { return c.Usable() }
 
-// rehome takes another home if there is one that works and this one does not. It runs under r.mu.
+// rehome takes another home if this one does not work, or if another is much nearer: at most two thirds of the way, so that two
+// that are about as near do not take turns. It runs under r.mu.
 func (r *relays) rehome() {
-	if r.home == nil || works(r.home) {
+	if r.home == nil {
 		return
 	}
+	limit := min(r.home.RTT()*2/3, r.home.RTT()-rehomeLeast)
+	if !works(r.home) {
+		limit = time.Hour
+	}
 	for _, l := range r.legs {
-		if works(l.client) {
-			r.home = l.client // ready stays closed
-			return
+		if rtt := l.client.RTT(); l.client != r.home && works(l.client) && rtt > 0 && rtt <= limit {
+			r.home, limit = l.client, rtt // ready stays closed
 		}
 	}
+}
+
+// check asks every relay whether it still knows the node.
+func (r *relays) check() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.legs {
+		l.client.Check()
+	}
+}
+
+func (r *relays) stunServers() []netip.AddrPort {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	infos := make([]rendezvous.RelayInfo, 0, len(r.legs))
+	for _, l := range r.legs {
+		infos = append(infos, l.info)
+	}
+	slices.SortFunc(infos, func(a, b rendezvous.RelayInfo) int { return strings.Compare(a.ID, b.ID) })
+	return stunServers(infos)
 }
 
 // wait returns true when there is a home relay, or false when ctx ends or there are no relays.

@@ -156,6 +156,9 @@ func (b *backup) usable(leg *Client) {
 	}
 	c.mu.Unlock()
 	c.readyOnce.Do(func() { close(c.ready) })
+	if c.cfg.OnChange != nil {
+		c.cfg.OnChange()
+	}
 	c.nudge()
 	c.log.Info("relay: reached over HTTPS, since UDP is silent")
 }
@@ -248,7 +251,7 @@ func (b *backup) connect(parent context.Context) error {
 func (b *backup) newLeg(out *Outbox, hangUp func()) *Client {
 	c := b.c
 	cfg := c.cfg
-	cfg.HTTPS, cfg.Deliver, cfg.UDPBlocked, cfg.Logger = "", nil, nil, c.log
+	cfg.HTTPS, cfg.Deliver, cfg.UDPBlocked, cfg.OnMoved, cfg.Logger = "", nil, nil, nil, c.log
 	cfg.Send = func(_ netip.AddrPort, frames []byte, seg int) error {
 		if out.Put(frames, seg) > 0 {
 			return errSlow

@@ -62,9 +62,10 @@ type Config struct {
 	// reach HandlePacket. It must not retain b, nor call the client. Errors are lost packets.
 	Send   func(to netip.AddrPort, b []byte, seg int) error
 	OnGone func(ident.Short) // a destination is not bound at the relay; called from HandlePacket; optional
-	// OnChange is called when Usable has changed. It must neither wait nor call the client; optional.
-	OnChange func()
-	Logger   *slog.Logger // nil discards
+	// OnChange is called when Usable has changed, OnMoved when the relay sees the client at another address than before. They
+	// must not wait, and of the client's methods may call Send and Usable only; optional.
+	OnChange, OnMoved func()
+	Logger            *slog.Logger // nil discards
 
 	// HTTPS is the HOST:PORT where the relay takes the same frames over WebSocket on TLS, for networks that
 	// block UDP; empty if it does not. It needs CertSHA256, the hash of the certificate there, and Deliver.
@@ -211,7 +212,9 @@ func (c *Client) Check() {
 	switch c.phase {
 	case phaseIdle:
 	case phaseBound:
-		c.startPing()
+		if !c.pinging {
+			c.startPing()
+		}
 	default:
 		c.startBind()
 	}

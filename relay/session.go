@@ -349,6 +349,9 @@ func (c *Client) bound(m Bound, now time.Time) {
 	if c.instance != 0 && c.instance != m.Instance {
 		c.log.Info("relay: it was restarted")
 	}
+	if c.observed.IsValid() && c.observed != m.Observed && c.cfg.OnMoved != nil {
+		defer c.cfg.OnMoved()
+	}
 	c.instance, c.observed = m.Instance, m.Observed
 	c.expires = now.Add(time.Duration(m.Lifetime) * time.Second)
 	c.phase, c.frame, c.tries, c.pinging = phaseBound, nil, 0, false

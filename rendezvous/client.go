@@ -33,6 +33,9 @@ type Config struct {
 	OnRelays    func([]RelayInfo)  // relays or tokens differ from those told last; not called for Join's own
 	OnFenced    func(epoch uint64) // a newer instance took the name (its epoch, or a lower bound); once
 	OnReconnect func()             // joined again after the connection or the service was gone
+
+	// Linked tells an instance that asks, by its peer ID, whether there is a link with it; nil: no answer. It must not block.
+	Linked func(peer string) bool
 }
 
 // Joined is what Join returns.
@@ -70,6 +73,7 @@ type Client struct {
 
 	mu     sync.Mutex    // guards what follows
 	conn   chan struct{} // closed when the connection is lost, and replaced
+	since  time.Time     // when the connection was made, the last time
 	epoch  uint64
 	lease  time.Duration
 	newer  uint64 // epoch of a newer holder, as rumour has it
@@ -113,7 +117,10 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 		url: cfg.URL, creds: cfg.Creds, inProcess: cfg.InProcess,
 		name: "fnwire function", inbox: JobInbox(c.jobID) + "." + c.peerID, nkey: c.jobKey,
 		options: []nats.Option{
-			nats.ReconnectHandler(func(*nats.Conn) { c.poke(wakeRejoin) }),
+			nats.ReconnectHandler(func(*nats.Conn) {
+				c.made()
+				c.poke(wakeRejoin)
+			}),
 			nats.DisconnectErrHandler(func(*nats.Conn, error) { c.lost() }),
 			nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 				c.log.Warn("rendezvous: NATS", "err", err)
@@ -124,6 +131,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c.nc = nc
+	c.made()
 	for _, subject := range []string{SubjectInbox(c.jobID, c.peerID), SubjectInboxAll(c.jobID)} {
 		sub, err := nc.Subscribe(subject, c.onInbox)
 		if err == nil {
@@ -155,6 +163,15 @@ func (c *Client) Close() error {
 	})
 	return nil
 }
+
+func (c *Client) made() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.since = time.Now()
+}
+
+// Check has Run renew the name at once, for use after a freeze or a change of network.
+func (c *Client) Check() { c.poke(wakeRenew) }
 
 // lost ends the requests under way, whose replies will not come.
 func (c *Client) lost() {
@@ -200,6 +217,10 @@ func (c *Client) onInbox(m *nats.Msg) {
 		}
 	case in.Type == InboxRelays:
 		c.poke(wakeRelays)
+	case in.Type == InboxAsk && m.Reply != "" && c.cfg.Linked != nil:
+		if b, err := json.Marshal(linkedReply{V: 1, Linked: c.cfg.Linked(in.From)}); err == nil {
+			_ = m.Respond(b) // the asker treats silence as knowing nothing
+		}
 	}
 }
 

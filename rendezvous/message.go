@@ -200,9 +200,16 @@ const MaxList = 4096
 // Inbox is a message to an instance.
 type Inbox struct {
 	V        int       `json:"v"`
-	Type     string    `json:"type"` // InboxEnvelope, InboxFenced or InboxRelays
+	Type     string    `json:"type"` // InboxEnvelope, InboxFenced, InboxRelays or InboxAsk
 	Envelope *Envelope `json:"envelope,omitempty"`
 	Epoch    uint64    `json:"epoch,omitempty"`
+	From     string    `json:"from,omitempty"` // peer ID of who asks
+}
+
+// linkedReply answers an InboxAsk.
+type linkedReply struct {
+	V      int  `json:"v"`
+	Linked bool `json:"linked"` // there is a link with who asks
 }
 
 // Types of Inbox.
@@ -210,6 +217,7 @@ const (
 	InboxEnvelope = "envelope"
 	InboxFenced   = "fenced"
 	InboxRelays   = "relays"
+	InboxAsk      = "ask" // whether there is a link; hints, as all that is not signed
 )
 
 // signedBytes is what a request's signatures cover.

@@ -119,6 +119,7 @@ func goldenMessages(t testing.TB) map[string]any {
 		"inbox_envelope": rendezvous.Inbox{V: 1, Type: rendezvous.InboxEnvelope, Envelope: &env},
 		"inbox_fenced":   rendezvous.Inbox{V: 1, Type: rendezvous.InboxFenced, Epoch: 8},
 		"inbox_relays":   rendezvous.Inbox{V: 1, Type: rendezvous.InboxRelays},
+		"inbox_ask":      rendezvous.Inbox{V: 1, Type: rendezvous.InboxAsk, From: a.Peer.String()},
 		"announce":       ann,
 		"announce_https": annTLS,
 		"announce_reply": annReply,

@@ -76,7 +76,8 @@ func (e *Endpoint) remote(p Peer) (*remote, error) {
 	tag := punch.TagOf(key)
 	m := punch.New(punch.Config{Key: key, Controlling: e.Dials(p.ID), NoRelay: true}) // until run sees one
 	m.Step(time.Now(), e.setLocal())
-	r := newRemote(e.hub, p.ID, short, m, e.hub.leg)
+	r := newRemote(e.hub, p.ID, short, m)
+	r.moved = e.look
 	e.peers[p.ID] = r
 	e.hub.update(func(t *tables) {
 		t.peers[short] = r

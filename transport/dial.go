@@ -17,8 +17,10 @@ import (
 const (
 	alpn = "fnwire/1"
 
-	idleTimeout  = 15 * time.Second
-	keepAlive    = 5 * time.Second
+	// A function platform freezes processes for longer than this only between invocations. Whether a silent peer is alive is
+	// asked elsewhere, and sooner: see Endpoint.mind.
+	idleTimeout  = 3 * time.Minute
+	keepAlive    = 15 * time.Second
 	dialTimeout  = 10 * time.Second // one attempt
 	probeTimeout = 3 * time.Second
 	renewGrace   = 2 * time.Second
@@ -27,6 +29,7 @@ const (
 	codeClosed   = 0
 	codeReplaced = 1
 	codeRefused  = 2
+	codeGone     = 3
 )
 
 // Errors of links.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 
@@ -66,6 +67,12 @@ type Config struct {
 	NoIPv6 bool
 	// OnLink is told of each new link, whoever dialled. It must not block.
 	OnLink func(*Link)
+	// Gone is asked about a linked peer from which nothing has been heard for seconds, since the time given, though something was
+	// sent. If it says twice that the peer is gone, its links end. nil: they end when they have been idle for minutes. It may block.
+	Gone func(ctx context.Context, id peer.ID, since time.Time) bool
+	// OnDisturbed is told that the process was frozen, or the machine has other addresses: relays and the mapped address are to be
+	// looked after. OnDoubt is told that a path has failed, which may have the same reasons. Neither must block.
+	OnDisturbed, OnDoubt func()
 	// Logger is silent when nil.
 	Logger *slog.Logger
 	// Sockets, when set, are used instead of the system's: an in-memory network in virtual time.
@@ -86,7 +93,10 @@ type Endpoint struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	looks chan struct{} // for mind, capacity 1
+
 	mu     sync.Mutex // guards what follows
+	host   []netip.AddrPort
 	local  []netip.AddrPort
 	nat    NAT
 	relays map[string]Relay
@@ -114,7 +124,7 @@ func Open(cfg Config) (*Endpoint, error) {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
 	e := &Endpoint{
-		cfg: cfg, log: cfg.Logger, tls: id,
+		cfg: cfg, log: cfg.Logger, tls: id, looks: make(chan struct{}, 1),
 		hub:    newHub(ident.ShortOf(cfg.Key.ID(), pub), cfg.Logger, v4, v6),
 		relays: make(map[string]Relay),
 		peers:  make(map[peer.ID]*remote),
@@ -128,13 +138,15 @@ func Open(cfg Config) (*Endpoint, error) {
 	_, _ = rand.Read(e.nonce[:]) // never fails (crypto/rand)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.hub.onSTUN = e.stun.handle
-	e.local = e.hostCandidates()
+	e.host = e.hostCandidates()
+	e.local = e.host
 	// quic-go prints to stderr when the kernel grants small buffers, as on most function platforms.
 	// A library must be silent; the Endpoint logs it instead.
 	if os.Getenv(quicBufferWarning) == "" {
 		_ = os.Setenv(quicBufferWarning, "true")
 	}
 	e.hub.start()
+	e.wg.Go(e.mind)
 	if err := e.listen(Auto); err != nil {
 		_ = e.Close()
 		return nil, err

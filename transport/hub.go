@@ -68,26 +68,6 @@ func newHub(self ident.Short, log *slog.Logger, v4, v6 udpx.Socket) *hub {
 	return h
 }
 
-// leg returns the relay that reaches a peer whose home has this ID: that one, or another that works while
-// the home does not, since instances bind to every relay they are told of. It is nil without any.
-func (h *hub) leg(id string) Relay {
-	legs := *h.legs.Load()
-	home := legs[id]
-	if home != nil && home.Usable() || len(legs) < 2 {
-		return home
-	}
-	var other Relay
-	for _, l := range legs {
-		if l.Usable() && (other == nil || l.ID() < other.ID()) {
-			other = l
-		}
-	}
-	if other != nil {
-		return other
-	}
-	return home
-}
-
 // now is nanoseconds since the hub began, never 0.
 func (h *hub) now() int64 { return int64(time.Since(h.epoch)) + 1 }
 
@@ -265,7 +245,9 @@ func (c *cutter) direct(b []byte) {
 	if port == nil {
 		return
 	}
-	p.heard.Store(c.hub.now())
+	now := c.hub.now()
+	p.heard.Store(now)
+	p.hear(now, nil)
 	c.hub.stats.directIn.Add(uint64(len(b)))
 	c.add(port, p.directAddr.Load(), len(b), 0)
 }
@@ -300,6 +282,7 @@ func (c *cutter) fromRelay(p *remote, gen uint16, frame, packet []byte) {
 	if port == nil {
 		return
 	}
+	p.hear(c.hub.now(), c.leg)
 	src := p.relayAddr
 	if gen > relayGeneration {
 		if direct := p.directAddr.Load(); direct != nil && direct.Port == int(gen) {
@@ -343,16 +326,28 @@ func (h *hub) sendPeer(p *remote, class Class, gen uint16, b []byte, seg int) er
 	if seg > maxPacketSize {
 		return errTooBig
 	}
+	now := h.now()
+	silent := p.ask(now)
+	if silent > recallAfter {
+		p.recall.keep(b[:min(seg, len(b))], class, gen)
+	}
+	return h.route(p, class, gen, b, seg, now, silent)
+}
+
+// route sends packets by the ways that the peer's state wants. A peer that is silent may be out of reach of its home relay: then a
+// second one is tried as well.
+func (h *hub) route(p *remote, class Class, gen uint16, b []byte, seg int, now int64, silent time.Duration) error {
 	leg := p.leg()
 	r := p.route.Load()
-	now := h.now()
-	p.used.Store(now)
 	works := leg != nil && (leg.Usable() || !r.path.IsValid()) // with no other way, a silent relay is tried on
 	direct, relay := r.choose(class, gen, works)
 	if relay && leg != nil {
 		h.stats.relayOut.Add(uint64(len(b)))
-		if err := leg.Send(p.short, uint32(gen), b, seg); err != nil && !direct {
-			h.log.Debug("transport: relay did not take packets", "relay", leg.ID(), "error", err)
+		h.relay(leg, p, gen, b, seg)
+		if silent > asideAfter {
+			if other := h.otherLeg(leg); other != nil {
+				h.relay(other, p, gen, b, seg)
+			}
 		}
 	}
 	if direct {
@@ -361,6 +356,12 @@ func (h *hub) sendPeer(p *remote, class Class, gen uint16, b []byte, seg int) er
 		return h.write(b, seg, r.path)
 	}
 	return nil
+}
+
+func (h *hub) relay(leg Relay, p *remote, gen uint16, b []byte, seg int) {
+	if err := leg.Send(p.short, uint32(gen), b, seg); err != nil {
+		h.log.Debug("transport: relay did not take packets", "relay", leg.ID(), "error", err)
+	}
 }
 
 // write sends on the socket of the right family. Only "too big" is told to the caller: a transient

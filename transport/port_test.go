@@ -81,7 +81,8 @@ func testHub(t *testing.T, gen uint16, how punch.Route) (*hub, *wire, *fakeLeg, 
 	w, leg := newWire(), &fakeLeg{}
 	h := newHub(ident.Short{1}, discard, w, nil)
 	h.onSTUN = func(netip.AddrPort, []byte) {}
-	r := newRemote(h, "peer", ident.Short{2}, punch.New(punch.Config{}), h.leg)
+	r := newRemote(h, "peer", ident.Short{2}, punch.New(punch.Config{}))
+	r.moved = func() {}
 	id := leg.ID()
 	r.relayID.Store(&id)
 	h.legs.Store(&map[string]Relay{id: leg})

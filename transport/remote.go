@@ -27,8 +27,8 @@ type remote struct {
 	id        peer.ID
 	short     ident.Short
 	relayAddr *net.UDPAddr // virtual, generation 1
-	legs      func(id string) Relay
-	stop      func() // ends run and leaves the hub's tables
+	stop      func()       // ends run and leaves the hub's tables
+	moved     func()       // told when packets take another way
 
 	route      atomic.Pointer[route]
 	directAddr atomic.Pointer[net.UDPAddr] // virtual, of the current generation; nil before the first
@@ -36,13 +36,18 @@ type remote struct {
 
 	// Times in hub.now units, written on the packet path.
 	sent, heard, relayHeard atomic.Int64
-	used                    atomic.Int64 // any traffic, by any path
-	dozing                  atomic.Bool  // run waits for the machine's own wake-up only
+	used                    atomic.Int64           // last send, by any path
+	asked                   atomic.Int64           // first send since anything was heard; 0 = heard since
+	shun                    atomic.Int64           // until when the home relay is not used
+	via                     atomic.Pointer[string] // the relay by which it came, when that was not the home
+	recall                  recall
+	dozing                  atomic.Bool // run waits for the machine's own wake-up only
 	kick                    chan struct{}
 
 	events  chan punch.Event
 	machine *punch.Machine // touched by run only, as is
 	relayed bool           // what machine was told of the peer's relay
+	asking  bool           // guarded by Endpoint.mu: somebody else is being asked about it
 	wanted  atomic.Int32   // dials waiting for a direct path
 
 	mu      sync.Mutex // guards what follows
@@ -88,9 +93,9 @@ type PathChange struct {
 	Reason     string
 }
 
-func newRemote(h *hub, id peer.ID, short ident.Short, m *punch.Machine, legs func(string) Relay) *remote {
+func newRemote(h *hub, id peer.ID, short ident.Short, m *punch.Machine) *remote {
 	p := &remote{
-		hub: h, id: id, short: short, machine: m, legs: legs,
+		hub: h, id: id, short: short, machine: m,
 		relayAddr: virtualAddr(short, relayGeneration),
 		kick:      make(chan struct{}, 1),
 		events:    make(chan punch.Event, punchQueueSize),
@@ -99,15 +104,6 @@ func newRemote(h *hub, id peer.ID, short ident.Short, m *punch.Machine, legs fun
 	p.route.Store(&route{how: punch.RouteRelay})
 	p.status = m.State()
 	return p
-}
-
-// leg returns the relay that reaches the peer, or nil.
-func (p *remote) leg() Relay {
-	id := p.relayID.Load()
-	if id == nil {
-		return nil
-	}
-	return p.legs(*id)
 }
 
 func (p *remote) markSent(now int64) {
@@ -201,8 +197,9 @@ func (p *remote) traffic() punch.Traffic {
 
 // apply sends what the machine wants sent and publishes a change of state.
 func (p *remote) apply(out punch.Output) {
-	if out.Changed {
-		p.publish(p.machine.State())
+	if out.Changed && p.publish(p.machine.State()) {
+		p.again()
+		p.moved()
 	}
 	for _, d := range out.Send {
 		if d.To.IsValid() {
@@ -213,7 +210,8 @@ func (p *remote) apply(out punch.Output) {
 	}
 }
 
-func (p *remote) publish(s punch.State) {
+// publish makes a state known, and reports whether packets take another way now.
+func (p *remote) publish(s punch.State) (moved bool) {
 	old := p.route.Load()
 	next := &route{how: s.Route, path: s.Path, gen: s.Generation}
 	if d := p.directAddr.Load(); s.Generation > relayGeneration && (d == nil || d.Port != int(s.Generation)) {
@@ -245,6 +243,7 @@ func (p *remote) publish(s punch.State) {
 	p.status = s
 	close(p.changed)
 	p.changed = make(chan struct{})
+	return *next != *old
 }
 
 // watch returns the state and a channel that is closed when it changes.

@@ -52,7 +52,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Event is one of SetLocal, Start, Relay, Packet and Traffic.
+// Event is one of SetLocal, Start, Relay, Disturbed, Packet and Traffic.
 type Event interface{ event() }
 
 // SetLocal gives the instance's own candidates, of which the first MaxCandidates count, and its NAT.
@@ -73,6 +73,9 @@ type Start struct {
 // Relay tells that data can, or can no longer, go through the relay (see Config.NoRelay).
 type Relay struct{ Usable bool }
 
+// Disturbed tells that the process was frozen, or the network is another: the path must prove itself, and a round starts at once.
+type Disturbed struct{ Reason string }
+
 // Packet is a datagram that arrived with a first byte of 0x10 to 0x1f. A zero From means that it came
 // through the relay. Data is not kept.
 type Packet struct {
@@ -91,11 +94,12 @@ type Traffic struct {
 	Wanted        bool // data flows or a direct path is asked for; rounds are repeated only then
 }
 
-func (SetLocal) event() {}
-func (Start) event()    {}
-func (Relay) event()    {}
-func (Packet) event()   {}
-func (Traffic) event()  {}
+func (SetLocal) event()  {}
+func (Start) event()     {}
+func (Relay) event()     {}
+func (Disturbed) event() {}
+func (Packet) event()    {}
+func (Traffic) event()   {}
 
 // Datagram is to be sent from the socket whose candidates were given. A zero To means through the
 // relay.
@@ -167,7 +171,7 @@ func (m *Machine) Step(now time.Time, ev Event) Output {
 	m.now, m.out = now, Output{}
 	before := m.look()
 	if m.frozen() {
-		m.thaw()
+		m.disturb("process was frozen")
 	}
 	switch e := ev.(type) {
 	case SetLocal:
@@ -176,6 +180,8 @@ func (m *Machine) Step(now time.Time, ev Event) Output {
 		m.start(e)
 	case Relay:
 		m.relay(e.Usable)
+	case Disturbed:
+		m.disturb(e.Reason)
 	case Packet:
 		m.receive(e)
 	case Traffic:
@@ -198,10 +204,11 @@ func (m *Machine) frozen() bool {
 		(m.now.Sub(m.wake) > frozenAfter || m.now.Round(0).Sub(m.wake.Round(0)) > frozenAfter)
 }
 
-func (m *Machine) thaw() {
+func (m *Machine) disturb(reason string) {
 	if m.path.selected() {
-		m.enterDoubt("process was frozen", true)
+		m.enterDoubt(reason, true)
 	}
+	m.backoff = m.cfg.RetryMin
 	if m.started {
 		m.startRound(true)
 	}

@@ -1,0 +1,96 @@
+package fnlib
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/fnwire/fnwire/rendezvous"
+)
+
+const (
+	askTimeout  = 1500 * time.Millisecond
+	doubtPause  = time.Second // between two looks at all relays because of a path that failed
+	learnWithin = 2 * time.Second
+)
+
+// disturbed notes that the process was frozen, or that addresses have changed.
+func (n *Node) disturbed() { poke(n.disturbances) }
+
+// doubted notes that a path has failed.
+func (n *Node) doubted() { poke(n.doubts) }
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// runNetwork brings the node in line with a network that has changed, or may have: relays are asked whether they still know it,
+// its mapped address is learnt anew, its name is renewed.
+func (n *Node) runNetwork() {
+	for {
+		select {
+		case <-n.disturbances:
+			n.relays.check()
+			n.client.Check()
+			n.relearn()
+		case <-n.doubts:
+			n.relays.check() // which tells if the NAT has another address now
+			select {
+			case <-time.After(doubtPause):
+			case <-n.disturbances:
+				n.disturbed() // first things first
+			case <-n.ctx.Done():
+				return
+			}
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// relearn asks the STUN servers again. What they answer goes to the peers.
+func (n *Node) relearn() {
+	ctx, cancel := context.WithTimeout(n.ctx, learnWithin)
+	defer cancel()
+	servers := n.relays.stunServers()
+	if len(servers) == 0 {
+		return
+	}
+	if _, err := n.ep.Discover(ctx, servers, stunSettle); err != nil && n.ctx.Err() == nil {
+		n.log.Warn("fnlib: own address unknown after a change of network", "error", err)
+		if n.relays.overTLS() {
+			n.ep.SetBlocked()
+		}
+	}
+}
+
+// gone asks about a linked peer that has been silent since a time. A process that is frozen is not gone, however long its lease has
+// been over: it is unless its connection is, or it has no link, or another instance has its name.
+func (n *Node) gone(ctx context.Context, id peer.ID, since time.Time) bool {
+	actx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	linked, err := n.client.Ask(actx, id.String(), since)
+	if err == nil {
+		return !linked
+	}
+	if errors.Is(err, rendezvous.ErrGone) {
+		return true
+	}
+	name := n.nameOf(id)
+	if name == "" {
+		return false
+	}
+	m, err := n.client.Lookup(ctx, name)
+	return err == nil && m.Peer != id.String()
+}
+
+// linkedTo answers a peer that asks whether there is a link with it.
+func (n *Node) linkedTo(peerID string) bool {
+	id, err := peer.Decode(peerID)
+	return err == nil && n.linked(id)
+}

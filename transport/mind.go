@@ -1,0 +1,156 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/fnwire/fnwire/transport/punch"
+)
+
+const (
+	mindEvery   = time.Second
+	frozenAfter = 3 * time.Second // how late a tick may be before the process counts as having been frozen
+	lookPause   = 100 * time.Millisecond
+	silentAfter = 3 * time.Second // of sending and hearing nothing, before somebody else is asked about the peer
+	askPause    = 2 * time.Second
+)
+
+var errGone = errors.New("the peer is gone")
+
+// mind watches over what no packet tells: that the process was frozen, that the machine has other addresses, that a peer is
+// silent. It costs one cheap look a second, and one more at most in a tenth of a second when packets take another way.
+func (e *Endpoint) mind() {
+	tick := time.NewTicker(mindEvery)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-tick.C:
+			now := time.Now()
+			// Both clocks: a suspended machine may not count the pause in the monotonic one.
+			if now.Sub(last)-mindEvery > frozenAfter || now.Round(0).Sub(last.Round(0))-mindEvery > frozenAfter {
+				e.log.Info("transport: the process was frozen", "for", now.Sub(last))
+				e.disturbed("process was frozen")
+			}
+			last = now
+			e.checkAddresses()
+			e.askAboutSilent()
+		case <-e.looks:
+			if !e.checkAddresses() && e.cfg.OnDoubt != nil {
+				e.cfg.OnDoubt()
+			}
+			select {
+			case <-time.After(lookPause):
+			case <-e.ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// look has mind look soon, because packets take another way.
+func (e *Endpoint) look() {
+	select {
+	case e.looks <- struct{}{}:
+	default:
+	}
+}
+
+// checkAddresses notices that the machine has other addresses than before.
+func (e *Endpoint) checkAddresses() (changed bool) {
+	host := e.hostCandidates()
+	e.mu.Lock()
+	if changed = !slices.Equal(host, e.host); changed {
+		e.host = host
+		e.local = limitCandidates(append(host, e.nat.Reflexive...))
+	}
+	e.mu.Unlock()
+	if changed {
+		e.log.Info("transport: the machine's addresses have changed")
+		e.disturbed("local addresses changed")
+	}
+	return changed
+}
+
+// disturbed makes every peer's path prove itself, and has the owner look after the relays and the mapped address.
+func (e *Endpoint) disturbed(why string) {
+	e.mu.Lock()
+	peers := make([]*remote, 0, len(e.peers))
+	e.tellPeers()
+	for _, r := range e.peers {
+		r.post(punch.Disturbed{Reason: why})
+		peers = append(peers, r)
+	}
+	e.mu.Unlock()
+	if e.cfg.OnDisturbed != nil {
+		e.cfg.OnDisturbed()
+	}
+	for _, r := range peers {
+		r.again()
+	}
+}
+
+// askAboutSilent asks Config.Gone about linked peers from which nothing is heard though something is sent. Two answers that it is
+// gone, some time apart, end its links.
+func (e *Endpoint) askAboutSilent() {
+	if e.cfg.Gone == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for k, s := range e.links {
+		if r := e.peers[k.peer]; r != nil && s.up() && !r.asking {
+			if asked := r.asked.Load(); asked != 0 && time.Duration(r.used.Load()-asked) >= silentAfter {
+				r.asking = true
+				e.wg.Go(func() { e.askAbout(r, asked) })
+			}
+		}
+	}
+}
+
+func (e *Endpoint) askAbout(r *remote, asked int64) {
+	defer func() {
+		e.mu.Lock()
+		r.asking = false
+		e.mu.Unlock()
+	}()
+	since := r.hub.epoch.Add(time.Duration(asked - 1))
+	for range 2 {
+		ctx, cancel := context.WithTimeout(e.ctx, askPause)
+		gone := e.cfg.Gone(ctx, r.id, since)
+		cancel()
+		if !gone {
+			return
+		}
+		select {
+		case <-time.After(askPause):
+		case <-e.ctx.Done():
+			return
+		}
+		if r.asked.Load() != asked {
+			return // it has spoken
+		}
+	}
+	e.log.Info("transport: the peer is gone", "peer", r.id)
+	for _, l := range e.linksOf(r.id) {
+		_ = l.conn.CloseWithError(codeGone, errGone.Error())
+	}
+}
+
+func (e *Endpoint) linksOf(id peer.ID) []*Link {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var out []*Link
+	for k, s := range e.links {
+		if k.peer == id && s.link != nil {
+			out = append(out, s.link)
+		}
+	}
+	return out
+}
