@@ -41,7 +41,7 @@ func newLab(exit *int) *cobra.Command {
 		Long: `Raises a small internet on this machine: public hosts, and hosts behind NATs, each a network namespace.
 Works as root, and otherwise in a user namespace of its own. Nothing outside the lab is touched or reached.
 
-NAT kinds: ` + kindNames(),
+` + lab.KindHelp,
 		Example: `  experiments lab up --public hub --nat A=port-restricted,B=symmetric
   experiments lab exec hub -- fnwire dev
   experiments lab exec A -- fnwire netcheck

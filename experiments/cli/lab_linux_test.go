@@ -116,7 +116,10 @@ func TestLabAsTyped(t *testing.T) {
 			{args: []string{"lab", "exec", "A", "true"}, code: 1, stderrHas: "no lab is up"},
 			{args: []string{"lab", "up"}, code: 2, stderrHas: "no hosts"},
 			{args: []string{"lab", "up", "--nat", "A"}, code: 2, stderrHas: "want NAME=KIND"},
-			{args: []string{"lab", "up", "--nat", "A=brick"}, code: 2, stderrHas: "full-cone, port-restricted, symmetric, udp-blocked"},
+			{args: []string{"lab", "up", "--nat", "A=@B"}, code: 2, stderrHas: "no such host before it"},
+			{args: []string{"lab", "up", "--nat", "A=full-cone+brick"}, code: 2, stderrHas: "there are +remap"},
+			{args: []string{"lab", "up", "--help"}, stdout: "...endpoint-independent mapping, address-dependent filtering"},
+			{args: []string{"lab", "up", "--nat", "A=brick"}, code: 2, stderrHas: "full-cone, address-restricted, port-restricted, sequential, symmetric, cgn, udp-blocked, https-only; options: +remap"},
 			{args: []string{"lab", "up", "--name", "a/b", "--public", "x"}, code: 2, stderrHas: "--name"},
 			{args: up, stdout: "HOST  NAT              ADDRESS       PUBLIC ADDRESS\n" +
 				"hub   none             198.51.100.2  198.51.100.2\n" +
@@ -132,6 +135,10 @@ func TestLabAsTyped(t *testing.T) {
 			{args: []string{"lab", "exec", "C", "--", "true"}, code: 1, stderrHas: `no host "C": there are hub, A, B`},
 			{args: []string{"lab", "exec", "A", "--", "no-such-program"}, code: 127, stderrHas: "no-such-program"},
 			{args: []string{"lab", "exec", "A"}, code: 2, stderrHas: "COMMAND"},
+			{args: []string{"lab", "up", "--name", "blocked", "--nat", "A=no-udp,B=@A"}, stdout: "HOST  NAT          ADDRESS   PUBLIC ADDRESS\n" +
+				"A     udp-blocked  10.1.0.2  198.51.100.2\n" +
+				"B     udp-blocked  10.1.0.3  198.51.100.2\n"},
+			{args: []string{"lab", "down", "--name", "blocked"}},
 			{args: []string{"lab", "up", "--name", "second", "--public", "only"}, stdout: "...only"},
 			{args: []string{"lab", "exec", "--name", "second", "only", "--", "/proc/self/exe", "print-addresses"}, stdout: "...198.51.100.2/24"},
 			{args: []string{"lab", "down", "--name", "second"}},

@@ -30,12 +30,15 @@ func newLabUp(f *labFlags) *cobra.Command {
 	var nats, public []string
 	var foreground bool
 	c := &cobra.Command{
-		Use:   "up [--public NAME,...] [--nat NAME=KIND,...]",
+		Use:   "up [--public NAME,...] [--nat NAME=KIND,NAME=@NAME,...]",
 		Short: "Raise a lab, and keep it up in the background",
 		Long: `Raises a lab and returns when it is ready: "lab exec" runs commands in it, "lab down" ends it.
-NAT kinds: ` + kindNames() + ".",
-		Example: "  experiments lab up --public hub --nat A=port-restricted,B=symmetric",
-		Args:    cli.Args(cobra.NoArgs),
+A host may share the NAT of an earlier one, as @NAME. With cgn each has a home NAT of its own, and they share the carrier's.
+
+` + lab.KindHelp,
+		Example: `  experiments lab up --public hub --nat A=port-restricted,B=symmetric
+  experiments lab up --public hub --nat A=cgn+hairpin,B=@A,C=full-cone+remap+timeout=10s`,
+		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			spec, err := parseSpec(public, nats)
 			if err != nil {
@@ -56,7 +59,7 @@ NAT kinds: ` + kindNames() + ".",
 			return tell(info)
 		},
 	}
-	c.Flags().StringSliceVar(&nats, "nat", nil, "hosts behind a NAT: NAME=KIND,...")
+	c.Flags().StringSliceVar(&nats, "nat", nil, "hosts behind a NAT: NAME=KIND,... or, sharing the NAT of another, NAME=@NAME")
 	c.Flags().StringSliceVar(&public, "public", nil, "public hosts: NAME,...")
 	c.Flags().BoolVar(&foreground, "foreground", false, "stay in the foreground; Ctrl-C takes the lab down")
 	return c
@@ -70,9 +73,15 @@ func parseSpec(public, nats []string) (lab.Spec, error) {
 	for _, s := range nats {
 		name, kind, ok := strings.Cut(s, "=")
 		if !ok {
-			return spec, fmt.Errorf("--nat %q: want NAME=KIND, with KIND one of %s", s, kindNames())
+			return spec, fmt.Errorf("--nat %q: want NAME=KIND or NAME=@NAME, with KIND one of %s", s, kindNames())
 		}
-		spec.Hosts = append(spec.Hosts, lab.Host{Name: name, NAT: lab.Kind(kind)})
+		h := lab.Host{Name: name}
+		if with, shares := strings.CutPrefix(kind, "@"); shares {
+			h.With = with
+		} else {
+			h.NAT = lab.Kind(kind)
+		}
+		spec.Hosts = append(spec.Hosts, h)
 	}
 	return spec, spec.Check()
 }

@@ -42,8 +42,9 @@ func addBlockTable() error {
 	t := c.AddTable(blockTable())
 	chain := c.AddChain(&nftables.Chain{Name: "forward", Table: t, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
-	for _, name := range []string{blockAll, blockUDP} {
+	for i, name := range []string{blockAll, blockUDP} {
 		set := blockSet(name)
+		set.ID = uint32(i + 1) // else one from a variable that all labs share
 		if err := c.AddSet(set, nil); err != nil {
 			return fmt.Errorf("nftables set: %w", err)
 		}

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -157,25 +158,39 @@ func (l *Lab) within(n *node, fn func() error) error {
 	return n.do(fn)
 }
 
-// router returns the NAT of a host.
-func (l *Lab) router(host string) (*node, error) {
+// site returns what a host's outermost NAT is part of.
+func (l *Lab) site(host string) (*site, error) {
 	h, err := l.host(host)
 	if err != nil {
 		return nil, err
 	}
-	if n := l.gateways[host]; n != nil {
-		return n, nil
+	if s := l.sites[cmp.Or(h.With, host)]; s != nil {
+		return s, nil
 	}
 	return nil, fmt.Errorf("lab: host %q has no router: its NAT is %s", host, h.NAT)
 }
 
+// router returns the outermost NAT of a host.
+func (l *Lab) router(host string) (*node, error) {
+	s, err := l.site(host)
+	if err != nil {
+		return nil, err
+	}
+	return s.router, nil
+}
+
 // RebootNAT makes the NAT of a host forget all its mappings and connections, as a reboot does, at once.
 func (l *Lab) RebootNAT(host string) error {
-	router, err := l.router(host)
+	s, err := l.site(host)
 	if err != nil {
 		return err
 	}
-	err = l.within(router, func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
+	err = l.within(s.router, func() error {
+		if s.user != nil {
+			s.user.forget()
+		}
+		return netlink.ConntrackTableFlush(netlink.ConntrackTable)
+	})
 	if err != nil {
 		return fmt.Errorf("lab: reboot the NAT of %s: %w", host, err)
 	}
@@ -185,10 +200,14 @@ func (l *Lab) RebootNAT(host string) error {
 // ChangePublicAddr gives the outside of a host's NAT another address, which it returns; mappings are lost. The old one is not
 // used again. What is blocked by the old address stays so by that address only.
 func (l *Lab) ChangePublicAddr(host string) (netip.Addr, error) {
-	router, err := l.router(host)
+	s, err := l.site(host)
 	if err != nil {
 		return netip.Addr{}, err
 	}
+	if s.user != nil || s.traits.MTU != mtu {
+		return netip.Addr{}, fmt.Errorf("lab: the NAT of %s, of kind %s, cannot change its address", host, s.traits.Kind())
+	}
+	router := s.router
 	h, err := l.host(host)
 	if err != nil {
 		return netip.Addr{}, err
@@ -214,8 +233,12 @@ func (l *Lab) ChangePublicAddr(host string) (netip.Addr, error) {
 // ChangeAddr gives a host behind a NAT another address in its network, which it returns, as when it moves to another
 // network whose router it was told of at the same moment.
 func (l *Lab) ChangeAddr(host string) (netip.Addr, error) {
-	if _, err := l.router(host); err != nil {
+	s, err := l.site(host)
+	if err != nil {
 		return netip.Addr{}, err
+	}
+	if s.shared {
+		return netip.Addr{}, fmt.Errorf("lab: host %s cannot change its address: others are in its network", host)
 	}
 	h, err := l.host(host)
 	if err != nil {

@@ -10,16 +10,37 @@
 //	                 10.2.0.2                10.3.0.2
 //	                 host "a"                host "b"
 //
-// NAT kinds, in the terms of RFC 4787 (each is measured by this package's tests):
+// NAT kinds, in the terms of RFC 4787; each is measured by this package's tests (TestCalibration):
 //
-//	kind             mapping               filtering               port         UDP, TCP
-//	none             -                     -                       -            both
-//	full-cone        endpoint-independent  endpoint-independent    preserved    both
-//	port-restricted  endpoint-independent  address-and-port-dep.   preserved    both
-//	symmetric        address-and-port-dep. address-and-port-dep.   random       both
-//	udp-blocked      (TCP only)            address-and-port-dep.   preserved    TCP
+//	kind                mapping               filtering              ports          lets out
+//	none                -                     -                      -              all
+//	full-cone           endpoint-independent  endpoint-independent   preserved      all
+//	address-restricted  endpoint-independent  address-dependent      preserved      all
+//	port-restricted     endpoint-independent  address-and-port-dep.  preserved      all
+//	sequential          address-and-port-dep. address-and-port-dep.  the last plus 1  all
+//	symmetric           address-and-port-dep. address-and-port-dep.  random         all
+//	cgn                 endpoint-independent  address-and-port-dep.  random         all
+//	udp-blocked         -                     -                      -              all but UDP
+//	https-only          -                     -                      -              TCP to ports 80 and 443
 //
-// TCP is let out by every kind and let in by "none" only. IPv6 exists on the loopback interfaces only.
+// The first columns are of UDP. TCP is let in by "none" only. cgn is two NATs in a row: a home's,
+// port-restricted, and behind the lab's internet a carrier's (RFC 6888), endpoint-independent in both ways, with
+// random ports. IPv6 exists on the loopback interfaces only.
+//
+// Options are joined to a kind with "+", as in "port-restricted+remap+timeout=10s":
+//
+//	+remap         the mapped port is random, not preserved; for endpoint-independent mapping
+//	+hairpin       hosts behind the NAT reach each other's mapped addresses; for endpoint-independent mapping; with cgn, at the carrier
+//	+step=N        the difference between successive ports, -100 to 100; for sequential
+//	+timeout=10s   a mapping ends so long after the last packet out; else after 30 seconds at least
+//	+mtu=1280      the line beyond the NAT takes packets of so many bytes; who sends larger ones is told by ICMP
+//
+// Hosts may share the outermost NAT of another (Host.With), and with it the private network, unless the kind is cgn:
+// then each has a home of its own.
+//
+// The kernel is the NAT where it has the kind: full-cone, port-restricted, symmetric, with +mtu or without, for a host alone.
+// For the others UDP is the business of package usernat, by a TUN device in the router; this is slower, but carries some
+// hundred Mbit/s.
 //
 // A lab lives in the process that made it: namespaces are held by open files and processes, never by names or mounts
 // that others see, and everything started in it belongs to one PID namespace. So when that process ends, however it
@@ -33,6 +54,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -42,43 +64,6 @@ var ErrUnavailable = errors.New("lab: network namespaces are not available here"
 
 // ErrClosed is returned by methods of a lab that has been closed.
 var ErrClosed = errors.New("lab: closed")
-
-// Kind is what stands between a host and the internet of the lab. The zero Kind means None.
-type Kind string
-
-// The kinds of NAT; see the package comment for what each does.
-const (
-	None           Kind = "none"
-	FullCone       Kind = "full-cone"
-	PortRestricted Kind = "port-restricted"
-	Symmetric      Kind = "symmetric"
-	UDPBlocked     Kind = "udp-blocked"
-)
-
-// Kinds returns every kind.
-func Kinds() []Kind { return []Kind{None, FullCone, PortRestricted, Symmetric, UDPBlocked} }
-
-// ParseKind reads a kind, ignoring case and the characters "-_ ", and knows other common names,
-// such as public, eim, cone, prc, random, no-udp.
-func ParseKind(s string) (Kind, error) {
-	switch strings.ToLower(strings.NewReplacer("-", "", "_", "", " ", "").Replace(s)) {
-	case "", "none", "public", "open":
-		return None, nil
-	case "fullcone", "full", "cone", "eim", "eif", "endpointindependent":
-		return FullCone, nil
-	case "portrestricted", "portrestrictedcone", "prc", "easy":
-		return PortRestricted, nil
-	case "symmetric", "sym", "random", "hard":
-		return Symmetric, nil
-	case "udpblocked", "blockedudp", "blockudp", "noudp", "tcponly":
-		return UDPBlocked, nil
-	}
-	names := make([]string, 0, len(Kinds()))
-	for _, k := range Kinds() {
-		names = append(names, string(k))
-	}
-	return "", fmt.Errorf("lab: unknown NAT kind %q: want one of %s", s, strings.Join(names, ", "))
-}
 
 // MaxHosts is how many hosts a lab may have.
 const MaxHosts = 200
@@ -92,6 +77,9 @@ type Spec struct {
 type Host struct {
 	Name string `json:"name"`
 	NAT  Kind   `json:"nat"`
+	// With is the name of an earlier host whose outermost NAT is this one's too; NAT is then that host's and may be left out.
+	// Both are in one private network, except with CGN, where each has a home NAT of its own.
+	With string `json:"with,omitempty"`
 }
 
 // HostInfo is a host with its addresses.
@@ -129,9 +117,35 @@ func (s Spec) check() (Spec, error) {
 		if err != nil {
 			return s, err
 		}
-		out.Hosts = append(out.Hosts, Host{Name: h.Name, NAT: kind})
+		h.NAT = kind
+		if h.With != "" {
+			if h, err = share(h, out.Hosts); err != nil {
+				return s, err
+			}
+		}
+		out.Hosts = append(out.Hosts, h)
 	}
 	return out, nil
+}
+
+// share returns h with what it takes from the host whose NAT it shares, which is found at the end of the chain of With.
+func share(h Host, before []Host) (Host, error) {
+	i := slices.IndexFunc(before, func(o Host) bool { return o.Name == h.With })
+	if i < 0 {
+		return h, fmt.Errorf("lab: host %s shares the NAT of %q: there is no such host before it", h.Name, h.With)
+	}
+	o := before[i]
+	switch {
+	case o.NAT == None:
+		return h, fmt.Errorf("lab: host %s shares the NAT of %q, whose kind is %s", h.Name, o.Name, o.NAT)
+	case h.NAT != None && h.NAT != o.NAT:
+		return h, fmt.Errorf("lab: host %s of kind %s shares the NAT of %s, whose kind is %s", h.Name, h.NAT, o.Name, o.NAT)
+	}
+	h.NAT = o.NAT
+	if o.With != "" {
+		h.With = o.With
+	}
+	return h, nil
 }
 
 // CheckName returns an error unless name is fit for a host or a lab: 1 to 64 letters, digits, "-" and "_".

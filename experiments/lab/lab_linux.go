@@ -15,13 +15,13 @@ import (
 
 // Lab is a running lab. Its methods may be called from several goroutines.
 type Lab struct {
-	core     *node
-	nodes    map[string]*node // of the hosts, by name
-	routers  []*node
-	gateways map[string]*node // the router of each host that has one
-	spawner  *spawner
-	blocks   blocks
-	faults   atomic.Uint32 // made so far
+	core    *node
+	nodes   map[string]*node // of the hosts, by name
+	routers []*node
+	sites   map[string]*site // by the name of the first host behind the NAT
+	spawner *spawner
+	blocks  blocks
+	faults  atomic.Uint32 // made so far
 
 	hostsMu sync.RWMutex // guards hosts, whose addresses may change
 	hosts   []HostInfo
@@ -43,7 +43,7 @@ func New(ctx context.Context, spec Spec) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{
-		nodes: map[string]*node{}, gateways: map[string]*node{},
+		nodes: map[string]*node{}, sites: map[string]*site{},
 		blocks: blocks{count: map[pair]int{}},
 		procs:  procs{running: map[*Proc]struct{}{}},
 		done:   make(chan struct{}),
@@ -57,7 +57,7 @@ func New(ctx context.Context, spec Spec) (*Lab, error) {
 	}
 	for i, h := range spec.Hosts {
 		if err = ctx.Err(); err == nil {
-			err = l.addHost(i, h)
+			err = l.addHost(i, h, shared(spec, h.Name))
 		}
 		if err != nil {
 			_ = l.Close()
@@ -83,7 +83,12 @@ func (l *Lab) awaitUp(ctx context.Context) error {
 	return nil
 }
 
-func (l *Lab) addHost(i int, h Host) error {
+// shared tells whether others share the NAT of a host.
+func shared(spec Spec, host string) bool {
+	return slices.ContainsFunc(spec.Hosts, func(h Host) bool { return h.With == host })
+}
+
+func (l *Lab) addHost(i int, h Host, shared bool) error {
 	n, err := newNode()
 	if err != nil {
 		return err
@@ -93,15 +98,34 @@ func (l *Lab) addHost(i int, h Host) error {
 	if h.NAT == None {
 		err = plug(l.core, n, hostName, i, info.Addr)
 	} else {
-		var router *node
-		info.Addr = lanAddr(i, 2)
-		if router, err = makeRouter(l.core, n, i, h.NAT); err == nil {
-			l.routers = append(l.routers, router)
-			l.gateways[h.Name] = router
-		}
+		info.Addr, info.PublicAddr, err = l.addBehind(i, h, n, shared)
 	}
 	l.hosts = append(l.hosts, info)
 	return err
+}
+
+// addBehind puts the i-th host behind its NAT, which it makes unless the host shares it.
+func (l *Lab) addBehind(i int, h Host, n *node, shared bool) (own, public netip.Addr, err error) {
+	t, err := h.NAT.Traits()
+	if err != nil {
+		return own, public, err
+	}
+	s := l.sites[h.With]
+	if s == nil {
+		s, err = l.makeSite(i, t, shared)
+		if s != nil {
+			l.sites[h.Name] = s
+		}
+		if err != nil {
+			return own, public, fmt.Errorf("router: %w", err)
+		}
+	}
+	if t.Base == CGN {
+		own, err = l.addHome(s, i, n)
+	} else {
+		own, err = s.join(n, hostName)
+	}
+	return own, outsideAddr(s.index), err
 }
 
 // Close kills every process of the lab, waits for them, and lets the namespaces go. A second call waits for the first.
@@ -121,6 +145,11 @@ func (l *Lab) Close() error {
 		_ = p.Wait()
 	}
 	l.spawner.close()
+	for _, s := range l.sites {
+		if s.user != nil {
+			s.user.close()
+		}
+	}
 	for _, n := range l.routers {
 		n.close()
 	}

@@ -16,7 +16,7 @@ const mappingTimeout = 2 * time.Minute
 
 const ctStatusDNAT = 1 << 5 // IPS_DST_NAT of the kernel's nf_conntrack_common.h
 
-// addNAT turns the router whose namespace the thread is in into a NAT of the given kind, for the one host behind it. As nft would show it, for all kinds:
+// addNAT turns the router whose namespace the thread is in into a NAT of the given kind. As nft would show it, for all kinds:
 //
 //	chain post    { type nat hook postrouting priority srcnat;  oifname wan masquerade [fully-random] }
 //	chain input   { type filter hook input priority filter;     iifname wan ct state != established,related drop }
@@ -27,7 +27,13 @@ const ctStatusDNAT = 1 << 5 // IPS_DST_NAT of the kernel's nf_conntrack_common.h
 // The input chain matters: a packet that nobody asked for is addressed to the router itself. Were it not dropped there,
 // conntrack would confirm its entry, which then occupies the mapping that the host's own packet to that
 // peer would get, and masquerade would choose another port.
-func addNAT(kind Kind, host netip.Addr) error {
+//
+// Host is the only host behind a full cone. With byUser, UDP is the business of a userNAT, and the kernel keeps its hands off it:
+//
+//	chain raw     { type filter hook prerouting priority raw;   meta l4proto udp notrack }
+//	chain forward { meta l4proto udp accept;  iifname wan oifname nat accept;  iifname nat oifname lan accept
+//	                ct state invalid drop }
+func addNAT(k Kind, byUser bool, host netip.Addr) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
@@ -48,22 +54,36 @@ func addNAT(kind Kind, host netip.Addr) error {
 		c.AddRule(r)
 	}
 
-	rule(post, oif(wanName), []expr.Any{&expr.Masq{FullyRandom: kind == Symmetric}})
+	rule(post, oif(wanName), []expr.Any{&expr.Masq{FullyRandom: k == Symmetric}})
 	known := ct(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 	rule(input, iif(wanName), known, verdict(expr.VerdictAccept))
 	rule(input, iif(wanName), verdict(expr.VerdictDrop))
-	switch kind {
-	case UDPBlocked:
+	switch {
+	case byUser:
+		raw := c.AddChain(&nftables.Chain{Name: "raw", Table: t, Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw})
+		rule(raw, udp(), []expr.Any{&expr.Notrack{}})
+		rule(forward, udp(), verdict(expr.VerdictAccept))
+		rule(forward, iif(wanName), oif(tunName), verdict(expr.VerdictAccept))
+		rule(forward, iif(tunName), oif(lanName), verdict(expr.VerdictAccept))
+		rule(forward, ct(expr.CtKeySTATE, expr.CtStateBitINVALID), verdict(expr.VerdictDrop))
+	case k == UDPBlocked:
 		rule(forward, udp(), verdict(expr.VerdictDrop))
-	case FullCone:
+	case k == FullCone:
 		if err := addFullCone(c, t, forward, rule, host); err != nil {
 			return err
 		}
 	}
 	rule(forward, known, verdict(expr.VerdictAccept))
-	rule(forward, iif(lanName), oif(wanName), verdict(expr.VerdictAccept))
+	if k == HTTPSOnly {
+		for _, port := range []uint16{80, 443} {
+			rule(forward, iif(lanName), oif(wanName), tcpTo(port), verdict(expr.VerdictAccept))
+		}
+	} else {
+		rule(forward, iif(lanName), oif(wanName), verdict(expr.VerdictAccept))
+	}
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("nftables rules of a %s NAT: %w", kind, err)
+		return fmt.Errorf("nftables rules of a %s NAT: %w", k, err)
 	}
 	return nil
 }
@@ -78,7 +98,7 @@ func addNAT(kind Kind, host netip.Addr) error {
 // The mapped port is the host's own: only one host is behind the NAT, so masquerade has no reason to change it.
 func addFullCone(c *nftables.Conn, t *nftables.Table, forward *nftables.Chain,
 	rule func(*nftables.Chain, ...[]expr.Any), host netip.Addr) error {
-	mapped := &nftables.Set{Table: t, Name: "mapped", KeyType: nftables.TypeInetService,
+	mapped := &nftables.Set{Table: t, ID: 1, Name: "mapped", KeyType: nftables.TypeInetService,
 		Dynamic: true, HasTimeout: true, Timeout: mappingTimeout}
 	if err := c.AddSet(mapped, nil); err != nil {
 		return fmt.Errorf("nftables set: %w", err)
@@ -102,6 +122,13 @@ func addFullCone(c *nftables.Conn, t *nftables.Table, forward *nftables.Chain,
 func iif(name string) []expr.Any { return meta(expr.MetaKeyIIFNAME, ifName(name)) }
 func oif(name string) []expr.Any { return meta(expr.MetaKeyOIFNAME, ifName(name)) }
 func udp() []expr.Any            { return meta(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_UDP}) }
+
+// tcpTo matches TCP to a port.
+func tcpTo(port uint16) []expr.Any {
+	return append(meta(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_TCP}),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(port)})
+}
 
 func meta(key expr.MetaKey, value []byte) []expr.Any {
 	return []expr.Any{

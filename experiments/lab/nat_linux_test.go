@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -12,124 +11,21 @@ import (
 	"github.com/fnwire/fnwire/experiments/lab/labtest"
 )
 
-// behaviour is what a NAT does, in the terms of RFC 4787, as seen by sockets.
-type behaviour struct {
-	mapping, filtering string // "endpoint", "address", "address and port": what they depend on; "" if no UDP passes
-	preserved          bool   // the outside port is the inside one
-	tcpOut, tcpIn      bool
-}
-
-const (
-	independent = "nothing"
-	onAddress   = "address"
-	onBoth      = "address and port"
-)
-
-func TestNATBehaviour(t *testing.T) {
-	want := map[lab.Kind]behaviour{
-		lab.None:           {independent, independent, true, true, true},
-		lab.FullCone:       {independent, independent, true, true, false},
-		lab.PortRestricted: {independent, onBoth, true, true, false},
-		lab.Symmetric:      {onBoth, onBoth, false, true, false},
-		lab.UDPBlocked:     {"", "", false, true, false},
-	}
-	for _, kind := range lab.Kinds() {
-		t.Run(string(kind), func(t *testing.T) {
-			l := labtest.New(t, lab.Host{Name: "x"}, lab.Host{Name: "y"}, lab.Host{Name: "h", NAT: kind})
-			got := behaviour{}
-			within := patience
-			if kind == lab.UDPBlocked {
-				within = moment
-			}
-			if udpPasses(t, l, within) {
-				got.mapping, got.preserved = measureMapping(t, l)
-				got.filtering = measureFiltering(t, l)
-			}
-			got.tcpOut = tcpPasses(t, l, "h", "x", l.Addr("x"), patience)
-			got.tcpIn = tcpPasses(t, l, "x", "h", l.PublicAddr("h"), 300*time.Millisecond)
-			if got != want[kind] {
-				t.Errorf("measured %+v, want %+v", got, want[kind])
-			}
-		})
-	}
-}
-
-func udpPasses(t *testing.T, l *lab.Lab, within time.Duration) bool {
-	x, h := listen(t, l, "x", 0), listen(t, l, "h", 0)
-	h.send(at(l, "x", x), "hello")
-	_, _, out := x.recv(within)
-	x.send(at(l, "h", h), "hello") // to the outside address: where a punch would send
-	_, _, in := h.recv(moment)
-	return out || in
-}
-
-// measureMapping sends from one socket to three places and compares the sources that they see.
-func measureMapping(t *testing.T, l *lab.Lab) (dependsOn string, preserved bool) {
-	x1, x2, y := listen(t, l, "x", 0), listen(t, l, "x", 0), listen(t, l, "y", 0)
-	h := listen(t, l, "h", 0)
-	seen := make([]netip.AddrPort, 0, 3)
-	for i, server := range []struct {
-		host string
-		sock sock
-	}{{"x", x1}, {"x", x2}, {"y", y}} {
-		msg := fmt.Sprint(i)
-		h.send(at(l, server.host, server.sock), msg)
-		from := server.sock.want(msg)
-		if from.Addr() != l.PublicAddr("h") {
-			t.Errorf("packet from %v, want the outside address %v", from, l.PublicAddr("h"))
-		}
-		server.sock.send(from, "back "+msg)
-		h.want("back " + msg)
-		seen = append(seen, from)
-	}
-	switch {
-	case seen[0] == seen[1] && seen[1] == seen[2]:
-		dependsOn = independent
-	case seen[0] == seen[1]:
-		dependsOn = onAddress
-	default:
-		dependsOn = onBoth
-	}
-	return dependsOn, seen[0].Port() == h.port()
-}
-
-// measureFiltering has a socket send to one place, and looks who else may answer.
-func measureFiltering(t *testing.T, l *lab.Lab) (dependsOn string) {
-	x1, x2, y := listen(t, l, "x", 0), listen(t, l, "x", 0), listen(t, l, "y", 0)
-	h := listen(t, l, "h", 0)
-	h.send(at(l, "x", x1), "open")
-	mapped := x1.want("open")
-	var in []string
-	for i := range 3 { // should a packet be late, it shows in the next round
-		y.send(mapped, "other address")
-		x2.send(mapped, "other port")
-		end := fmt.Sprint("end ", i)
-		x1.send(mapped, end)
-		in = append(in, h.until(end)...)
-	}
-	switch {
-	case slices.Contains(in, "other address"):
-		return independent
-	case slices.Contains(in, "other port"):
-		return onAddress
-	}
-	return onBoth
-}
-
-func tcpPasses(t *testing.T, l *lab.Lab, from, to string, addr netip.Addr, within time.Duration) bool {
+// tcpPasses tells whether a host reaches another by TCP at a port of its public address; 0 is any.
+func tcpPasses(t *testing.T, l *lab.Lab, from, to string, port uint16, within time.Duration) bool {
 	t.Helper()
 	var ln net.Listener
 	err := l.Do(to, func() (err error) {
-		ln, err = net.Listen("tcp4", "0.0.0.0:0")
+		ln, err = net.Listen("tcp4", fmt.Sprint("0.0.0.0:", port))
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	port := ln.Addr().(*net.TCPAddr).AddrPort().Port()
+	at := netip.AddrPortFrom(l.PublicAddr(to), ln.Addr().(*net.TCPAddr).AddrPort().Port())
 	return l.Do(from, func() error {
-		c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(addr, port).String(), within)
+		c, err := net.DialTimeout("tcp4", at.String(), within)
 		if err == nil {
 			c.Close()
 		}
@@ -276,7 +172,7 @@ func TestBlock(t *testing.T) {
 	check("at last", true, true)
 
 	udp = must(l.BlockUDP("a", "relay"))
-	if pass(a, relay, at(l, "relay", relay), moment) || !tcpPasses(t, l, "a", "relay", l.Addr("relay"), patience) {
+	if pass(a, relay, at(l, "relay", relay), moment) || !tcpPasses(t, l, "a", "relay", 0, patience) {
 		t.Error("with UDP blocked between a and relay, UDP passes or TCP does not")
 	}
 	udp()

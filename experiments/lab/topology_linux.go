@@ -31,6 +31,9 @@ func outsideAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100
 // lanAddr is an address in the private network of the i-th host: n is 1 for the router, 2 for the host.
 func lanAddr(i, n int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(1 + i), 0, byte(n)}) }
 
+// carrierAddr is an address in the network of the i-th host's carrier (RFC 6598): n is 1 for the carrier's NAT.
+func carrierAddr(i, n int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, byte(i), byte(n)}) }
+
 // makeCore makes the namespace with the bridge that is the internet of the lab.
 // It answers packets for foreign networks with "net unreachable", so that whoever tries to leave the lab learns it at once.
 func makeCore() (*node, error) {
@@ -42,11 +45,8 @@ func makeCore() (*node, error) {
 		if err := (sysctl{"ipv4/ip_forward", "1", false}).set(); err != nil {
 			return err
 		}
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MTU = bridgeName, mtu
-		snooping := false
-		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}); err != nil {
-			return fmt.Errorf("make bridge: %w", err)
+		if err := makeBridge(bridgeName); err != nil {
+			return err
 		}
 		if err := configure(bridgeName, coreAddr, netip.Addr{}); err != nil {
 			return err
@@ -62,11 +62,18 @@ func makeCore() (*node, error) {
 
 // plug joins a node to the bridge with an interface called name.
 func plug(core, n *node, name string, i int, addr netip.Addr) error {
-	port := fmt.Sprint(portPrefix, i)
-	if err := connect(n, name, core, port); err != nil {
+	if err := cableToBridge(core, bridgeName, fmt.Sprint(portPrefix, i), n, name, mtu); err != nil {
 		return err
 	}
-	err := core.do(func() error {
+	return n.do(func() error { return configure(name, addr, coreAddr) })
+}
+
+// cableToBridge makes a cable from an interface of n to a port of a bridge, which it sets up.
+func cableToBridge(owner *node, bridgeName, port string, n *node, name string, mtu int) error {
+	if err := connect(n, name, owner, port, mtu); err != nil {
+		return err
+	}
+	return owner.do(func() error {
 		bridge, err := netlink.LinkByName(bridgeName)
 		if err != nil {
 			return fmt.Errorf("find bridge: %w", err)
@@ -80,48 +87,21 @@ func plug(core, n *node, name string, i int, addr netip.Addr) error {
 		}
 		return netlink.LinkSetUp(link)
 	})
-	if err != nil {
-		return err
-	}
-	return n.do(func() error { return configure(name, addr, coreAddr) })
 }
 
-// makeRouter makes the router of the i-th host, and joins the host to it.
-func makeRouter(core, host *node, i int, kind Kind) (*node, error) {
-	router, err := newNode()
-	if err != nil {
-		return nil, err
+// makeBridge makes a bridge in the namespace of the thread.
+func makeBridge(name string) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = name, mtu
+	snooping := false
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}); err != nil {
+		return fmt.Errorf("make bridge: %w", err)
 	}
-	err = func() error {
-		if err := plug(core, router, wanName, i, outsideAddr(i)); err != nil {
-			return err
-		}
-		if err := connect(host, hostName, router, lanName); err != nil {
-			return err
-		}
-		err := router.do(func() error {
-			if err := (sysctl{"ipv4/ip_forward", "1", false}).set(); err != nil {
-				return err
-			}
-			if err := configure(lanName, lanAddr(i, 1), netip.Addr{}); err != nil {
-				return err
-			}
-			return addNAT(kind, lanAddr(i, 2))
-		})
-		if err != nil {
-			return err
-		}
-		return host.do(func() error { return configure(hostName, lanAddr(i, 2), lanAddr(i, 1)) })
-	}()
-	if err != nil {
-		router.close()
-		return nil, fmt.Errorf("router: %w", err)
-	}
-	return router, nil
+	return nil
 }
 
 // connect makes a virtual cable: an interface in a and one in b.
-func connect(a *node, aName string, b *node, bName string) error {
+func connect(a *node, aName string, b *node, bName string, mtu int) error {
 	return a.do(func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.MTU = aName, mtu
@@ -166,8 +146,7 @@ func configure(name string, addr, gw netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("find %s: %w", name, err)
 	}
-	ipNet := &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(24, 32)}
-	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet}); err != nil {
+	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(addr, 24))}); err != nil {
 		return fmt.Errorf("give %s its address: %w", name, err)
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
@@ -180,4 +159,8 @@ func configure(name string, addr, gw netip.Addr) error {
 		return fmt.Errorf("add default route on %s: %w", name, err)
 	}
 	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

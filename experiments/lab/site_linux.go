@@ -1,0 +1,181 @@
+package lab
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// site is what shares one outermost NAT: usually a single host.
+type site struct {
+	index   int // of the host that it was made for, from which its addresses derive
+	traits  Traits
+	shared  bool
+	router  *node
+	user    *userNAT // nil if the kernel is the NAT
+	members int
+}
+
+// byUser tells whether a NAT for UDP is none that the kernel has.
+func (t Traits) byUser(shared bool) bool {
+	plain, _ := base(t.Base)
+	switch t.Base {
+	case AddressRestricted, Sequential, CGN:
+		return true
+	}
+	return !t.UDP.Blocked && (shared || t.UDP != plain)
+}
+
+// inside is an address behind the outermost NAT: n is 1 for its router.
+func (s *site) inside(n int) netip.Addr {
+	if s.traits.Base == CGN {
+		return carrierAddr(s.index, n)
+	}
+	return lanAddr(s.index, n)
+}
+
+// makeSite makes the outermost NAT for the i-th host.
+func (l *Lab) makeSite(i int, t Traits, shared bool) (*site, error) {
+	router, err := newNode()
+	if err != nil {
+		return nil, err
+	}
+	l.routers = append(l.routers, router)
+	s := &site{index: i, traits: t, shared: shared, router: router}
+	if t.MTU == mtu {
+		err = plug(l.core, router, wanName, i, outsideAddr(i))
+	} else {
+		err = l.plugNarrow(router, i, t.MTU)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, router.do(func() error {
+		if err := (sysctl{"ipv4/ip_forward", "1", false}).set(); err != nil {
+			return err
+		}
+		if shared {
+			if err := makeBridge(lanName); err != nil {
+				return err
+			}
+			if err := configure(lanName, s.inside(1), netip.Addr{}); err != nil {
+				return err
+			}
+		}
+		byUser := t.byUser(shared)
+		if err := addNAT(t.Base, byUser, s.inside(2)); err != nil {
+			return err
+		}
+		if byUser {
+			s.user, err = startUserNAT(t.UDP, outsideAddr(i), netip.PrefixFrom(s.inside(1), 24).Masked(), t.MTU)
+		}
+		return err
+	})
+}
+
+// join puts a node behind the outermost NAT, and returns its address there.
+func (s *site) join(n *node, name string) (netip.Addr, error) {
+	s.members++
+	addr := s.inside(1 + s.members)
+	var err error
+	if s.shared {
+		err = cableToBridge(s.router, lanName, fmt.Sprint(lanName, s.members), n, name, mtu)
+	} else if err = connect(n, name, s.router, lanName, mtu); err == nil {
+		err = s.router.do(func() error { return configure(lanName, s.inside(1), netip.Addr{}) })
+	}
+	if err != nil {
+		return addr, err
+	}
+	return addr, n.do(func() error { return configure(name, addr, s.inside(1)) })
+}
+
+// addHome makes the NAT of a home, port-restricted, between the j-th host and its carrier's, and returns the host's address.
+func (l *Lab) addHome(s *site, j int, host *node) (netip.Addr, error) {
+	router, err := newNode()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	l.routers = append(l.routers, router)
+	if _, err := s.join(router, wanName); err != nil {
+		return netip.Addr{}, err
+	}
+	if err := connect(host, hostName, router, lanName, mtu); err != nil {
+		return netip.Addr{}, err
+	}
+	err = router.do(func() error {
+		if err := (sysctl{"ipv4/ip_forward", "1", false}).set(); err != nil {
+			return err
+		}
+		if err := configure(lanName, lanAddr(j, 1), netip.Addr{}); err != nil {
+			return err
+		}
+		return addNAT(PortRestricted, false, lanAddr(j, 2))
+	})
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return lanAddr(j, 2), host.do(func() error { return configure(hostName, lanAddr(j, 2), lanAddr(j, 1)) })
+}
+
+// plugNarrow joins a router to the bridge by a line that takes packets of size bytes only. At its far end is another router,
+// without NAT: it forwards what fits, tells the sender of what does not, and answers ARP for both sides. So sizes are
+// checked where packets are forwarded, both ways: a bridge, or a cable, lets batches pass whatever the size of their packets.
+func (l *Lab) plugNarrow(router *node, i, size int) error {
+	far, err := newNode()
+	if err != nil {
+		return err
+	}
+	l.routers = append(l.routers, far)
+	if err := cableToBridge(l.core, bridgeName, fmt.Sprint(portPrefix, i), far, wanName, mtu); err != nil {
+		return err
+	}
+	if err := connect(router, wanName, far, lanName, size); err != nil {
+		return err
+	}
+	err = far.do(func() error {
+		if err := (sysctl{"ipv4/ip_forward", "1", false}).set(); err != nil {
+			return err
+		}
+		for _, name := range []string{wanName, lanName} {
+			for _, s := range []sysctl{
+				{"ipv4/conf/" + name + "/proxy_arp", "1", false},
+				{"ipv4/neigh/" + name + "/proxy_delay", "0", false}, // else it answers within 0.8 s
+			} {
+				if err := s.set(); err != nil {
+					return err
+				}
+			}
+		}
+		public := outsideAddr(i)
+		if err := routeOn(lanName, netip.PrefixFrom(public, 32), true); err != nil {
+			return err
+		}
+		return routeOn(wanName, netip.PrefixFrom(coreAddr, 24).Masked(), false)
+	})
+	if err != nil {
+		return err
+	}
+	return router.do(func() error { return configure(wanName, outsideAddr(i), coreAddr) })
+}
+
+// routeOn sets an interface up and routes a network to it. If own, the interface gets an address for ICMP errors.
+func routeOn(name string, to netip.Prefix, own bool) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", name, err)
+	}
+	if own {
+		if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(carrierAddr(255, 1), 32))}); err != nil {
+			return fmt.Errorf("give %s its address: %w", name, err)
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", name, err)
+	}
+	err = netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(to), Scope: netlink.SCOPE_LINK})
+	if err != nil {
+		return fmt.Errorf("route %v to %s: %w", to, name, err)
+	}
+	return nil
+}
