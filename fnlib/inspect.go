@@ -17,6 +17,9 @@ type RelayStatus struct {
 	Via   string           // "udp", "wss" (the same frames over WebSocket and TLS, where UDP is blocked), or "" before
 	RTT   time.Duration    // 0 if not measured yet
 	Err   error            // why packets do not flow, if they do not
+
+	HTTPS      string // HOST:PORT where it takes connections over TLS; empty if it does not
+	CertSHA256 []byte // hash of the certificate there
 }
 
 // Relays tells how the node stands with the relays that the rendezvous has named, sorted by ID.
@@ -30,6 +33,7 @@ func (n *Node) Relays() []RelayStatus {
 		out = append(out, RelayStatus{
 			ID: l.info.ID, Addr: l.info.Addr, STUN: slices.Clone(l.info.STUN), Home: l.client == r.home,
 			State: string(state), Via: l.client.Via(), RTT: l.client.RTT(), Err: err,
+			HTTPS: l.info.HTTPS, CertSHA256: slices.Clone(l.info.CertSHA256),
 		})
 	}
 	slices.SortFunc(out, func(a, b RelayStatus) int { return strings.Compare(a.ID, b.ID) })

@@ -13,6 +13,7 @@ import (
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
 	"github.com/fnwire/fnwire/rendezvous/server"
+	"github.com/fnwire/fnwire/transport"
 )
 
 // lines reads one JSON object a line.
@@ -33,19 +34,25 @@ func TestPing(t *testing.T) {
 	r := env.startReceive(t, "b", "--count", "0", "--out", t.TempDir())
 	p := env.run(t, "ping", "b", "--count", "3", "--interval", "10ms", "--json").want(cli.ExitOK)
 	all := lines[pingReport](t, p.out.String())
-	if len(all) != 3 {
-		t.Errorf("%d answers, want 3", len(all))
+	if len(all) != 4 {
+		t.Fatalf("%d lines, want 3 answers and a summary", len(all))
 	}
-	for i, one := range all {
+	sum := lines[pingSummary](t, p.out.String())[3]
+	if !sum.OK || !sum.Summary || sum.Count != 3 || sum.Min <= 0 || sum.Min > sum.Median || sum.Median > sum.P95 || sum.P95 > sum.Max ||
+		sum.Path != all[2].Path || sum.Remote != all[2].Remote {
+		t.Errorf("%+v", sum)
+	}
+	for i, one := range all[:3] {
 		if !one.OK || one.Name != "b" || one.Seq != i+1 || one.RTT <= 0 || one.Path == "" || one.Remote == "" {
 			t.Errorf("%+v", one)
 		}
-		if one.Path == "relay" && one.Reason == "" {
+		if one.Path == "relay" && (one.Reason == "" || one.Why == "") {
 			t.Errorf("relayed without a reason: %+v", one)
 		}
 	}
 	p = env.run(t, "ping", "b", "-c", "1", "--path", "relay").want(cli.ExitOK)
-	if got := p.out.String(); !strings.HasPrefix(got, "b: ") || !strings.Contains(got, "relay dev-1 (no direct path: ") {
+	if got := p.out.String(); !strings.HasPrefix(got, "b: ") || !strings.Contains(got, "relay dev-1 (no direct path: asked for relay only") ||
+		!strings.Contains(got, "1 pings, RTT min") || !strings.Contains(got, "NAT here: ") {
 		t.Errorf("%q", got)
 	}
 	p = env.run(t, "ping", "b", "-c", "1", "--path", "direct").want(cli.ExitOK)
@@ -55,7 +62,10 @@ func TestPing(t *testing.T) {
 	endless := env.start(t, nil, "ping", "b", "-c", "0", "-i", "1ms")
 	endless.await(&endless.out, "b: ")
 	endless.interrupt()
-	endless.want(cli.ExitCanceled)
+	endless.want(cli.ExitOK)
+	if !strings.Contains(endless.out.String(), " pings, RTT min ") {
+		t.Errorf("no summary in %q", &endless.out)
+	}
 	r.interrupt()
 	r.want(cli.ExitOK)
 }
@@ -99,6 +109,9 @@ func TestNetcheck(t *testing.T) {
 	if len(r.Problems) != 0 {
 		t.Errorf("problems: %q", r.Problems)
 	}
+	if r.NAT.Mapping != "none" || r.NAT.Filtering != "not-port" || r.NAT.Hairpin != "no NAT" || !r.UDP || r.HTTPS != "untested" {
+		t.Errorf("%+v", r)
+	}
 	homes := 0
 	for i, one := range r.Relays {
 		if one.ID != dev.Relays[i].ID || one.Addr != dev.Relays[i].Addr || one.State != "bound" || one.Error != "" {
@@ -112,7 +125,7 @@ func TestNetcheck(t *testing.T) {
 		t.Errorf("%d relays, %d of them home", len(r.Relays), homes)
 	}
 	p = env.run(t, "netcheck").want(cli.ExitOK)
-	for _, want := range []string{"candidates", "NAT mapping", "STUN servers", "relay dev-1", "relay dev-2", "bound", "home"} {
+	for _, want := range []string{"candidates", "NAT mapping", "STUN servers", "relay dev-1", "relay dev-2", "bound", "home", "NAT filtering", "what to expect", "random ports: direct at once"} {
 		if !strings.Contains(p.out.String(), want) {
 			t.Errorf("netcheck does not tell %q:\n%s", want, &p.out)
 		}
@@ -164,6 +177,29 @@ func TestNetcheckDeadRelay(t *testing.T) {
 	}
 }
 
+// What is expected agrees with what package punch does, and with what a lenient filter spares it.
+func TestExpect(t *testing.T) {
+	order := []string{"open", "stable", "sequential", "random", "blocked"}
+	for i, want := range map[int][]string{
+		0: {outcomeDirect, outcomeDirect, outcomeDirect, outcomeDirect, outcomeRelay},
+		1: {outcomeDirect, outcomeDirect, outcomePredicted, outcomeBirthday, outcomeRelay},
+		2: {outcomeDirect, outcomePredicted, outcomePredicted, outcomeRelay, outcomeRelay},
+		3: {outcomeDirect, outcomeBirthday, outcomeRelay, outcomeRelay, outcomeRelay},
+		4: {outcomeRelay, outcomeRelay, outcomeRelay, outcomeRelay, outcomeRelay},
+	} {
+		for j, k := range peerKinds {
+			if got := expect(peerKinds[i].natSide, k.natSide); got != want[j] || outcomes[got] == "" {
+				t.Errorf("%s against %s: %s, want %s", order[i], order[j], got, want[j])
+			}
+		}
+	}
+	for _, e := range expectations(transport.NAT{}, transport.FilteringUnknown) {
+		if e.Outcome == outcomePredicted || e.Outcome == outcomeBirthday {
+			t.Errorf("from nothing: %+v", e)
+		}
+	}
+}
+
 func TestJudge(t *testing.T) {
 	var r netReport
 	r.judge(0)
@@ -206,7 +242,8 @@ func TestNetcheckHTTPS(t *testing.T) {
 	p := env.run(t, "netcheck", "--json").want(cli.ExitOK)
 	var r netReport
 	p.decode(&p.out, &r)
-	if len(r.Relays) != 1 || r.Relays[0].Via != "udp" || len(r.Problems) > 0 {
+	if len(r.Relays) != 1 || r.Relays[0].Via != "udp" || len(r.Problems) > 0 || r.HTTPS != "yes" ||
+		r.Relays[0].HTTPS != dev.Relays[0].HTTPS || r.Relays[0].HTTPSRTT <= 0 {
 		t.Errorf("%+v", r)
 	}
 }

@@ -1,13 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net/netip"
 	"slices"
-	"strings"
-	"text/tabwriter"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,19 +22,22 @@ import (
 // such after two seconds.
 const relaySettle = 3 * time.Second
 
+// httpsTimeout bounds the connection to one relay over HTTPS.
+const httpsTimeout = 5 * time.Second
+
 // netReport is what netcheck prints with --json. Times are in seconds.
 type netReport struct {
 	OK         bool             `json:"ok"`   // whether a relay or a mapped address was found
 	Name       string           `json:"name"` // that netcheck joined under
 	Candidates []netip.AddrPort `json:"candidates"`
-	NAT        struct {
-		Mapping       transport.Mapping `json:"mapping"`
-		PortPreserved bool              `json:"port_preserved"`
-		Reflexive     []netip.AddrPort  `json:"reflexive"`
-	} `json:"nat"`
-	STUN   []netip.AddrPort `json:"stun_servers"`
-	Relays []relayReport    `json:"relays"`
-	Join   struct {
+	NAT        natReport        `json:"nat"`
+	UDP        bool             `json:"udp"`   // something answers over it
+	IPv6       string           `json:"ipv6"`  // yes: STUN answers over it; no; untested: no server has an IPv6 address; none: no address
+	HTTPS      string           `json:"https"` // yes: a relay answers over TLS; no; untested: none offers it
+	STUN       []netip.AddrPort `json:"stun_servers"`
+	Relays     []relayReport    `json:"relays"`
+	Expect     []expectation    `json:"expect"`
+	Join       struct {
 		Connect float64 `json:"connect_s"`
 		Join    float64 `json:"join_s"`
 		Relay   float64 `json:"relay_s"` // 0: none answered in time
@@ -42,6 +45,18 @@ type netReport struct {
 		Total   float64 `json:"total_s"`
 	} `json:"join"`
 	Problems []string `json:"problems"`
+}
+
+// natReport is what netcheck tells of the NAT or firewall.
+type natReport struct {
+	Mapping       transport.Mapping   `json:"mapping"`
+	Filtering     transport.Filtering `json:"filtering"`
+	PortPreserved bool                `json:"port_preserved"`
+	PortOffset    int                 `json:"port_offset"` // mapped port less local port, of a probing socket
+	Step          int                 `json:"step"`        // between the ports of successive mappings, 0 if they cannot be predicted
+	Hairpin       transport.Hairpin   `json:"hairpin"`
+	Reflexive     []netip.AddrPort    `json:"reflexive"`
+	Lifetime      *lifetimeReport     `json:"lifetime,omitempty"`
 }
 
 type relayReport struct {
@@ -53,42 +68,99 @@ type relayReport struct {
 	RTT   float64        `json:"rtt_s"`
 	Error string         `json:"error,omitempty"`
 
-	rtt time.Duration
+	HTTPS      string  `json:"https,omitempty"` // where it takes WebSocket connections
+	HTTPSRTT   float64 `json:"https_rtt_s,omitempty"`
+	HTTPSError string  `json:"https_error,omitempty"`
+
+	rtt, httpsRTT time.Duration
+}
+
+// netchecker is the command.
+type netchecker struct {
+	*common
+	lifetime time.Duration
 }
 
 func newNetcheck(c *common) *cobra.Command {
-	return &cobra.Command{
+	n := netchecker{common: c}
+	cmd := &cobra.Command{
 		Use:   "netcheck",
 		Short: "Show what this network allows",
-		Long: `Join, and tell at what addresses this machine could be reached, what kind of NAT it is behind, and how it
-stands with each relay. Problems are listed with what to do about them; the exit code is 0 when the check was made.
+		Long: `Join, and tell at what addresses this machine could be reached, what kind of NAT it is behind (mapping and
+filtering, RFC 4787), how it stands with each relay over UDP and HTTPS, and how links with each kind of function
+will go. Problems are listed with what to do about them; the exit code is 0 when the check was made.
+
+Filtering is "port-dependent" if only who was sent to may answer, "not-port" if another port of that host may too.
+With --lifetime sockets fall silent for 5, 10, 15... seconds, to see how long the NAT keeps their ports.
 
 netcheck joins as cli-<random> unless --name is given. FNWIRE_NAME is left to the function whose name it is.`,
 		Args: cli.Args(cobra.NoArgs),
-		RunE: c.run(func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel, err := c.context(cmd, lookTimeout)
-			if err != nil {
-				return err
-			}
-			defer cancel()
-			if !cmd.Flags().Changed("log-level") {
-				c.logLevel = "error" // warnings would tell the problems twice
-			}
-			node, err := c.watch(ctx, cmd.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			defer node.Close()
-			if err := settleRelays(ctx, node); err != nil {
-				return err
-			}
-			r := check(node)
-			if c.json {
-				return cli.PrintJSON(cmd.OutOrStdout(), r)
-			}
-			return r.print(cmd.OutOrStdout())
-		}),
+		RunE: c.run(func(cmd *cobra.Command, _ []string) error { return n.run(cmd) }),
 	}
+	cmd.Flags().DurationVar(&n.lifetime, "lifetime", 0, "find out how long a mapping lives without traffic, up to this long, at most 55s")
+	return cmd
+}
+
+func (n *netchecker) run(cmd *cobra.Command) error {
+	patience := lookTimeout
+	if n.lifetime != 0 {
+		if n.lifetime < lifetimeStep || n.lifetime > lifetimeMax {
+			return cli.Usage(fmt.Errorf("--lifetime %v: want %v to %v, after which a relay forgets who is silent", n.lifetime, lifetimeStep, lifetimeMax))
+		}
+		patience += n.lifetime + lifetimeGrace
+	}
+	ctx, cancel, err := n.context(cmd, patience)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if !cmd.Flags().Changed("log-level") {
+		n.logLevel = "error" // warnings would tell the problems twice
+	}
+	node, err := n.watch(ctx, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	if err := settleRelays(ctx, node); err != nil {
+		return err
+	}
+	r := check(node)
+	r.probe(ctx, node)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	usable := r.usable()
+	if n.lifetime > 0 && usable > 0 {
+		if r.NAT.Lifetime, err = n.measureLifetime(ctx, &r, cmd.ErrOrStderr()); err != nil {
+			return err
+		}
+	}
+	r.Expect = expectations(node.NAT(), r.NAT.Filtering)
+	r.judge(usable)
+	if n.json {
+		return cli.PrintJSON(cmd.OutOrStdout(), r)
+	}
+	return r.print(cmd.OutOrStdout())
+}
+
+// measureLifetime asks for the life-time of mappings with the relay that answers soonest over UDP.
+func (n *netchecker) measureLifetime(ctx context.Context, r *netReport, notes io.Writer) (*lifetimeReport, error) {
+	var best *relayReport
+	for i := range r.Relays {
+		if one := &r.Relays[i]; one.Via == "udp" && (best == nil || one.rtt < best.rtt) {
+			best = one
+		}
+	}
+	if best == nil {
+		return nil, nil // UDP is blocked: there are no mappings
+	}
+	cfg, err := n.config(r.Name, notes)
+	if err != nil {
+		return nil, err
+	}
+	found, err := lifetime(ctx, cfg, best.ID, n.lifetime, notes)
+	return &found, err
 }
 
 // settleRelays waits until it is clear how the node stands with all relays. Join waits for one only.
@@ -112,21 +184,20 @@ func settleRelays(ctx context.Context, node *fnlib.Node) error {
 func check(node *fnlib.Node) netReport {
 	nat, joined := node.NAT(), node.Timings()
 	r := netReport{Name: node.Name(), Candidates: node.Candidates(), Relays: []relayReport{}, STUN: []netip.AddrPort{}, Problems: []string{}}
-	r.NAT.Mapping, r.NAT.PortPreserved, r.NAT.Reflexive = nat.Mapping, nat.PortPreserved, nat.Reflexive
-	if nat.Mapping == "" {
-		r.NAT.Mapping = transport.MappingUnknown
+	r.NAT = natReport{
+		Mapping: cmp.Or(nat.Mapping, transport.MappingUnknown), Filtering: transport.FilteringUnknown, Hairpin: transport.HairpinUnknown,
+		PortPreserved: nat.PortPreserved, Step: nat.Step, Reflexive: nat.Reflexive,
 	}
 	if r.NAT.Reflexive == nil {
 		r.NAT.Reflexive = []netip.AddrPort{}
 	}
-	usable := 0
 	for _, s := range node.Relays() {
-		one := relayReport{ID: s.ID, Addr: s.Addr, Home: s.Home, State: s.State, Via: s.Via, RTT: seconds(s.RTT), rtt: s.RTT}
+		one := relayReport{
+			ID: s.ID, Addr: s.Addr, Home: s.Home, State: s.State, Via: s.Via, RTT: seconds(s.RTT), rtt: s.RTT, HTTPS: s.HTTPS,
+		}
 		if s.Err != nil {
 			one.Error = s.Err.Error()
 			r.Problems = append(r.Problems, fmt.Sprintf("relay %s: %v", s.ID, s.Err))
-		} else if s.State == string(relay.StateBound) || s.State == string(relay.StateUsable) {
-			usable++
 		}
 		r.Relays = append(r.Relays, one)
 		r.STUN = append(r.STUN, s.STUN...)
@@ -134,9 +205,89 @@ func check(node *fnlib.Node) netReport {
 	j := &r.Join
 	j.Connect, j.Join, j.Relay = seconds(joined.Connect), seconds(joined.Join), seconds(joined.Relay)
 	j.STUN, j.Total = seconds(joined.STUN), seconds(joined.Total)
-	r.OK = usable > 0 || len(r.NAT.Reflexive) > 0
-	r.judge(usable)
+	r.OK = r.usable() > 0 || len(r.NAT.Reflexive) > 0
+	r.UDP = len(r.NAT.Reflexive) > 0 || slices.ContainsFunc(r.Relays, func(one relayReport) bool { return one.Via == "udp" })
+	r.IPv6 = r.ipv6()
 	return r
+}
+
+// usable counts the relays over which packets flow.
+func (r *netReport) usable() (n int) {
+	for _, one := range r.Relays {
+		if one.State == string(relay.StateBound) || one.State == string(relay.StateUsable) {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *netReport) ipv6() string {
+	is6 := func(a netip.AddrPort) bool { return a.Addr().Is6() }
+	switch {
+	case slices.ContainsFunc(r.NAT.Reflexive, is6):
+		return "yes"
+	case !slices.ContainsFunc(r.Candidates, is6):
+		return "none"
+	case slices.ContainsFunc(r.STUN, is6):
+		return "no"
+	}
+	return "untested"
+}
+
+// probe asks what the node has no need to know: what is filtered, and whether relays can be reached over HTTPS.
+func (r *netReport) probe(ctx context.Context, node *fnlib.Node) {
+	var wg sync.WaitGroup
+	r.HTTPS = "untested"
+	for i, s := range node.Relays() {
+		one := &r.Relays[i]
+		if s.HTTPS == "" {
+			continue
+		}
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, httpsTimeout)
+			defer cancel()
+			rtt, err := relay.CheckHTTPS(ctx, s.HTTPS, s.CertSHA256)
+			one.httpsRTT, one.HTTPSRTT = rtt, seconds(rtt)
+			if err != nil {
+				one.HTTPSError = err.Error()
+			}
+		})
+	}
+	if server, second, ok := r.stunPair(); ok {
+		wg.Go(func() {
+			p, err := transport.ProbeNAT(ctx, server, second)
+			if err != nil {
+				return // what is unknown stays unknown, and Problems has it that nothing answers
+			}
+			r.NAT.Filtering, r.NAT.Hairpin = p.Filtering, p.Hairpin
+			r.NAT.PortOffset = int(p.Mapped.Port()) - int(p.Local.Port())
+		})
+	}
+	wg.Wait()
+	for _, one := range r.Relays {
+		switch {
+		case one.HTTPS == "":
+		case one.HTTPSError == "":
+			r.HTTPS = "yes"
+		case r.HTTPS == "untested":
+			r.HTTPS = "no"
+		}
+	}
+}
+
+// stunPair finds a server that answers at two ports.
+func (r *netReport) stunPair() (server, second netip.AddrPort, ok bool) {
+	if !r.UDP {
+		return server, second, false
+	}
+	for i, a := range r.STUN {
+		for _, b := range r.STUN[i+1:] {
+			if a.Addr() == b.Addr() && a.Port() != b.Port() && a.Addr().Is4() {
+				return a, b, true
+			}
+		}
+	}
+	return server, second, false
 }
 
 // judge adds the problems that no relay has by itself.
@@ -157,54 +308,12 @@ func (r *netReport) judge(usable int) {
 	if slices.ContainsFunc(r.Relays, func(one relayReport) bool { return one.Via == "wss" }) {
 		add("UDP is blocked: links go over HTTPS through a relay, never directly")
 	}
-	if r.NAT.Mapping == transport.MappingDepends {
-		add("the NAT maps each destination to another port (symmetric): links with functions behind NATs of that kind stay on a relay")
-	}
-}
-
-func (r *netReport) print(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "joined\tas %s in %v ms\n", r.Name, r.Join.Total*1000)
-	for i, a := range r.Candidates {
-		label := ""
-		if i == 0 {
-			label = "candidates"
-		}
-		fmt.Fprintf(w, "%s\t%v\n", label, a)
-	}
-	preserved := ""
-	if r.NAT.PortPreserved {
-		preserved = ", port preserved"
-	}
-	fmt.Fprintf(w, "NAT mapping\t%s%s\n", r.NAT.Mapping, preserved)
-	fmt.Fprintf(w, "mapped address\t%s\n", addrs(r.NAT.Reflexive))
-	fmt.Fprintf(w, "STUN servers\t%s\n", addrs(r.STUN))
 	for _, one := range r.Relays {
-		home, rtt, via := "", "RTT unknown", ""
-		if one.Via != "" {
-			via = " over " + one.Via
+		if one.HTTPSError != "" {
+			add(fmt.Sprintf("relay %s over HTTPS: %s", one.ID, one.HTTPSError))
 		}
-		if one.Home {
-			home = ", home"
-		}
-		if one.rtt > 0 {
-			rtt = "RTT " + short(one.rtt).String()
-		}
-		fmt.Fprintf(w, "relay %s\t%v, %s%s, %s%s\n", one.ID, one.Addr, one.State, via, rtt, home)
 	}
-	for _, p := range r.Problems {
-		fmt.Fprintf(w, "problem\t%s\n", p)
+	if r.NAT.Mapping == transport.MappingDepends && r.NAT.Step == 0 {
+		add("the NAT maps each destination to another, random port (symmetric): links with functions behind symmetric NATs stay on a relay")
 	}
-	return w.Flush()
-}
-
-func addrs(list []netip.AddrPort) string {
-	if len(list) == 0 {
-		return "none"
-	}
-	var text []string
-	for _, a := range list {
-		text = append(text, a.String())
-	}
-	return strings.Join(text, ", ")
 }

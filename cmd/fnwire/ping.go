@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fnwire/fnwire/fnlib"
 	"github.com/fnwire/fnwire/internal/cli"
+	"github.com/fnwire/fnwire/transport"
 )
 
 // pingReport is what ping prints for each answer with --json. Times are in seconds.
@@ -18,9 +20,28 @@ type pingReport struct {
 	Name   string  `json:"name"`
 	Seq    int     `json:"seq"`
 	RTT    float64 `json:"rtt_s"`
-	Path   string  `json:"path"`   // direct, relay, or both while a direct path is in doubt
-	Remote string  `json:"remote"` // the peer's address when direct, else the relay's ID
+	Path   string  `json:"path"`          // direct, relay, or both while a direct path is in doubt
+	Remote string  `json:"remote"`        // the peer's address when direct, else the relay's ID
+	Why    string  `json:"why,omitempty"` // it is relayed, in a word: see transport.Why
 	Reason string  `json:"reason,omitempty"`
+}
+
+// pingSummary is the last that ping prints with --json. Times are in seconds.
+type pingSummary struct {
+	OK      bool    `json:"ok"`
+	Summary bool    `json:"summary"` // true
+	Name    string  `json:"name"`
+	Count   int     `json:"count"`
+	Min     float64 `json:"min_s"`
+	Median  float64 `json:"p50_s"`
+	P95     float64 `json:"p95_s"`
+	Max     float64 `json:"max_s"`
+	Path    string  `json:"path"` // of the last answer, as what follows
+	Remote  string  `json:"remote"`
+	Why     string  `json:"why,omitempty"`
+	Reason  string  `json:"reason,omitempty"`
+	NAT     string  `json:"nat"`
+	PeerNAT string  `json:"peer_nat"`
 }
 
 type pinger struct {
@@ -28,7 +49,14 @@ type pinger struct {
 	count    int
 	interval time.Duration
 	path     string
+
+	rtts []time.Duration // the last maxRTTs
+	seen int
+	last transport.Status
 }
+
+// maxRTTs bounds what percentiles are taken of when ping goes on for days.
+const maxRTTs = 10000
 
 func newPing(c *common) *cobra.Command {
 	p := pinger{common: c}
@@ -36,7 +64,7 @@ func newPing(c *common) *cobra.Command {
 		Use:   "ping NAME",
 		Short: "Measure the way to a function",
 		Long: `Link with a function, send it pings, and tell for each over what path it went, how long it took, and, while the
-path is over a relay, why. --timeout holds for each ping; the first one includes the link.
+path is over a relay, why. At the end, or at Ctrl-C, ping sums up. --timeout holds for each ping; the first one includes the link.
 
 ping joins as cli-<random> unless --name is given. FNWIRE_NAME is left to the function whose name it is.`,
 		Args:              cli.Args(cobra.ExactArgs(1)),
@@ -74,6 +102,20 @@ func (p *pinger) run(cmd *cobra.Command, name string) error {
 		return err
 	}
 	defer node.Close()
+	err = p.repeat(cmd, node, name, path)
+	if p.seen == 0 {
+		return err
+	}
+	if serr := p.summarize(cmd.OutOrStdout(), name); err == nil {
+		err = serr
+	}
+	if p.count == 0 && cmd.Context().Err() != nil {
+		return nil // that is how it was meant to end
+	}
+	return err
+}
+
+func (p *pinger) repeat(cmd *cobra.Command, node *fnlib.Node, name string, path fnlib.Path) error {
 	for seq := 1; p.count == 0 || seq <= p.count; seq++ {
 		if seq > 1 {
 			if err := pause(cmd.Context(), p.interval); err != nil {
@@ -97,10 +139,38 @@ func (p *pinger) once(cmd *cobra.Command, node *fnlib.Node, name string, path fn
 	if err != nil {
 		return err
 	}
+	p.last = pong.Link
+	if len(p.rtts) < maxRTTs {
+		p.rtts = append(p.rtts, pong.RTT)
+	} else {
+		p.rtts[p.seen%maxRTTs] = pong.RTT
+	}
+	p.seen++
 	return p.print(cmd.OutOrStdout(), pingReport{
 		OK: true, Name: name, Seq: seq, RTT: seconds(pong.RTT),
-		Path: pong.Link.Path, Remote: pong.Link.Remote, Reason: pong.Link.Reason,
+		Path: pong.Link.Path, Remote: pong.Link.Remote,
+		Why: string(pong.Link.Why), Reason: pong.Link.Reason,
 	}, pong.RTT)
+}
+
+func (p *pinger) summarize(out io.Writer, name string) error {
+	slices.Sort(p.rtts)
+	// at is the nearest rank, so that each figure is one that was measured.
+	at := func(percent int) time.Duration { return p.rtts[max((len(p.rtts)*percent+99)/100, 1)-1] }
+	l := p.last
+	if p.json {
+		return cli.PrintJSON(out, pingSummary{
+			OK: true, Summary: true, Name: name, Count: p.seen,
+			Min: seconds(p.rtts[0]), Median: seconds(at(50)), P95: seconds(at(95)), Max: seconds(at(100)),
+			Path: l.Path, Remote: l.Remote, Why: string(l.Why), Reason: l.Reason, NAT: l.NAT, PeerNAT: l.PeerNAT,
+		})
+	}
+	_, err := fmt.Fprintf(out, "%s: %d pings, RTT min %v, median %v, 95%% %v, max %v; %s %s%s\n", name, p.seen,
+		short(p.rtts[0]), short(at(50)), short(at(95)), short(at(100)), l.Path, l.Remote, because(l.Path, l.Reason))
+	if err == nil && l.Path != "direct" {
+		_, err = fmt.Fprintf(out, "%s: NAT here: %s; there: %s\n", name, printable(l.NAT), printable(l.PeerNAT))
+	}
+	return err
 }
 
 func (p *pinger) print(out io.Writer, r pingReport, rtt time.Duration) error {

@@ -9,7 +9,8 @@
 // STUN (RFC 8489) is answered when the answer is no longer than the request, so that the relay cannot
 // amplify: a request needs 12 bytes of attributes over IPv4 and 24 over IPv6, for instance a SOFTWARE
 // attribute; one with FINGERPRINT needs these besides. Others get silence, as do requests whose
-// attributes the responder would have to understand and does not.
+// attributes the responder would have to understand and does not. CHANGE-REQUEST (RFC 5780) for the other port is
+// understood: from that port the answer tells an instance what its NAT filters.
 package server
 
 import (
@@ -72,6 +73,7 @@ type Server struct {
 	links   *links
 	cert    tls.Certificate
 	total   bucket
+	ports   [2]udpx.Socket // a socket of the main port and that of the second; set before any is read
 	counters
 
 	ready  chan struct{}
@@ -181,6 +183,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("relay: %w", err)
 	}
+	s.ports = [2]udpx.Socket{main[0], second}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -294,7 +297,7 @@ func (s *Server) answerSTUN(c udpx.Socket) error {
 }
 
 func (s *Server) stun(c udpx.Socket, out, request []byte, from netip.AddrPort, now time.Duration) []byte {
-	out = appendSTUN(out[:0], request, from)
+	out, change := appendSTUN(out[:0], request, from)
 	if len(out) == 0 {
 		s.dropped[dropStranger].Add(1)
 		return out
@@ -304,8 +307,19 @@ func (s *Server) stun(c udpx.Socket, out, request []byte, from netip.AddrPort, n
 		return out
 	}
 	s.stunAnswered.Add(1)
+	if change {
+		c = s.otherPort(c)
+	}
 	s.reply(c, out, origin{addr: from})
 	return out
+}
+
+// otherPort returns a socket of the port at which c is not.
+func (s *Server) otherPort(c udpx.Socket) udpx.Socket {
+	if c == s.ports[1] {
+		return s.ports[0]
+	}
+	return s.ports[1]
 }
 
 // reply sends a control frame; if it is lost the client asks again.

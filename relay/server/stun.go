@@ -12,6 +12,8 @@ const (
 	stunCookie         = 0x2112A442
 	stunRequest        = 0x0001
 	stunSuccess        = 0x0101
+	attrChangeRequest  = 0x0003 // RFC 5780, 7.2
+	changePort         = 2      // the only change that there is another socket for
 	attrXORMapped      = 0x0020
 	attrFingerprint    = 0x8028
 	attrOptional       = 0x8000 // from here on attributes need not be understood
@@ -23,16 +25,17 @@ const (
 )
 
 // appendSTUN appends the answer to a binding request, or nothing: if b is no such request, asks for
-// what this responder does not know, or is shorter than its answer.
-func appendSTUN(out, b []byte, from netip.AddrPort) []byte {
+// what this responder does not know, or is shorter than its answer. With change the answer is to leave from the other
+// port: it goes to who asked all the same, and is no longer.
+func appendSTUN(out, b []byte, from netip.AddrPort) (_ []byte, change bool) {
 	if len(b) < stunHeader || len(b) > maxSTUNRequestSize || len(b)%4 != 0 ||
 		binary.BigEndian.Uint16(b) != stunRequest || int(binary.BigEndian.Uint16(b[2:])) != len(b)-stunHeader ||
 		binary.BigEndian.Uint32(b[4:]) != stunCookie {
-		return out
+		return out, false
 	}
-	fingerprint, ok := stunAttributes(b)
+	fingerprint, change, ok := stunAttributes(b)
 	if !ok {
-		return out
+		return out, false
 	}
 	addr := from.Addr().Unmap()
 	value := 8
@@ -44,7 +47,7 @@ func appendSTUN(out, b []byte, from netip.AddrPort) []byte {
 		body += fingerprintBytes
 	}
 	if stunHeader+body > len(b) {
-		return out
+		return out, false
 	}
 	start := len(out)
 	out = binary.BigEndian.AppendUint16(out, stunSuccess)
@@ -68,28 +71,36 @@ func appendSTUN(out, b []byte, from netip.AddrPort) []byte {
 		out = binary.BigEndian.AppendUint16(out, 4)
 		out = binary.BigEndian.AppendUint32(out, sum)
 	}
-	return out
+	return out, change
 }
 
-// stunAttributes walks the attributes of a request: fingerprint says that there is a correct one, ok
-// that all is well formed and nothing must be understood that is not.
-func stunAttributes(b []byte) (fingerprint, ok bool) {
+// stunAttributes walks the attributes of a request: fingerprint says that there is a correct one, change that the
+// answer is to come from the other port, ok that all is well formed and nothing must be understood that is not.
+func stunAttributes(b []byte) (fingerprint, change, ok bool) {
 	for at := stunHeader; at < len(b); {
 		if fingerprint || len(b)-at < 4 {
-			return false, false // FINGERPRINT is the last
+			return false, false, false // FINGERPRINT is the last
 		}
 		kind, n := binary.BigEndian.Uint16(b[at:]), int(binary.BigEndian.Uint16(b[at+2:]))
 		next := at + 4 + (n+3)&^3
-		if next > len(b) || kind < attrOptional {
-			return false, false
-		}
-		if kind == attrFingerprint {
+		switch {
+		case next > len(b):
+			return false, false, false
+		case kind == attrFingerprint:
 			if n != 4 || binary.BigEndian.Uint32(b[at+4:]) != crc32.ChecksumIEEE(b[:at])^fingerprintXOR {
-				return false, false
+				return false, false, false
 			}
 			fingerprint = true
+		case kind == attrChangeRequest:
+			// One that asks for no change is answered too: so clients find out that the attribute is known here.
+			if n != 4 || binary.BigEndian.Uint32(b[at+4:])&^changePort != 0 {
+				return false, false, false
+			}
+			change = binary.BigEndian.Uint32(b[at+4:]) == changePort
+		case kind < attrOptional:
+			return false, false, false
 		}
 		at = next
 	}
-	return fingerprint, true
+	return fingerprint, change, true
 }

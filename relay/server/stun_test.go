@@ -1,10 +1,12 @@
 package server_test
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pion/stun/v2"
 
@@ -85,6 +87,30 @@ func ask(t *testing.T, c *udpx.Conn, to netip.AddrPort, fingerprint bool) {
 	}
 	if err := stun.Fingerprint.Check(m); (err == nil) != fingerprint {
 		t.Errorf("fingerprint: %v", err)
+	}
+}
+
+// The answer comes from the other port when asked for, to who asked, and is no longer.
+func TestSTUNOtherPort(t *testing.T) {
+	w := newWorld(t, server.Limits{})
+	r := w.raw()
+	addrs := w.srv.STUNAddrs()
+	for i, to := range addrs {
+		m, err := stun.Build(stun.TransactionID, stun.BindingRequest,
+			stun.RawAttribute{Type: stun.AttrChangeRequest, Value: []byte{0, 0, 0, 2}}, stun.NewSoftware("fnwire"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Write(m.Raw, 0, 0, to); err != nil {
+			t.Fatal(err)
+		}
+		b := udpx.Batch{Buf: make([]byte, udpx.BufferBytes)}
+		if err := errors.Join(r.SetReadDeadline(time.Now().Add(5*time.Second)), r.Read(&b)); err != nil {
+			t.Fatal(err)
+		}
+		if b.From.Port() != addrs[1-i].Port() || b.N > len(m.Raw) || string(b.Buf[8:20]) != string(m.Raw[8:20]) {
+			t.Errorf("asked %v: %d bytes from %v", to, b.N, b.From)
+		}
 	}
 }
 

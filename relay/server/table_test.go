@@ -244,12 +244,16 @@ func TestGateIsPerNetwork(t *testing.T) {
 
 func FuzzSTUN(f *testing.F) {
 	f.Add([]byte("\x00\x01\x00\x10\x21\x12\xa4\x42abcdefghijkl\x80\x22\x00\x0cfnwire fnwir"), true)
+	f.Add([]byte("\x00\x01\x00\x18\x21\x12\xa4\x42abcdefghijkl\x00\x03\x00\x04\x00\x00\x00\x02\x80\x22\x00\x0cfnwire fnwir"), false)
 	f.Fuzz(func(t *testing.T, b []byte, v6 bool) {
 		from := at(2, 4660).addr
 		if v6 {
 			from = netip.MustParseAddrPort("[2001:db8::1]:4660")
 		}
-		out := appendSTUN(nil, b, from)
+		out, change := appendSTUN(nil, b, from)
+		if change && len(out) == 0 {
+			t.Error("no answer, from another port")
+		}
 		if len(out) > len(b) {
 			t.Errorf("%d bytes for %d", len(out), len(b))
 		}
@@ -263,7 +267,27 @@ func FuzzSTUN(f *testing.F) {
 func TestSTUNGolden(t *testing.T) {
 	request := []byte("\x00\x01\x00\x10\x21\x12\xa4\x42\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x80\x22\x00\x0cfnwire fnwir")
 	want := "\x01\x01\x00\x0c\x21\x12\xa4\x42\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x00\x20\x00\x08\x00\x01\x33\x26\xe1\x12\xa6\x43"
-	if got := string(appendSTUN(nil, request, at(2, 4660).addr)); got != want {
-		t.Errorf("got  %x\nwant %x", got, want)
+	if got, change := appendSTUN(nil, request, at(2, 4660).addr); string(got) != want || change {
+		t.Errorf("got  %x, %v\nwant %x", got, change, want)
+	}
+	ask := func(attribute string) []byte {
+		b := append([]byte(nil), request...)
+		b[3] += 8
+		return append(b, attribute...)
+	}
+	if got, change := appendSTUN(nil, ask("\x00\x03\x00\x04\x00\x00\x00\x02"), at(2, 4660).addr); string(got) != want || !change {
+		t.Errorf("other port: got  %x, %v\nwant %x", got, change, want)
+	}
+	if got, change := appendSTUN(nil, ask("\x00\x03\x00\x04\x00\x00\x00\x00"), at(2, 4660).addr); string(got) != want || change {
+		t.Errorf("no change: got  %x, %v\nwant %x", got, change, want)
+	}
+	for name, attribute := range map[string]string{
+		"other address":          "\x00\x03\x00\x04\x00\x00\x00\x04",
+		"other address and port": "\x00\x03\x00\x04\x00\x00\x00\x06",
+		"too long":               "\x00\x03\x00\x05\x00\x00\x00\x02",
+	} {
+		if got, _ := appendSTUN(nil, ask(attribute), at(2, 4660).addr); len(got) > 0 {
+			t.Errorf("%s: answered", name)
+		}
 	}
 }
