@@ -39,7 +39,7 @@ func All() []Experiment {
 	return []Experiment{
 		transfer(), pairs(), skew(), flap(),
 		faults(),
-		throughput(),
+		throughput(), attack(),
 	}
 }
 

@@ -46,3 +46,30 @@ func TestThroughputSkips(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
+
+// Admitted pairs go on under a flood of binds, which get no bytes back. The rate is low: what it takes at full rate is for a
+// measurement, not for a test.
+func TestAttack(t *testing.T) {
+	byCase := run(t, "attack", map[string]string{"for": "1s", "rate": "5000", "from": "512", "load": "2MB"})
+	for _, c := range []string{"calm", "other-port", "bad-tokens", "replays"} {
+		if len(byCase[c]) != 1 {
+			t.Errorf("%s: %d records", c, len(byCase[c]))
+			continue
+		}
+		r := byCase[c][0]
+		has(t, r, r.Measured, "goodput_mbps", "cores_relay")
+		if c == "calm" {
+			continue
+		}
+		has(t, r, r.Measured, "flood_kpps", "flood_bytes_out")
+		if back := r.Measured["flood_bytes_back"]; back != 0 {
+			t.Errorf("%s: %v bytes to strangers", c, back)
+		}
+	}
+	if r := byCase["bad-tokens"]; len(r) == 1 {
+		has(t, r[0], r[0].Measured, "dropped_kpps_stranger")
+	}
+	if r := byCase["replays"]; len(r) == 1 {
+		has(t, r[0], r[0].Measured, "dropped_kpps_replay")
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/fnwire/fnwire/experiments/flood"
 	"github.com/fnwire/fnwire/experiments/peer"
 	"github.com/fnwire/fnwire/experiments/peer/coturn"
 	"github.com/fnwire/fnwire/experiments/peer/plainquic"
@@ -43,11 +44,12 @@ const (
 	Function   Role = "function"
 	Rendezvous Role = "rendezvous"
 	Relay      Role = "relay"
+	Attacker   Role = "attacker"
 	Peer       Role = "peer" // of the programs that this one has built in; its protocol is that of package peer
 )
 
 // Roles returns every role.
-func Roles() []Role { return []Role{Function, Rendezvous, Relay, Peer} }
+func Roles() []Role { return []Role{Function, Rendezvous, Relay, Attacker, Peer} }
 
 // Run is the life of a worker process: it answers requests from in on out until in ends.
 func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
@@ -63,12 +65,21 @@ func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
 	case Relay:
 		r := &daemon{}
 		ops, stop = map[string]op{opRelay: handle(r.relay), opForwarded: handle(r.forwarded)}, r.stop
+	case Attacker:
+		ops, stop = map[string]op{opFlood: handle(flood.Run)}, func() error { return nil }
 	case Peer:
 		return peer.Run(ctx, builtin(), in, out)
 	default:
 		return fmt.Errorf("worker: no role %q", role)
 	}
 	return errors.Join(rpc.Serve(ctx, in, out, ops), stop())
+}
+
+const opFlood = "flood"
+
+// Flood has a worker of the role Attacker send datagrams, and returns when it has.
+func (c *Client) Flood(ctx context.Context, a flood.Args) (r flood.Report, err error) {
+	return r, c.Call(ctx, opFlood, a, &r)
 }
 
 // The peers that this program has built in.

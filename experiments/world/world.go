@@ -169,6 +169,16 @@ func (w *World) Function(ctx context.Context, host string) (*Proc, error) {
 	return w.start(ctx, host, worker.Function)
 }
 
+// Attacker starts a process on a host that floods others. It ends with ctx.
+func (w *World) Attacker(ctx context.Context, host string) (*Proc, error) {
+	return w.start(ctx, host, worker.Attacker)
+}
+
+// RelayAddr is where the i-th relay listens.
+func (w *World) RelayAddr(i int) netip.AddrPort {
+	return netip.AddrPortFrom(w.lab.Addr(Public), uint16(relayPort+2*i))
+}
+
 // Pair starts a function's process on each of two hosts, at the same time.
 func (w *World) Pair(ctx context.Context, hostA, hostB string) (a, b *Proc, err error) {
 	var starting errgroup.Group
