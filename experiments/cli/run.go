@@ -105,7 +105,7 @@ func (f *runFlags) run(cmd *cobra.Command, name string) (err error) {
 	p := newProgress(cmd.ErrOrStderr())
 	var made []results.Record
 	err = e.Run(cmd.Context(), suite.Options{
-		Quick: f.quick, Seed: f.seed, Set: set, Commit: commit, Program: program, Progress: p.show, Has: w.Has,
+		Quick: f.quick, Seed: f.seed, Set: set, Commit: commit, Program: program, Progress: p.show, Has: w.Has, Before: w.Before(),
 		Emit: func(r results.Record) error {
 			made = append(made, r)
 			if f.json {

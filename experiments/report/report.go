@@ -64,6 +64,7 @@ type section struct {
 	Machine    string
 	Commit     string
 	From, To   string
+	Matrix     *matrix // of nat-matrix
 	Tables     []table
 	Failures   []string
 	Skipped    []string
@@ -81,6 +82,7 @@ type cell struct {
 	Text   string
 	Spread string // from the least to the most, if there are several
 	Number bool
+	Wrap   bool // a text that may be long
 }
 
 // sections groups records, in the order in which they were made.
@@ -132,7 +134,7 @@ func newSection(rs []results.Record) section {
 			s.Failures = append(s.Failures, fmt.Sprintf("%s, repetition %d: %s", r.Case, r.Rep+1, r.Error))
 		}
 	}
-	s.Ratios = ratioLines(rs)
+	s.Ratios, s.Matrix = ratioLines(rs), newMatrix(rs)
 	s.Settings, s.Seeds = strings.Join(settings, "  "), strings.Join(seeds, ", ")
 	s.Tables = []table{
 		newTable("Outcome", rs, func(r results.Record) map[string]float64 {

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -13,6 +14,12 @@ import (
 func WriteText(w io.Writer, records []results.Record) error {
 	for _, s := range sections(records) {
 		fmt.Fprintf(w, "%s   %s\n", s.Experiment, s.Settings)
+		if s.Matrix != nil {
+			if err := s.Matrix.writeText(w); err != nil {
+				return err
+			}
+			s.Tables = nil // too wide for a terminal
+		}
 		for _, t := range s.Tables {
 			fmt.Fprintf(w, "\n%s (median, least to most)\n", t.Title)
 			if err := transposed(w, t); err != nil {
@@ -47,4 +54,42 @@ func transposed(w io.Writer, t table) error {
 		fmt.Fprintln(tw, strings.TrimRight(strings.Join(line, "\t"), "\t"))
 	}
 	return tw.Flush()
+}
+
+// writeText writes the maps as triangles of numbers; "!" is a missed target.
+func (m *matrix) writeText(w io.Writer) error {
+	for _, h := range m.Maps {
+		fmt.Fprintf(w, "\n%s\n", h.Title)
+		tw := tabwriter.NewWriter(w, 0, 0, 1, ' ', tabwriter.AlignRight)
+		value := func(c heat) string {
+			if c.Miss && c.Text != "" {
+				return c.Text + "!"
+			}
+			return c.Text
+		}
+		names := 0
+		for _, k := range h.Kinds {
+			names = max(names, len(k))
+		}
+		for i, row := range h.Rows {
+			fmt.Fprintf(tw, "%2d %-*s\t", i+1, names, h.Kinds[i])
+			for j := range i + 1 {
+				fmt.Fprint(tw, value(row[j]), "\t")
+			}
+			fmt.Fprintln(tw)
+		}
+		fmt.Fprint(tw, strings.Repeat(" ", names+3), "\t")
+		for i := range h.Kinds {
+			fmt.Fprint(tw, i+1, "\t")
+		}
+		fmt.Fprintln(tw)
+		if err := tw.Flush(); err != nil {
+			return err
+		}
+		for _, c := range h.Shared {
+			fmt.Fprintf(w, "%s: %s\n", c.Label, cmp.Or(value(c), "none"))
+		}
+	}
+	_, err := fmt.Fprintf(w, "\n%s\n", strings.Join(m.Classes, "\n"))
+	return err
 }

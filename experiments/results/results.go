@@ -32,6 +32,8 @@ type Record struct {
 	Measured map[string]float64 `json:"measured,omitempty"`
 	Phases   map[string]float64 `json:"phases_ms,omitempty"` // of the set-up
 	Reason   string             `json:"reason,omitempty"`    // why the path is what it is
+	Expected string             `json:"expected,omitempty"`  // what was expected of the path
+	Via      string             `json:"via,omitempty"`       // how sender and receiver reach their relays: "udp/wss"
 
 	Seed     uint64            `json:"seed"`
 	Quick    bool              `json:"quick"`
@@ -53,8 +55,9 @@ func (r Record) Key() string {
 
 // Writer appends records to a file. It is for one goroutine.
 type Writer struct {
-	file *os.File
-	done map[string]bool
+	file   *os.File
+	before []Record
+	done   map[string]bool
 }
 
 // Open makes the directory if need be and reads what is there. The last line may have been cut off by a crash; it is dropped.
@@ -77,6 +80,7 @@ func Open(dir string) (*Writer, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("results: %w", err), f.Close())
 	}
+	w.before = records
 	for _, r := range records {
 		w.done[r.Key()] = w.done[r.Key()] || r.OK
 	}
@@ -85,6 +89,9 @@ func Open(dir string) (*Writer, error) {
 
 // Has tells whether there is a record with the key of r that is OK.
 func (w *Writer) Has(r Record) bool { return w.done[r.Key()] }
+
+// Before returns the records that were there when the file was opened.
+func (w *Writer) Before() []Record { return w.before }
 
 // Write appends a record.
 func (w *Writer) Write(r Record) error {

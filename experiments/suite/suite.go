@@ -40,6 +40,7 @@ func All() []Experiment {
 		transfer(), pairs(), skew(), flap(),
 		faults(),
 		throughput(), attack(),
+		natMatrix(),
 	}
 }
 
@@ -66,6 +67,8 @@ type Options struct {
 	Progress func(string) // told what goes on; may be nil
 	// Has tells whether a measurement was made before and need not be made again; may be nil.
 	Has func(results.Record) bool
+	// Before is those measurements, for an experiment that judges all of them together.
+	Before []results.Record
 	// Emit takes each measurement as it is made.
 	Emit func(results.Record) error
 }
@@ -120,7 +123,8 @@ type run struct {
 	mu              sync.Mutex // guards what follows, and the calls of Options.Has, Progress and Emit
 	passed          int        // measurements that were there already
 	emitted, failed int
-	first           string // error
+	first           string           // error
+	made            []results.Record // by this run, and before by one with the same settings
 }
 
 // setting parses the value of a setting.
@@ -190,6 +194,7 @@ func (r *run) measure(ctx context.Context, c string, rep int, f func(context.Con
 			r.first = fmt.Sprintf("%s, repetition %d: %v", c, rep+1, err)
 		}
 	}
+	r.made = append(r.made, rec)
 	return r.o.Emit(rec)
 }
 
@@ -201,6 +206,10 @@ func (r *run) has(rec results.Record) bool {
 	note := ""
 	if has {
 		r.passed++
+		key := rec.Key()
+		if i := slices.IndexFunc(r.o.Before, func(b results.Record) bool { return b.OK && b.Case == rec.Case && b.Rep == rec.Rep && b.Key() == key }); i >= 0 {
+			r.made = append(r.made, r.o.Before[i])
+		}
 		note = ": there already"
 	} else if left := r.planned - r.passed - r.emitted; r.planned > 0 {
 		note = fmt.Sprintf(" (%d of %d done", r.planned-left, r.planned)

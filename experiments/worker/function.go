@@ -1,9 +1,11 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -217,6 +219,7 @@ type PathArgs struct {
 	Peer string        `json:"peer"`
 	Want string        `json:"want"` // direct, relay, or "" for whatever it is after Within
 	Wait time.Duration `json:"wait"` // the longest time to wait
+	Pace time.Duration `json:"pace"` // between two looks; 0 is 2 ms
 }
 
 // PathState is how the link with a peer stands.
@@ -225,7 +228,8 @@ type PathState struct {
 	Remote string        `json:"remote"`
 	RTT    time.Duration `json:"rtt"`
 	Reason string        `json:"reason"`
-	At     int64         `json:"at"` // when it was found
+	At     int64         `json:"at"`  // when it was found
+	Via    string        `json:"via"` // how the home relay is reached: udp or wss
 }
 
 // Path returns how the link with a peer stands as soon as its path is the one wanted, or Wait is over.
@@ -247,10 +251,14 @@ func (f *function) path(ctx context.Context, a PathArgs) (PathState, error) {
 		}
 		p := PathState{Path: pong.Link.Path, Remote: pong.Link.Remote, RTT: pong.RTT, Reason: pong.Link.Reason, At: now()}
 		if p.Path == a.Want || time.Now().After(until) {
+			relays := node.Relays()
+			if i := slices.IndexFunc(relays, func(r fnlib.RelayStatus) bool { return r.Home }); i >= 0 {
+				p.Via = relays[i].Via
+			}
 			return p, nil
 		}
 		select {
-		case <-time.After(pingPace):
+		case <-time.After(cmp.Or(a.Pace, pingPace)):
 		case <-ctx.Done():
 			return p, ctx.Err()
 		}
