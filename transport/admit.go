@@ -41,7 +41,7 @@ func (e *Endpoint) Admit(p Peer, class Class, renew bool) error {
 	}
 	e.hub.replay(r)
 	if class != RelayOnly {
-		r.post(punch.Start{Remote: p.Candidates, NAT: p.NAT})
+		r.post(punch.Start{Remote: p.Candidates, NAT: p.NAT, Outlook: e.hub.outlooks.of(e.NAT().Punch(), p.NAT)})
 	}
 	if e.Dials(p.ID) {
 		e.dial(r, class, renew)
@@ -94,7 +94,8 @@ func (e *Endpoint) remote(p Peer) (*remote, error) {
 			}
 		})
 	}
-	e.wg.Go(func() { r.run(ctx) })
+	r.ctx = ctx
+	e.wg.Go(r.run)
 	return r, nil
 }
 

@@ -76,7 +76,7 @@ func (e *Endpoint) Discover(ctx context.Context, servers []netip.AddrPort, settl
 	answers := make(chan answer, len(servers))
 	var wg sync.WaitGroup
 	for i, s := range servers {
-		q := e.stun.begin(s, func(b []byte, to netip.AddrPort) error { return e.hub.write(b, len(b), to) })
+		q := e.hub.stun.begin(s, func(b []byte, to netip.AddrPort) error { return e.hub.write(b, len(b), to) })
 		wg.Go(func() {
 			a, err := q.wait(ctx)
 			answers <- answer{i, a, err}
@@ -110,6 +110,8 @@ func (e *Endpoint) Discover(ctx context.Context, servers []netip.AddrPort, settl
 		}
 		return NAT{Mapping: MappingUnknown}, ErrNoSTUN
 	}
+	answering := answeringServers(servers, got)
+	e.hub.answering.Store(&answering)
 	return e.learn(slices.DeleteFunc(got, func(a netip.AddrPort) bool { return !a.IsValid() })), nil
 }
 

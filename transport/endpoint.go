@@ -86,7 +86,6 @@ type Endpoint struct {
 	hub   *hub
 	tls   *libp2ptls.Identity
 	nonce Nonce
-	stun  stunClient
 	raw   syscall.RawConn // of the IPv4 socket; nil in memory
 
 	ctx    context.Context
@@ -137,7 +136,6 @@ func Open(cfg Config) (*Endpoint, error) {
 	}
 	_, _ = rand.Read(e.nonce[:]) // never fails (crypto/rand)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	e.hub.onSTUN = e.stun.handle
 	e.host = e.hostCandidates()
 	e.local = e.host
 	// quic-go prints to stderr when the kernel grants small buffers, as on most function platforms.

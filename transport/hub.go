@@ -33,8 +33,12 @@ type hub struct {
 	ports [classes]atomic.Pointer[port]
 	stats hubStats
 
-	onSTUN func(from netip.AddrPort, b []byte)
-	legs   atomic.Pointer[map[string]Relay] // by ID
+	stun      stunClient
+	answering atomic.Pointer[[]netip.AddrPort] // STUN servers
+	extras    atomic.Int64                     // see reserve
+	guesses   guessBudget
+	outlooks  outlooks
+	legs      atomic.Pointer[map[string]Relay] // by ID
 
 	tables atomic.Pointer[tables]
 	mu     sync.Mutex // serialises changes of tables
@@ -65,6 +69,7 @@ func newHub(self ident.Short, log *slog.Logger, v4, v6 udpx.Socket) *hub {
 	}
 	h.tables.Store(&tables{})
 	h.legs.Store(&map[string]Relay{})
+	h.answering.Store(&[]netip.AddrPort{})
 	return h
 }
 
@@ -116,7 +121,7 @@ func (h *hub) read(s udpx.Socket) {
 		b.Buf = buf.b
 		err := s.Read(&b)
 		if err == nil {
-			h.dispatch(&b, buf)
+			h.dispatch(&b, buf, nil)
 		}
 		buf.release()
 		if errors.Is(err, net.ErrClosed) {
@@ -151,8 +156,9 @@ func (h *hub) dispatchRelayed(leg Relay, b []byte, seg int) {
 	c.flush()
 }
 
-// dispatch cuts a batch, which has one source, into runs for QUIC and single packets for the rest.
-func (h *hub) dispatch(b *udpx.Batch, buf *buffer) {
+// dispatch cuts a batch, which has one source, into runs for QUIC and single packets for the rest. x is the
+// socket if it is not one of the hub's own.
+func (h *hub) dispatch(b *udpx.Batch, buf *buffer, x *extra) {
 	data := b.Buf[:b.N]
 	if b.N == 0 {
 		return
@@ -167,8 +173,15 @@ func (h *hub) dispatch(b *udpx.Batch, buf *buffer) {
 		seg = b.N
 	}
 	c := cutter{hub: h, t: h.tables.Load(), from: b.From, buf: buf, data: data}
-	c.leg = c.t.legs[b.From]
-	c.path = c.t.paths[b.From]
+	if x == nil {
+		c.leg = c.t.legs[b.From]
+		c.path = c.t.paths[b.From]
+	} else {
+		c.extra = x
+		if r := x.owner.route.Load(); r.by == x && r.path == b.From {
+			c.path = x.owner
+		}
+	}
 	for c.off < len(data) {
 		n := min(seg, len(data)-c.off)
 		c.packet(data[c.off : c.off+n : c.off+n])
@@ -179,14 +192,15 @@ func (h *hub) dispatch(b *udpx.Batch, buf *buffer) {
 
 // cutter collects neighbouring QUIC packets of one source and class into a run.
 type cutter struct {
-	hub  *hub
-	t    *tables
-	from netip.AddrPort
-	leg  Relay   // set if from is a relay
-	path *remote // set if from is a direct path in use
-	buf  *buffer
-	data []byte
-	off  int // of the frame at hand
+	hub   *hub
+	t     *tables
+	from  netip.AddrPort
+	leg   Relay   // set if from is a relay
+	path  *remote // set if from is a direct path in use
+	extra *extra  // set if it came in there
+	buf   *buffer
+	data  []byte
+	off   int // of the frame at hand
 
 	port       *port // nil: no run is open
 	start, end int   // of the run in data
@@ -221,9 +235,13 @@ func (c *cutter) packet(b []byte) {
 	case c.leg != nil && first >= firstRelay && first <= lastRelay:
 		c.relayed(b)
 	case first >= firstPunch && first <= lastPunch:
-		c.hub.punch(c.t, nil, c.from, b)
+		if c.extra != nil {
+			c.extra.owner.receivePunch(c.from, c.extra.id, b)
+		} else {
+			c.hub.punch(c.t, nil, c.from, b)
+		}
 	case first <= lastSTUN:
-		c.hub.onSTUN(c.from, b)
+		c.hub.stun.handle(c.from, b)
 	default:
 		c.hub.stats.strangers.Add(1)
 	}
@@ -306,7 +324,7 @@ func (h *hub) punch(t *tables, p *remote, from netip.AddrPort, b []byte) {
 		h.stats.strangers.Add(1)
 		return
 	}
-	p.receivePunch(from, b)
+	p.receivePunch(from, 0, b)
 }
 
 // send takes QUIC packets of seg bytes each for a virtual address.
@@ -353,6 +371,9 @@ func (h *hub) route(p *remote, class Class, gen uint16, b []byte, seg int, now i
 	if direct {
 		p.markSent(now)
 		h.stats.directOut.Add(uint64(len(b)))
+		if r.by != nil {
+			return h.writeBy(r.by.out, b, seg, r.path)
+		}
 		return h.write(b, seg, r.path)
 	}
 	return nil
@@ -371,6 +392,10 @@ func (h *hub) write(b []byte, seg int, to netip.AddrPort) error {
 	if s == nil {
 		return nil
 	}
+	return h.writeBy(s, b, seg, to)
+}
+
+func (h *hub) writeBy(s udpx.Socket, b []byte, seg int, to netip.AddrPort) error {
 	err := s.Write(b, seg, 0, to)
 	if udpx.IsTooBig(err) {
 		return errTooBig

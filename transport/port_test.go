@@ -80,7 +80,6 @@ func testHub(t *testing.T, gen uint16, how punch.Route) (*hub, *wire, *fakeLeg, 
 	t.Helper()
 	w, leg := newWire(), &fakeLeg{}
 	h := newHub(ident.Short{1}, discard, w, nil)
-	h.onSTUN = func(netip.AddrPort, []byte) {}
 	r := newRemote(h, "peer", ident.Short{2}, punch.New(punch.Config{}))
 	r.moved = func() {}
 	id := leg.ID()
@@ -192,17 +191,17 @@ func TestRoutes(t *testing.T) {
 		want
 	}{
 		"handshake":                          {route{}, Auto, 1, true, want{relay: true}},
-		"direct":                             {route{punch.RouteDirect, path, 2}, Auto, 2, true, want{direct: true}},
-		"in doubt":                           {route{punch.RouteBoth, path, 2}, Auto, 2, true, want{true, true}},
+		"direct":                             {route{how: punch.RouteDirect, path: path, gen: 2}, Auto, 2, true, want{direct: true}},
+		"in doubt":                           {route{how: punch.RouteBoth, path: path, gen: 2}, Auto, 2, true, want{true, true}},
 		"lost":                               {route{how: punch.RouteRelay, gen: 2}, Auto, 2, true, want{relay: true}},
-		"before QUIC has switched":           {route{punch.RouteDirect, path, 2}, Auto, 1, true, want{relay: true}},
-		"of the path before":                 {route{punch.RouteDirect, path, 3}, Auto, 2, true, want{relay: true}},
-		"no relay":                           {route{punch.RouteDirect, path, 2}, Auto, 1, false, want{direct: true}},
+		"before QUIC has switched":           {route{how: punch.RouteDirect, path: path, gen: 2}, Auto, 1, true, want{relay: true}},
+		"of the path before":                 {route{how: punch.RouteDirect, path: path, gen: 3}, Auto, 2, true, want{relay: true}},
+		"no relay":                           {route{how: punch.RouteDirect, path: path, gen: 2}, Auto, 1, false, want{direct: true}},
 		"no way at all":                      {route{}, Auto, 1, false, want{}},
-		"relay only, though direct is up":    {route{punch.RouteDirect, path, 2}, RelayOnly, 1, true, want{relay: true}},
-		"direct only in doubt":               {route{punch.RouteBoth, path, 2}, DirectOnly, 2, true, want{direct: true}},
+		"relay only, though direct is up":    {route{how: punch.RouteDirect, path: path, gen: 2}, RelayOnly, 1, true, want{relay: true}},
+		"direct only in doubt":               {route{how: punch.RouteBoth, path: path, gen: 2}, DirectOnly, 2, true, want{direct: true}},
 		"direct only without a path":         {route{}, DirectOnly, 2, true, want{}},
-		"direct only, of another nomination": {route{punch.RouteDirect, path, 3}, DirectOnly, 2, true, want{direct: true}},
+		"direct only, of another nomination": {route{how: punch.RouteDirect, path: path, gen: 3}, DirectOnly, 2, true, want{direct: true}},
 	} {
 		if d, r := c.r.choose(c.class, c.gen, c.relay); (want{d, r}) != c.want {
 			t.Errorf("%s: direct %v, relay %v", name, d, r)

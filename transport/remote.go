@@ -44,11 +44,14 @@ type remote struct {
 	dozing                  atomic.Bool // run waits for the machine's own wake-up only
 	kick                    chan struct{}
 
-	events  chan punch.Event
-	machine *punch.Machine // touched by run only, as is
-	relayed bool           // what machine was told of the peer's relay
-	asking  bool           // guarded by Endpoint.mu: somebody else is being asked about it
-	wanted  atomic.Int32   // dials waiting for a direct path
+	ctx      context.Context // ends run
+	events   chan punch.Event
+	machine  *punch.Machine // touched by run only, as are
+	relayed  bool           // what machine was told of the peer's relay
+	extras   extras         // the sockets that machine asked for
+	sampling sync.WaitGroup // what run has started
+	asking   bool           // guarded by Endpoint.mu: somebody else is being asked about it
+	wanted   atomic.Int32   // dials waiting for a direct path
 
 	mu      sync.Mutex // guards what follows
 	status  punch.State
@@ -61,6 +64,7 @@ type route struct {
 	how  punch.Route
 	path netip.AddrPort
 	gen  uint16
+	by   *extra // nil = the hub's own socket
 }
 
 // choose tells which ways a packet takes that QUIC sends on the path of a generation.
@@ -117,8 +121,8 @@ func (p *remote) markSent(now int64) {
 }
 
 // receivePunch queues a probe. When the queue is full the probe is lost, as on any network.
-func (p *remote) receivePunch(from netip.AddrPort, b []byte) {
-	p.post(punch.Packet{From: from, Data: append([]byte(nil), b...)})
+func (p *remote) receivePunch(from netip.AddrPort, socket int, b []byte) {
+	p.post(punch.Packet{From: from, Socket: socket, Data: append([]byte(nil), b...)})
 }
 
 func (p *remote) post(e punch.Event) {
@@ -130,14 +134,16 @@ func (p *remote) post(e punch.Event) {
 }
 
 // run drives the state machine until ctx ends.
-func (p *remote) run(ctx context.Context) {
+func (p *remote) run() {
+	defer p.sampling.Wait()
+	defer p.closeExtra(0)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var wake time.Time
 	for {
 		var ev punch.Event
 		select {
-		case <-ctx.Done():
+		case <-p.ctx.Done():
 			return
 		case ev = <-p.events:
 		case <-timer.C:
@@ -149,6 +155,10 @@ func (p *remote) run(ctx context.Context) {
 		if has := p.leg() != nil; has != p.relayed {
 			p.relayed = has
 			p.apply(p.machine.Step(now, punch.Relay{Usable: has}))
+		}
+		if e, ok := ev.(punch.Packet); ok && !e.From.IsValid() {
+			// What a CALL asks for may depend on whether traffic flows, and there may have been no tick.
+			p.apply(p.machine.Step(now, p.traffic()))
 		}
 		out := p.machine.Step(now, ev)
 		p.apply(out)
@@ -202,9 +212,28 @@ func (p *remote) apply(out punch.Output) {
 		p.moved()
 	}
 	for _, d := range out.Send {
-		if d.To.IsValid() {
-			_ = p.hub.write(d.Data, len(d.Data), d.To) // a lost probe is repeated
-		} else if leg := p.leg(); leg != nil {
+		p.send(d)
+	}
+	if out.Close {
+		p.closeExtra(out.Keep)
+	}
+	if out.Open != nil {
+		p.openExtra(out.Open)
+	}
+}
+
+// send sends a datagram of the machine's. One that is lost is repeated.
+func (p *remote) send(d punch.Datagram) {
+	switch {
+	case d.Guess && !p.hub.guesses.allow(time.Now(), d.To.Addr()):
+	case d.Socket != 0:
+		if x := p.extras.open[d.Socket]; x != nil {
+			_ = x.send(d.Data, d.To)
+		}
+	case d.To.IsValid():
+		_ = p.hub.write(d.Data, len(d.Data), d.To)
+	default:
+		if leg := p.leg(); leg != nil {
 			_ = leg.Send(p.short, 0, d.Data, len(d.Data))
 		}
 	}
@@ -214,15 +243,20 @@ func (p *remote) apply(out punch.Output) {
 func (p *remote) publish(s punch.State) (moved bool) {
 	old := p.route.Load()
 	next := &route{how: s.Route, path: s.Path, gen: s.Generation}
+	if s.Path.IsValid() && s.Socket != 0 {
+		if next.by = p.extras.open[s.Socket]; next.by != nil {
+			next.by.promote()
+		}
+	}
 	if d := p.directAddr.Load(); s.Generation > relayGeneration && (d == nil || d.Port != int(s.Generation)) {
 		p.directAddr.Store(virtualAddr(p.short, s.Generation))
 	}
-	if next.path != old.path {
+	if next.path != old.path || next.by != old.by {
 		p.hub.update(func(t *tables) {
 			if old.path.IsValid() && t.paths[old.path] == p {
 				delete(t.paths, old.path)
 			}
-			if next.path.IsValid() {
+			if next.path.IsValid() && next.by == nil {
 				t.paths[next.path] = p
 			}
 		})
@@ -240,6 +274,7 @@ func (p *remote) publish(s punch.State) (moved bool) {
 			At: time.Now(), Route: routeName(s.Route), Address: addrString(s.Path), Generation: s.Generation, Reason: s.Reason,
 		})
 	}
+	p.noteOutlook(p.status, s)
 	p.status = s
 	close(p.changed)
 	p.changed = make(chan struct{})

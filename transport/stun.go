@@ -124,11 +124,7 @@ func (c *stunClient) begin(server netip.AddrPort, send func([]byte, netip.AddrPo
 
 // wait returns the address under which the server sees the socket. It repeats the request.
 func (q *question) wait(ctx context.Context) (netip.AddrPort, error) {
-	defer func() {
-		q.client.mu.Lock()
-		delete(q.client.waiting, q.id)
-		q.client.mu.Unlock()
-	}()
+	defer q.cancel()
 	wait := stunFirstRetry
 	for try := range stunTries {
 		if try > 0 {
@@ -150,4 +146,11 @@ func (q *question) wait(ctx context.Context) (netip.AddrPort, error) {
 		wait *= 2
 	}
 	return netip.AddrPort{}, ErrNoSTUN
+}
+
+// cancel takes the place of wait, or ends it.
+func (q *question) cancel() {
+	q.client.mu.Lock()
+	delete(q.client.waiting, q.id)
+	q.client.mu.Unlock()
 }

@@ -47,7 +47,7 @@
 //	    32    18  address that the PROBE came from
 //	    50        zeros to the end
 //
-// CALL, through the relay only: "these are my candidates; probe them now". 32 to 340 bytes.
+// CALL, through the relay only: "these are my candidates; probe them now". 32 to 348 bytes.
 //
 //	offset  size  field
 //	     0     1  type, 0x12
@@ -61,6 +61,12 @@
 //	32+18n     1  Mapping of the sender's NAT; a CALL may end before, which means 0, unknown
 //	33+18n     1  its Step, in two's complement
 //	34+18n    18  its Public address
+//	52+18n     1  kind of attempt: 0 none; 1 "two new mappings of mine have these ports, aim a fan ahead of
+//	              them"; 2 "my fan is open, sweep". A CALL may end before, which means 0
+//	53+18n     1  zero
+//	54+18n     2  number of the attempt; another one means another attempt
+//	56+18n     2  kind 1: port of the first mapping; kind 2: the fan's ports lie between this one, exclusive,
+//	58+18n     2  and this one (kind 1: port of the second mapping); both zero: they may be any
 //
 // The generation in plain probes and their replies lets a Machine that was made anew continue above
 // the old one, and its peer notice that a path was forgotten.
@@ -76,4 +82,10 @@
 // never answered receives in one round at most 9 probes of 64 bytes, plus one more for each nomination
 // that came from it, plus a single nomination (one in the whole round) if an authentic PROBE came
 // from it. A round has at most 20 addresses; at most 4 rounds come in a row and then one in RetryMin.
+//
+// Ports of a symmetric NAT are guessed (file hard.go) only while traffic flows, only at the IP address that the peer gives as its
+// public one and that is among its candidates', and never if both sides would have to: per attempt 2,048 probes of 64
+// bytes, at most 320 in a second, for random ports; 3 times up to 256, at most 3,200 in a second, for ports in order. Such datagrams are marked
+// (Datagram.Guess), so that the owner can bound what goes to one address on behalf of all peers together. The side with the
+// fan sends one probe from each socket to one address that the peer named: 256 for random ports, or up to 128.
 package punch

@@ -13,6 +13,7 @@ import (
 var (
 	epoch  = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	stun   = netip.MustParseAddrPort("192.0.2.53:3478")
+	stun2  = netip.MustParseAddrPort("192.0.2.53:3479")
 	testKy = [32]byte{1, 2, 3}
 )
 
@@ -42,7 +43,11 @@ type side struct {
 	sim  *sim
 	peer *side
 
+	extra  map[int]*natsim.Host // sockets that the Machine asked for
+	most   int                  // of them at once
 	cands  []netip.AddrPort
+	behind NAT
+	mute   bool
 	serial int // of the wake-up that counts
 	frozen bool
 	wanted bool
@@ -70,6 +75,7 @@ type simConfig struct {
 	rtt   time.Duration // by the relay, too
 	loss  float64
 	lan   bool // b shares a's NAT
+	mute  bool // neither side tells what NAT it is behind, as older versions do
 	tweak func(*Config)
 }
 
@@ -87,6 +93,7 @@ func newSim(t testing.TB, c simConfig) *sim {
 	}
 	s.a.peer, s.b.peer = s.b, s.a
 	for _, x := range []*side{s.a, s.b} {
+		x.mute = c.mute
 		x.gather()
 	}
 	return s
@@ -102,7 +109,7 @@ func (s *sim) newSide(name string, p place, n byte, controlling bool, tweak func
 	if tweak != nil {
 		tweak(&cfg)
 	}
-	x := &side{name: name, m: New(cfg), sim: s, kind: p.kind, wanted: true}
+	x := &side{name: name, m: New(cfg), sim: s, kind: p.kind, wanted: true, extra: make(map[int]*natsim.Host)}
 	public := netip.AddrFrom4([4]byte{198, 51, 100, n})
 	if p.open {
 		x.host = s.net.AddHost(netip.AddrPortFrom(public, 4000+uint16(n)), nil)
@@ -111,7 +118,7 @@ func (s *sim) newSide(name string, p place, n byte, controlling bool, tweak func
 		inner := netip.AddrFrom4([4]byte{10, n, 0, 2})
 		x.host = s.net.AddHost(netip.AddrPortFrom(inner, 4000+uint16(n)), x.nat)
 	}
-	x.host.Receive = x.receive
+	x.host.Receive = func(_ time.Time, from netip.AddrPort, data []byte) { x.receive(0, from, data) }
 	return x
 }
 
@@ -121,7 +128,76 @@ func (x *side) gather() {
 	if a, ok := x.host.MappedFor(stun); ok && a != x.host.Addr() {
 		x.cands = append(x.cands, a)
 	}
-	x.step(SetLocal{Candidates: x.cands})
+	if !x.mute {
+		x.behind = x.classify()
+	}
+	x.step(SetLocal{Candidates: x.cands, NAT: x.behind})
+}
+
+// classify says what two STUN servers on one address show.
+func (x *side) classify() NAT {
+	a, ok := x.host.MappedFor(stun)
+	b, _ := x.host.MappedFor(stun2)
+	step := int(b.Port()) - int(a.Port())
+	switch {
+	case !ok:
+		return NAT{Mapping: MappingBlocked}
+	case a == b:
+		return NAT{Mapping: MappingStable, Public: a}
+	case step >= -5 && step <= 5:
+		return NAT{Mapping: MappingSequential, Step: int8(step), Public: a}
+	}
+	return NAT{Mapping: MappingRandom, Public: a}
+}
+
+// open makes extra sockets as Open asks for.
+func (x *side) open(o *Open) {
+	opened := Opened{Number: o.First, Count: o.Count}
+	answered := time.Duration(0)
+	for i := range o.Count {
+		id := o.First + i
+		if x.extra[id] != nil {
+			x.sim.t.Fatalf("%s at %v: socket %d twice", x.name, x.at(), id)
+		}
+		h := x.sim.net.AddHost(netip.AddrPortFrom(x.host.Addr().Addr(), uint16(20000+id)), x.nat)
+		h.Receive = func(_ time.Time, from netip.AddrPort, data []byte) { x.receive(id, from, data) }
+		x.extra[id] = h
+		switch {
+		case o.Sample && i == 0:
+			opened.First, _ = h.MappedFor(stun)
+		case o.Sample && i == o.Count-1:
+		case o.To.IsValid():
+			h.Send(o.To, o.Data)
+		}
+	}
+	if o.Sample {
+		answered = x.sim.rtt
+		last := x.extra[o.First+o.Count-1]
+		opened.Last, _ = last.MappedFor(stun2)
+	}
+	x.most = max(x.most, len(x.extra))
+	x.sim.net.After(answered, func() { x.step(opened) })
+}
+
+func (x *side) closeExtra(keep int) {
+	for id, h := range x.extra {
+		if id != keep {
+			h.Close()
+			delete(x.extra, id)
+		}
+	}
+}
+
+// socket returns the host for a number.
+func (x *side) socket(id int) *natsim.Host {
+	if id == 0 {
+		return x.host
+	}
+	h := x.extra[id]
+	if h == nil {
+		x.sim.t.Fatalf("%s at %v: socket %d is not open", x.name, x.at(), id)
+	}
+	return h
 }
 
 func (x *side) step(ev Event) {
@@ -134,10 +210,16 @@ func (x *side) step(ev Event) {
 	x.check(before, out)
 	for _, d := range out.Send {
 		if d.To.IsValid() {
-			x.host.Send(d.To, d.Data)
+			x.socket(d.Socket).Send(d.To, d.Data)
 			continue
 		}
 		x.relay(func() { x.peer.step(Packet{Data: d.Data}) })
+	}
+	if out.Close {
+		x.closeExtra(out.Keep)
+	}
+	if out.Open != nil {
+		x.open(out.Open)
 	}
 	x.serial++
 	if serial := x.serial; !out.Wake.IsZero() {
@@ -217,21 +299,21 @@ func (x *side) say(kind byte) {
 	if s.Route != RouteRelay {
 		tag = byte(s.Generation)
 		x.sent = x.sim.net.Now()
-		x.host.Send(s.Path, []byte{kind, tag})
+		x.socket(s.Socket).Send(s.Path, []byte{kind, tag})
 	}
 	if s.Route != RouteDirect {
-		x.relay(func() { x.peer.hearData(netip.AddrPort{}, kind, tag) })
+		x.relay(func() { x.peer.hearData(0, netip.AddrPort{}, kind, tag) })
 	}
 }
 
-func (x *side) hearData(from netip.AddrPort, kind, tag byte) {
+func (x *side) hearData(socket int, from netip.AddrPort, kind, tag byte) {
 	if x.frozen {
 		return
 	}
 	x.dataIn++
 	s := x.m.State()
 	switch {
-	case from.IsValid() && from == s.Path:
+	case from.IsValid() && from == s.Path && socket == s.Socket:
 		x.received = x.sim.net.Now()
 	case !from.IsValid() && tag != 0 && tag == byte(s.Generation):
 		x.relayReceived = x.sim.net.Now()
@@ -241,12 +323,12 @@ func (x *side) hearData(from netip.AddrPort, kind, tag byte) {
 	}
 }
 
-func (x *side) receive(_ time.Time, from netip.AddrPort, data []byte) {
+func (x *side) receive(socket int, from netip.AddrPort, data []byte) {
 	if data[0] >= 0x40 {
-		x.hearData(from, data[0], data[1])
+		x.hearData(socket, from, data[0], data[1])
 		return
 	}
-	x.step(Packet{From: from, Data: data})
+	x.step(Packet{From: from, Socket: socket, Data: data})
 }
 
 // talk makes x ask every gap, and both sides tick every 50 ms, for d.
@@ -274,8 +356,8 @@ func (s *sim) talk(x *side, gap, d time.Duration) {
 // connect is the ordinary course: b has a's offer and answers now; a gets the answer after signal.
 func (s *sim) connect(answering *side, signal time.Duration) {
 	other := answering.peer
-	answering.step(Start{Remote: other.cands})
-	s.net.After(signal, func() { other.step(Start{Remote: answering.cands}) })
+	answering.step(Start{Remote: other.cands, NAT: other.behind})
+	s.net.After(signal, func() { other.step(Start{Remote: answering.cands, NAT: answering.behind}) })
 }
 
 func (s *sim) bothDirect() bool {

@@ -59,6 +59,7 @@ func punchable(a, b place) bool {
 		(a.kind.Mapping == natsim.AddressDependent || b.kind.Mapping == natsim.AddressDependent)
 }
 
+// TestEveryPairOfNATs: what needs no guessing is punched without knowing any kind.
 func TestEveryPairOfNATs(t *testing.T) {
 	starts := map[string]func(*sim){
 		"a answers": func(s *sim) { s.connect(s.a, 50*ms) },
@@ -71,7 +72,7 @@ func TestEveryPairOfNATs(t *testing.T) {
 			direct := 0
 			for _, a := range allPlaces() {
 				for _, b := range allPlaces() {
-					s := newSim(t, simConfig{seed: 7, a: a, b: b, rtt: 100 * ms})
+					s := newSim(t, simConfig{seed: 7, a: a, b: b, rtt: 100 * ms, mute: true})
 					start(s)
 					s.net.Run(10 * time.Second)
 					if got, want := s.bothDirect(), punchable(a, b); got != want {
@@ -159,7 +160,7 @@ func TestSkew(t *testing.T) {
 func TestStorm(t *testing.T) {
 	lenient := place{kind: natsim.Kind{Mapping: natsim.AddressPortDependent, Filtering: natsim.EndpointIndependent}}
 	for _, p := range []place{lenient, symmetric} {
-		s := newSim(t, simConfig{seed: 9, a: p, b: p, rtt: 10 * ms})
+		s := newSim(t, simConfig{seed: 9, a: p, b: p, rtt: 10 * ms, mute: true})
 		packets := 0
 		s.net.Tap = func(*natsim.Host, netip.AddrPort, []byte) { packets++ }
 		s.connect(s.b, 5*ms)
@@ -186,7 +187,7 @@ func TestReasons(t *testing.T) {
 		{symmetric, symmetric, "no candidate answered", "no candidate answered"},
 		{symmetric, apd, "peer is heard but does not hear us", "no candidate answered"},
 	} {
-		s := newSim(t, simConfig{seed: 9, a: tt.a, b: tt.b, rtt: 40 * ms})
+		s := newSim(t, simConfig{seed: 9, a: tt.a, b: tt.b, rtt: 40 * ms, mute: true})
 		if r := s.a.m.State().Reason; r != "not tried" {
 			t.Errorf("before: %q", r)
 		}

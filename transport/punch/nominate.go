@@ -1,9 +1,6 @@
 package punch
 
-import (
-	"net/netip"
-	"time"
-)
+import "time"
 
 const (
 	maxNominations  = 8 // full-size probes in one nomination
@@ -15,7 +12,7 @@ const (
 
 // nomination is the controlling side's check of one address with full-size packets.
 type nomination struct {
-	addr       netip.AddrPort
+	addr       end
 	generation uint16
 	tries      int
 	gap        time.Duration
@@ -30,7 +27,7 @@ func (m *Machine) nominating() bool { return m.nomination.active() && !m.nominat
 
 // deferred is a nomination that waits on the controlled side until its address has answered.
 type deferred struct {
-	addr netip.AddrPort
+	addr end
 	msg  message
 	at   time.Time
 }
@@ -62,7 +59,7 @@ func (m *Machine) consider(c *candidate) {
 		return
 	case n.active() && !n.early:
 		return
-	case m.path.sure() && (!c.local || m.sameNetwork(m.path.addr)):
+	case m.path.sure() && (!c.local || m.sameNetwork(m.path.addr.AddrPort)):
 		return
 	}
 	m.nominate(c, false)
@@ -132,17 +129,17 @@ func (m *Machine) wakeNomination(w *time.Time) {
 }
 
 // receiveNomination is the controlled side's part. c may be nil: too many addresses.
-func (m *Machine) receiveNomination(c *candidate, p Packet, msg message) {
+func (m *Machine) receiveNomination(c *candidate, from end, msg message) {
 	if msg.generation == m.generation {
-		if p.From == m.path.addr {
-			m.reply(p, msg)
+		if from == m.path.addr {
+			m.reply(from, msg)
 		}
 		return
 	}
 	if c == nil || msg.generation < firstGeneration || msg.generation < m.deferred.msg.generation {
 		return
 	}
-	m.deferred = deferred{addr: p.From, msg: msg, at: m.now}
+	m.deferred = deferred{addr: from, msg: msg, at: m.now}
 	if !c.answered.IsZero() && m.now.Sub(c.answered) < m.cfg.Round {
 		m.acceptDeferred()
 		return
@@ -158,7 +155,7 @@ func (m *Machine) acceptDeferred() {
 	if m.now.Sub(d.at) > m.cfg.Round || d.msg.generation <= m.generation {
 		return
 	}
-	m.reply(Packet{From: d.addr}, d.msg)
+	m.reply(d.addr, d.msg)
 	var rtt time.Duration
 	if c := m.find(d.addr); c != nil {
 		rtt = c.rtt

@@ -17,7 +17,7 @@ const (
 
 // path is the selected direct path; its zero value means none.
 type path struct {
-	addr       netip.AddrPort
+	addr       end
 	generation uint16
 	rtt        time.Duration
 	since      time.Time      // when it was selected
@@ -91,7 +91,7 @@ func (p *path) addRTT(d time.Duration) {
 }
 
 // choose selects a path; an older one is forgotten.
-func (m *Machine) choose(addr netip.AddrPort, generation uint16, rtt time.Duration) {
+func (m *Machine) choose(addr end, generation uint16, rtt time.Duration) {
 	if c := m.find(addr); c != nil && c.rtt > 0 {
 		rtt = c.rtt
 	}
@@ -101,12 +101,13 @@ func (m *Machine) choose(addr netip.AddrPort, generation uint16, rtt time.Durati
 	}
 	m.path.nextConf = m.now.Add(m.confirmGap())
 	m.generation, m.nominated = generation, max(m.nominated, generation)
+	m.hardWon(addr)
 	m.lastPath = addr
 	m.nomination, m.deferred = nomination{}, deferred{}
 	m.backoff, m.reason = m.cfg.RetryMin, ""
 	m.owed, m.owedCall = false, false
 	// What is left of the round looks for a neighbour only.
-	neighbour := m.sameNetwork(addr)
+	neighbour := m.sameNetwork(addr.AddrPort)
 	for _, c := range m.candidates {
 		if neighbour || !c.local || c.addr == addr {
 			c.next = time.Time{}

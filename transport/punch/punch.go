@@ -52,7 +52,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Event is one of SetLocal, Start, Relay, Disturbed, Packet and Traffic.
+// Event is one of SetLocal, Start, Relay, Disturbed, Packet, Traffic and Opened.
 type Event interface{ event() }
 
 // SetLocal gives the instance's own candidates, of which the first MaxCandidates count, and its NAT.
@@ -65,9 +65,10 @@ type SetLocal struct {
 // Start gives the peer's candidates from a verified offer or answer and starts a round at once. With
 // Call the peer is called too, over the relay.
 type Start struct {
-	Remote []netip.AddrPort
-	NAT    NAT // the peer's
-	Call   bool
+	Remote  []netip.AddrPort
+	NAT     NAT // the peer's
+	Outlook Outlook
+	Call    bool
 }
 
 // Relay tells that data can, or can no longer, go through the relay (see Config.NoRelay).
@@ -79,8 +80,9 @@ type Disturbed struct{ Reason string }
 // Packet is a datagram that arrived with a first byte of 0x10 to 0x1f. A zero From means that it came
 // through the relay. Data is not kept.
 type Packet struct {
-	From netip.AddrPort
-	Data []byte
+	From   netip.AddrPort
+	Socket int // that it arrived at: 0, or the number of an extra one (see Open)
+	Data   []byte
 }
 
 // Traffic is the tick: what the owner saw of the peer. Step wants it every 50 ms or so while data
@@ -100,17 +102,25 @@ func (Relay) event()     {}
 func (Disturbed) event() {}
 func (Packet) event()    {}
 func (Traffic) event()   {}
+func (Opened) event()    {}
 
-// Datagram is to be sent from the socket whose candidates were given. A zero To means through the
+// Datagram is to be sent. A zero To means through the
 // relay.
 type Datagram struct {
-	To   netip.AddrPort
-	Data []byte
+	To     netip.AddrPort
+	Socket int // 0, or the number of an extra one (see Open)
+	Data   []byte
+	// Guess says that nobody named the address: one of the ports that the peer's NAT may have chosen. The owner sends as
+	// many as its budget for the address allows.
+	Guess bool
 }
 
 // Output is what the owner must do after a Step, at once and in order.
 type Output struct {
 	Send    []Datagram
+	Close   bool      // all extra sockets but Keep
+	Keep    int       // the one that stays open; 0 = none
+	Open    *Open     // extra sockets; nil = none
 	Wake    time.Time // call Step with Traffic by then; zero = no need
 	Changed bool      // State has another phase, route, path, generation or reason
 }
@@ -128,7 +138,7 @@ type Machine struct {
 	local, remote   []netip.AddrPort
 	here, there     NAT
 	candidates      []*candidate
-	lastPath        netip.AddrPort // probed in later rounds though nobody named it
+	lastPath        end // probed in later rounds though nobody named it
 
 	round    round
 	nextTry  time.Time     // of the next round, if wanted
@@ -137,6 +147,8 @@ type Machine struct {
 	owed     bool          // a round waits for credit
 	owedCall bool
 
+	hard       hard
+	how        Method     // by which the selected path was found
 	nomination nomination // controlling
 	deferred   deferred   // controlled
 	path       path
@@ -157,7 +169,9 @@ type Machine struct {
 // New returns a Machine that does nothing until it is started.
 func New(cfg Config) *Machine {
 	cfg = cfg.withDefaults()
-	return &Machine{cfg: cfg, tag: TagOf(cfg.Key), seal: newSealer(cfg.Key), backoff: cfg.RetryMin, reason: notTried}
+	return &Machine{
+		cfg: cfg, tag: TagOf(cfg.Key), seal: newSealer(cfg.Key), backoff: cfg.RetryMin, reason: notTried, hard: hard{pause: hardMin},
+	}
 }
 
 // frozenAfter is how late a wake-up may be before the process counts as having been frozen.
@@ -186,6 +200,8 @@ func (m *Machine) Step(now time.Time, ev Event) Output {
 		m.receive(e)
 	case Traffic:
 		m.traffic(e)
+	case Opened:
+		m.opened(e)
 	}
 	m.advance()
 	m.wake = m.nextWake()
@@ -209,6 +225,7 @@ func (m *Machine) disturb(reason string) {
 		m.enterDoubt(reason, true)
 	}
 	m.backoff = m.cfg.RetryMin
+	m.forgetHard(m.hard.outlook)
 	if m.started {
 		m.startRound(true)
 	}
@@ -220,6 +237,7 @@ func (m *Machine) setLocal(e SetLocal) {
 		return
 	}
 	m.local, m.here = local, nat
+	m.forgetHard(m.hard.outlook)
 	if !m.started {
 		return
 	}
@@ -235,6 +253,7 @@ func (m *Machine) start(e Start) {
 	m.started = true
 	m.remote, m.there = unmapAll(e.Remote), e.NAT.known()
 	m.backoff = m.cfg.RetryMin
+	m.forgetHard(e.Outlook)
 	m.suspect("peer started again")
 	m.startRound(e.Call)
 }
@@ -260,6 +279,7 @@ func (m *Machine) advance() {
 	m.advancePath()
 	m.advanceNomination()
 	m.advanceRound()
+	m.advanceHard()
 }
 
 // nextWake is the earliest time at which advance would do something.
@@ -268,6 +288,7 @@ func (m *Machine) nextWake() time.Time {
 	m.wakePath(&w)
 	m.wakeNomination(&w)
 	m.wakeRound(&w)
+	m.wakeHard(&w)
 	return w
 }
 
@@ -286,6 +307,12 @@ func (m *Machine) between(lo, hi time.Duration) time.Duration {
 	var b [8]byte
 	m.cfg.Rand(b[:])
 	return lo + time.Duration(binary.BigEndian.Uint64(b[:])%uint64(hi-lo+1))
+}
+
+// end is where the peer is: its address, and by which of our sockets it is reached there.
+type end struct {
+	netip.AddrPort
+	Socket int
 }
 
 func unmapAll(in []netip.AddrPort) []netip.AddrPort {

@@ -12,17 +12,17 @@ func (m *Machine) receive(p Packet) {
 		m.counters.Refused++
 		return
 	}
-	p.From = unmap(p.From)
-	relayed := !p.From.Addr().IsValid()
+	from := end{AddrPort: unmap(p.From), Socket: p.Socket}
+	relayed := !from.Addr().IsValid()
 	ok := false
 	switch {
 	case msg.kind == TypeCall:
 		ok = relayed && m.receiveCall(msg)
-	case relayed || !m.usable(p.From):
+	case relayed || !m.usable(from.AddrPort) || !m.expected(from):
 	case msg.kind == TypeProbe:
-		ok = m.receiveProbe(p, msg)
+		ok = m.receiveProbe(from, msg)
 	case msg.kind == TypeReply:
-		ok = m.receiveReply(p, msg)
+		ok = m.receiveReply(from, msg)
 	}
 	if !ok {
 		m.counters.Refused++
@@ -41,10 +41,12 @@ func (m *Machine) receiveCall(msg message) bool {
 	news := !slices.Equal(remote, m.remote)
 	m.remote, m.started = remote, true
 	if msg.nat.Mapping != MappingUnknown {
+		news = news || msg.nat.Mapping != m.there.Mapping
 		m.there = msg.nat
 	}
 	if news {
 		m.backoff = m.cfg.RetryMin
+		m.forgetHard(m.hard.outlook)
 	}
 	switch p := &m.path; {
 	case p.selected() && p.generation <= msg.generation:
@@ -53,6 +55,7 @@ func (m *Machine) receiveCall(msg message) bool {
 	case p.selected():
 		m.suspect("peer called")
 	}
+	m.receiveAttempt(msg.attempt)
 	answer := msg.flags&flagAnswer != 0
 	if !answer && !m.path.sure() {
 		m.call(flagAnswer) // our last CALL may be lost, and with it candidates that the peer lacks
@@ -65,7 +68,7 @@ func (m *Machine) receiveCall(msg message) bool {
 	return true
 }
 
-func (m *Machine) receiveProbe(p Packet, msg message) bool {
+func (m *Machine) receiveProbe(from end, msg message) bool {
 	if msg.flags&flagNominate != 0 && (m.cfg.Controlling || msg.generation < m.generation) {
 		return false
 	}
@@ -73,25 +76,30 @@ func (m *Machine) receiveProbe(p Packet, msg message) bool {
 		return false
 	}
 	m.round.heard = true
-	c := m.learn(p.From)
+	most := maxReflexive
+	if from.Socket != 0 {
+		most += maxGuessed
+		m.prolong()
+	}
+	c := m.learn(from, most)
 	if c != nil {
 		c.heard = m.now
 	}
-	if p.From == m.path.addr {
+	if from == m.path.addr {
 		m.path.hear(m.now)
 		if msg.flags&flagDoubt != 0 && m.path.sure() && m.now.Sub(m.path.confirmed) > max(2*m.path.rtt, m.cfg.DoubtMin) {
 			m.enterDoubt("peer doubts the direct path", false)
 		}
 	}
 	if msg.flags&flagNominate != 0 {
-		m.receiveNomination(c, p, msg)
+		m.receiveNomination(c, from, msg)
 		return true
 	}
 	m.peerKnows(msg, time.Time{})
 	if m.path.selected() && msg.generation < m.path.generation && m.now.Sub(m.path.since) > 2*m.path.rtt {
 		m.probePath(0, ProbeSize) // the reply shows whether the peer forgot the path
 	}
-	m.reply(p, msg)
+	m.reply(from, msg)
 	if c == nil || c.addr == m.path.addr {
 		return true
 	}
@@ -101,37 +109,45 @@ func (m *Machine) receiveProbe(p Packet, msg message) bool {
 }
 
 // reply answers a PROBE, in its own length.
-func (m *Machine) reply(p Packet, msg message) {
+func (m *Machine) reply(from end, msg message) {
 	m.counters.Replies++
 	flags, g := flagNominate|m.role(), msg.generation
 	if msg.flags&flagNominate == 0 {
 		flags, g = m.plainFlags(), m.known()
 	}
-	m.send(p.From, message{
+	m.send(from, message{
 		kind: TypeReply, flags: flags, generation: g,
-		tag: msg.tag, sequence: msg.sequence, observed: p.From, size: msg.size,
+		tag: msg.tag, sequence: msg.sequence, observed: from.AddrPort, size: msg.size,
 	})
 }
 
-func (m *Machine) receiveReply(p Packet, msg message) bool {
+func (m *Machine) receiveReply(from end, msg message) bool {
 	i := slices.IndexFunc(m.pending, func(t transaction) bool {
 		return t.sequence == msg.sequence && t.tag == msg.tag
 	})
-	if i < 0 {
+	var t transaction
+	guessed := i < 0
+	if !guessed {
+		t = m.pending[i]
+	} else if t, guessed = m.hard.sweep.guess(msg, m.tag); !guessed {
 		return false
 	}
-	t := m.pending[i]
 	// Symmetric paths only: a reply from elsewhere says nothing about the address that was probed.
-	if t.addr != p.From || t.size != msg.size || (t.flags^msg.flags)&flagNominate != 0 ||
+	if t.addr != from || t.size != msg.size || (t.flags^msg.flags)&flagNominate != 0 ||
 		msg.flags&flagNominate != 0 && t.generation != msg.generation || m.now.Sub(t.at) > pendingFor {
 		return false
 	}
-	m.pending = slices.Delete(m.pending, i, i+1)
+	if !guessed {
+		m.pending = slices.Delete(m.pending, i, i+1)
+	}
 	m.round.heard, m.round.answered = true, true
 	if m.usableSelf(msg) {
 		m.observed = msg.observed
 	}
-	c := m.find(p.From)
+	c := m.find(from)
+	if c == nil && guessed {
+		c = m.learn(from, maxReflexive+maxGuessed)
+	}
 	if c != nil {
 		c.answered = m.now
 		if rtt := m.now.Sub(t.at); msg.flags&flagNominate == 0 || c.rtt == 0 || rtt < c.rtt {
@@ -141,7 +157,7 @@ func (m *Machine) receiveReply(p Packet, msg message) bool {
 	if msg.flags&flagNominate == 0 {
 		m.peerKnows(msg, t.at)
 	}
-	if p.From == m.path.addr {
+	if from == m.path.addr {
 		m.path.confirm(m.now, t)
 		if m.path.sure() {
 			m.reason = ""
@@ -150,10 +166,10 @@ func (m *Machine) receiveReply(p Packet, msg message) bool {
 	}
 	switch {
 	case msg.flags&flagNominate != 0:
-		if m.nomination.active() && m.nomination.addr == p.From && m.nomination.generation == msg.generation {
-			m.choose(p.From, msg.generation, m.now.Sub(t.at))
+		if m.nomination.active() && m.nomination.addr == from && m.nomination.generation == msg.generation {
+			m.choose(from, msg.generation, m.now.Sub(t.at))
 		}
-	case m.deferred.addr == p.From && p.From.IsValid():
+	case m.deferred.addr == from && from.IsValid():
 		m.acceptDeferred()
 	}
 	if c != nil && m.cfg.Controlling {

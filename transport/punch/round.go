@@ -1,13 +1,13 @@
 package punch
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 )
 
 const (
 	maxReflexive = 4 // addresses that nobody named and a PROBE came from, in one round
+	maxGuessed   = 4 // more of these, which have answered a probe to a port that nobody named
 	maxProbes    = 9 // plain probes in one round to an address that has not answered
 	roundBurst   = 4 // rounds in a row before they are limited to one in RetryMin
 	maxCalls     = 3 // CALLs in one round, while nothing is heard of the peer
@@ -19,7 +19,7 @@ const pendingFor = 5 * time.Second
 
 // candidate is an address at which the peer may be.
 type candidate struct {
-	addr      netip.AddrPort
+	addr      end
 	local     bool // in the same network as one of our own
 	reflexive bool // not named by the peer
 	sent      int  // plain probes in this round
@@ -48,7 +48,7 @@ type round struct {
 
 // transaction is a probe that was not answered yet.
 type transaction struct {
-	addr       netip.AddrPort
+	addr       end
 	at         time.Time
 	sequence   uint64
 	tag        Tag
@@ -87,6 +87,7 @@ func (m *Machine) startRound(call bool) {
 	m.counters.Unproven, m.counters.Target = 0, 0
 	m.round = round{active: true, began: m.now, ends: m.now.Add(m.cfg.Round)}
 	m.gather()
+	m.scheduleHard()
 	if m.reason == notTried {
 		m.reason = "probing"
 	}
@@ -101,15 +102,15 @@ func (m *Machine) startRound(call bool) {
 func (m *Machine) gather() {
 	old := m.candidates
 	m.candidates = make([]*candidate, 0, len(m.remote)+maxReflexive)
-	keep := func(a netip.AddrPort, reflexive bool) {
-		if m.find(a) != nil || !m.usable(a) {
+	keep := func(a end, reflexive bool) {
+		if m.find(a) != nil || !m.usable(a.AddrPort) {
 			return
 		}
 		c := &candidate{addr: a}
 		if i := slices.IndexFunc(old, func(o *candidate) bool { return o.addr == a }); i >= 0 {
 			c.heard, c.answered, c.rtt = old[i].heard, old[i].answered, old[i].rtt
 		}
-		c.local, c.reflexive = m.sameNetwork(a), reflexive
+		c.local, c.reflexive = m.sameNetwork(a.AddrPort), reflexive
 		c.gap, c.next = m.cfg.FirstRepeat, m.now
 		if m.path.sure() && a == m.path.addr {
 			c.next = time.Time{} // it has its own probes
@@ -117,7 +118,7 @@ func (m *Machine) gather() {
 		m.candidates = append(m.candidates, c)
 	}
 	for _, a := range m.remote {
-		keep(a, false)
+		keep(end{AddrPort: a}, false)
 	}
 	keep(m.lastPath, true)
 	for _, o := range old {
@@ -137,7 +138,7 @@ func (m *Machine) gather() {
 	})
 }
 
-func (m *Machine) find(a netip.AddrPort) *candidate {
+func (m *Machine) find(a end) *candidate {
 	for _, c := range m.candidates {
 		if c.addr == a {
 			return c
@@ -156,12 +157,12 @@ func (m *Machine) reflexives() int {
 	return n
 }
 
-// learn returns the candidate for an address that an authentic PROBE came from, or nil if there are
-// too many.
-func (m *Machine) learn(a netip.AddrPort) *candidate {
+// learn returns the candidate for an address that an authentic message came from, or nil if there are
+// too many that nobody named.
+func (m *Machine) learn(a end, most int) *candidate {
 	c := m.find(a)
-	if c == nil && m.reflexives() < maxReflexive {
-		c = &candidate{addr: a, local: m.sameNetwork(a), reflexive: true, gap: m.cfg.FirstRepeat}
+	if c == nil && m.reflexives() < most {
+		c = &candidate{addr: a, local: m.sameNetwork(a.AddrPort), reflexive: true, gap: m.cfg.FirstRepeat}
 		m.candidates = append(m.candidates, c)
 	}
 	return c
@@ -174,6 +175,17 @@ func (m *Machine) advanceRound() {
 	if m.retries() && m.due(m.nextTry) {
 		m.startRound(true)
 	}
+	m.advanceActive()
+	if m.round.active || m.hardOn() {
+		for _, c := range m.candidates {
+			if m.due(c.next) {
+				m.probe(c)
+			}
+		}
+	}
+}
+
+func (m *Machine) advanceActive() {
 	if !m.round.active {
 		return
 	}
@@ -193,11 +205,6 @@ func (m *Machine) advanceRound() {
 	}
 	if m.due(m.hopelessAt()) {
 		m.reason = hopeless(m.here, m.there)
-	}
-	for _, c := range m.candidates {
-		if m.due(c.next) {
-			m.probe(c)
-		}
 	}
 }
 
@@ -220,13 +227,15 @@ func (m *Machine) saidHopeless() bool { return m.hopeless() && m.reason == hopel
 // retries reports whether the next round is only a matter of time.
 func (m *Machine) retries() bool {
 	return m.wanted && m.started && (!m.path.selected() || m.path.gaveUp) && !m.round.active &&
-		!m.owed && !m.nomination.active() && !m.nextTry.IsZero()
+		!m.owed && !m.nomination.active() && !m.hardOn() && !m.nextTry.IsZero()
 }
 
 func (m *Machine) endRound() {
 	m.round.active = false
 	for _, c := range m.candidates {
-		c.next = time.Time{}
+		if !m.hardOn() || !c.reflexive {
+			c.next = time.Time{}
+		}
 	}
 	m.nextTry = m.now.Add(m.between(m.backoff*9/10, m.backoff*11/10))
 	m.backoff = min(2*m.backoff, m.cfg.RetryMax)
@@ -236,6 +245,8 @@ func (m *Machine) endRound() {
 	switch {
 	case m.hopeless() && !m.round.heard:
 		m.reason = hopeless(m.here, m.there)
+	case m.hardOn():
+		m.reason = m.hardReason()
 	case len(m.candidates) == 0:
 		m.reason = "peer has no usable candidate"
 	case m.round.answered && m.cfg.Controlling:
@@ -256,15 +267,17 @@ func (m *Machine) wakeRound(w *time.Time) {
 	if m.retries() {
 		earlier(w, m.nextTry)
 	}
+	if m.round.active || m.hardOn() {
+		for _, c := range m.candidates {
+			earlier(w, c.next)
+		}
+	}
 	if !m.round.active {
 		return
 	}
 	earlier(w, m.round.ends)
 	earlier(w, m.hopelessAt())
 	earlier(w, m.round.nextCall)
-	for _, c := range m.candidates {
-		earlier(w, c.next)
-	}
 }
 
 // probe sends the next plain probe to c, if it may have one more.
@@ -274,7 +287,7 @@ func (m *Machine) probe(c *candidate) {
 		return
 	}
 	c.sent++
-	if m.round.active {
+	if m.round.active || m.hardOn() {
 		c.next = m.now.Add(c.gap)
 		c.gap = min(2*c.gap, m.cfg.MaxRepeat)
 	}
@@ -292,7 +305,7 @@ func (m *Machine) counter(c *candidate) {
 	c.gap = gap
 }
 
-func (m *Machine) sendProbe(to netip.AddrPort, flags byte, generation uint16, size int) {
+func (m *Machine) sendProbe(to end, flags byte, generation uint16, size int) {
 	if flags&flagNominate == 0 {
 		flags, generation = flags|m.plainFlags(), m.known()
 	}
@@ -319,11 +332,14 @@ func (m *Machine) sendProbe(to netip.AddrPort, flags byte, generation uint16, si
 }
 
 // call tells the peer our candidates and to probe them now.
-func (m *Machine) call(flags byte) {
+func (m *Machine) call(flags byte) { m.callAbout(flags, attempt{}) }
+
+func (m *Machine) callAbout(flags byte, a attempt) {
 	m.counters.Calls++
-	m.send(netip.AddrPort{}, message{
+	m.send(end{}, message{
 		kind: TypeCall, flags: flags | m.role(), generation: m.givenUp(), sequence: m.nextSequence(),
-		candidates: m.local, nat: m.here, size: headerSize + len(m.local)*addressSize + natSize,
+		candidates: m.local, nat: m.here, attempt: a,
+		size: headerSize + len(m.local)*addressSize + natSize + attemptSize,
 	})
 }
 
@@ -346,8 +362,8 @@ func (m *Machine) known() uint16 {
 	return m.generation
 }
 
-func (m *Machine) send(to netip.AddrPort, msg message) {
-	m.out.Send = append(m.out.Send, Datagram{To: to, Data: m.seal.seal(msg)})
+func (m *Machine) send(to end, msg message) {
+	m.out.Send = append(m.out.Send, Datagram{To: to.AddrPort, Socket: to.Socket, Data: m.seal.seal(msg)})
 }
 
 func (m *Machine) nextSequence() uint64 {

@@ -42,6 +42,8 @@ type State struct {
 	Phase      Phase
 	Route      Route
 	Path       netip.AddrPort // the peer's address on the selected path; zero if none
+	Socket     int            // that reaches it there: 0, or the number of an extra one (see Open)
+	Method     Method         // by which the selected path was found
 	Generation uint16         // of the last selected path; 0 = never had one, the first is 2
 	RTT        time.Duration  // of the selected path, smoothed
 	Observed   netip.AddrPort // own address as the peer last saw it
@@ -62,13 +64,16 @@ type Counters struct {
 	Refused  int // datagrams that were forged, replayed, malformed or out of place
 	Unproven int // bytes sent, probes only, to addresses that never answered, in this round
 	Target   int // the most of these to one address
+	Attempts int // hard methods begun by this side
+	Failed   int // times that it gave up for a while
+	Guesses  int // probes to ports that nobody named
 }
 
 // State returns the present state.
 func (m *Machine) State() State {
 	l := m.look()
 	return State{
-		Phase: l.phase, Route: l.route, Path: l.path, Generation: m.generation, RTT: m.path.rtt,
+		Phase: l.phase, Route: l.route, Path: l.path.AddrPort, Socket: l.path.Socket, Method: m.how, Generation: m.generation, RTT: m.path.rtt,
 		Observed: m.observed, Since: m.since, Reason: l.reason, Counters: m.counters,
 		Here: m.here, There: m.there, Hopeless: m.saidHopeless(),
 	}
@@ -78,7 +83,7 @@ func (m *Machine) State() State {
 type look struct {
 	phase      Phase
 	route      Route
-	path       netip.AddrPort
+	path       end
 	generation uint16
 	reason     string
 }
@@ -95,7 +100,7 @@ func (m *Machine) look() look {
 		}
 	case m.nominating():
 		l.phase = Nominating
-	case m.round.active:
+	case m.round.active || m.hardOn():
 		l.phase = Probing
 	}
 	return l

@@ -18,6 +18,7 @@ const (
 	headerSize  = 32
 	addressSize = 18
 	natSize     = 2 + addressSize
+	attemptSize = 8
 	macOffset   = 16
 	replySize   = headerSize + addressSize
 )
@@ -57,6 +58,7 @@ type message struct {
 	observed   netip.AddrPort   // REPLY
 	candidates []netip.AddrPort // CALL
 	nat        NAT              // CALL
+	attempt    attempt          // CALL
 	size       int              // of the datagram
 }
 
@@ -87,7 +89,11 @@ func (s *sealer) seal(m message) []byte {
 		for i, c := range m.candidates {
 			putAddress(b[headerSize+i*addressSize:], c)
 		}
-		putNAT(b[headerSize+len(m.candidates)*addressSize:], m.nat)
+		rest := b[headerSize+len(m.candidates)*addressSize:]
+		if len(rest) >= natSize {
+			putNAT(rest, m.nat)
+			putAttempt(rest[natSize:], m.attempt)
+		}
 	default:
 		binary.BigEndian.PutUint16(b[2:], m.generation)
 		copy(b[4:8], m.tag[:])
@@ -135,23 +141,41 @@ func openCall(b []byte, m message) (message, error) {
 	for i := range m.candidates {
 		m.candidates[i] = getAddress(b[headerSize+i*addressSize:])
 	}
-	m.nat = getNAT(b[headerSize+n*addressSize:])
+	// What follows is missing in CALLs of older versions.
+	if rest := b[headerSize+n*addressSize:]; len(rest) >= natSize {
+		m.nat = getNAT(rest)
+		m.attempt = getAttempt(rest[natSize:])
+	}
 	return m, nil
 }
 
-func putNAT(b []byte, n NAT) {
-	if len(b) < natSize {
+func putAttempt(b []byte, a attempt) {
+	if len(b) < attemptSize {
 		return
 	}
+	b[0] = a.kind
+	binary.BigEndian.PutUint16(b[2:], a.number)
+	binary.BigEndian.PutUint16(b[4:], a.first)
+	binary.BigEndian.PutUint16(b[6:], a.last)
+}
+
+func getAttempt(b []byte) attempt {
+	if len(b) < attemptSize {
+		return attempt{}
+	}
+	return attempt{
+		kind: b[0], number: binary.BigEndian.Uint16(b[2:]),
+		first: binary.BigEndian.Uint16(b[4:]), last: binary.BigEndian.Uint16(b[6:]),
+	}
+}
+
+func putNAT(b []byte, n NAT) {
 	b[0], b[1] = byte(n.Mapping), byte(n.Step)
 	putAddress(b[2:], n.Public)
 }
 
-// getNAT returns the zero value for what an older or newer version has put there.
+// getNAT returns the zero value for what makes no sense to this version.
 func getNAT(b []byte) NAT {
-	if len(b) < natSize {
-		return NAT{}
-	}
 	return NAT{Mapping: Mapping(b[0]), Step: int8(b[1]), Public: getAddress(b[2:])}.known()
 }
 

@@ -35,6 +35,11 @@ var golden = []struct {
 		nat: NAT{Mapping: MappingSequential, Step: -2, Public: netip.MustParseAddrPort("198.51.100.7:4660")}, size: 70},
 		"12000001000000000000000000000009" + "d510ca2a28823c0a5fd4d4eee9a76843" + "00000000000000000000ffff0a000002" + "0fa1" +
 			"03" + "fe" + "00000000000000000000ffffc6336407" + "1234"},
+	{"call with attempt", message{kind: TypeCall, sequence: 9, candidates: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.2:4001")},
+		nat:     NAT{Mapping: MappingRandom, Public: netip.MustParseAddrPort("198.51.100.7:4660")},
+		attempt: attempt{kind: attemptFan, number: 0x102, first: 4000, last: 4016}, size: 78},
+		"12000001000000000000000000000009" + "86d99c71c16978c3f6ed1d420abe49bd" + "00000000000000000000ffff0a000002" + "0fa1" +
+			"04" + "00" + "00000000000000000000ffffc6336407" + "1234" + "02" + "00" + "0102" + "0fa0" + "0fb0"},
 	{"empty call", message{kind: TypeCall, sequence: 9, candidates: []netip.AddrPort{}, size: 32},
 		"12000000000000000000000000000009" + "97faca06c70f038580b893db89ba44a7"},
 }
