@@ -11,7 +11,7 @@ import (
 )
 
 // Modules are the programs that are modules of their own, by the directory below experiments/peer.
-func Modules() []string { return []string{"pionturn"} }
+func Modules() []string { return []string{"pionturn", "libp2p"} }
 
 // ErrMissing is wrapped by the errors of Build, and of servers that this machine would have to have, when something must
 // be installed first; the error tells what and how.
