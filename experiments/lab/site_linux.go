@@ -148,10 +148,10 @@ func (l *Lab) plugNarrow(router *node, i, size int) error {
 			}
 		}
 		public := outsideAddr(i)
-		if err := routeOn(lanName, netip.PrefixFrom(public, 32), true); err != nil {
+		if err := routeOn(lanName, netip.PrefixFrom(public, 32), lineAddr(i)); err != nil {
 			return err
 		}
-		return routeOn(wanName, netip.PrefixFrom(coreAddr, 24).Masked(), false)
+		return routeOn(wanName, netip.PrefixFrom(coreAddr, 24).Masked(), netip.Addr{})
 	})
 	if err != nil {
 		return err
@@ -159,14 +159,14 @@ func (l *Lab) plugNarrow(router *node, i, size int) error {
 	return router.do(func() error { return configure(wanName, outsideAddr(i), coreAddr) })
 }
 
-// routeOn sets an interface up and routes a network to it. If own, the interface gets an address for ICMP errors.
-func routeOn(name string, to netip.Prefix, own bool) error {
+// routeOn sets an interface up and routes a network to it. Own, if valid, is the interface's address, for ARP and ICMP errors.
+func routeOn(name string, to netip.Prefix, own netip.Addr) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("find %s: %w", name, err)
 	}
-	if own {
-		if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(carrierAddr(255, 1), 32))}); err != nil {
+	if own.IsValid() {
+		if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(own, 32))}); err != nil {
 			return fmt.Errorf("give %s its address: %w", name, err)
 		}
 	}

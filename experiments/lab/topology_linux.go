@@ -34,6 +34,10 @@ func lanAddr(i, n int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(1 + 
 // carrierAddr is an address in the network of the i-th host's carrier (RFC 6598): n is 1 for the carrier's NAT.
 func carrierAddr(i, n int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, byte(i), byte(n)}) }
 
+// lineAddr is the address of the router at the far end of the i-th host's line. Each needs its own: Linux answers no ARP request from
+// an address that it has itself.
+func lineAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 65, byte(i), 1}) }
+
 // makeCore makes the namespace with the bridge that is the internet of the lab.
 // It answers packets for foreign networks with "net unreachable", so that whoever tries to leave the lab learns it at once.
 func makeCore() (*node, error) {
