@@ -119,7 +119,7 @@ func TestLabAsTyped(t *testing.T) {
 			{args: []string{"lab", "up", "--nat", "A=@B"}, code: 2, stderrHas: "no such host before it"},
 			{args: []string{"lab", "up", "--nat", "A=full-cone+brick"}, code: 2, stderrHas: "there are +remap"},
 			{args: []string{"lab", "up", "--help"}, stdout: "...endpoint-independent mapping, address-dependent filtering"},
-			{args: []string{"lab", "up", "--nat", "A=brick"}, code: 2, stderrHas: "full-cone, address-restricted, port-restricted, sequential, symmetric, cgn, udp-blocked, https-only; options: +remap"},
+			{args: []string{"lab", "up", "--nat", "A=brick"}, code: 2, stderrHas: "full-cone, address-restricted, port-restricted, sequential, symmetric, cgn, ipv6-firewall, udp-blocked, https-only; options: +remap"},
 			{args: []string{"lab", "up", "--name", "a/b", "--public", "x"}, code: 2, stderrHas: "--name"},
 			{args: up, stdout: "HOST  NAT              ADDRESS       PUBLIC ADDRESS\n" +
 				"hub   none             198.51.100.2  198.51.100.2\n" +

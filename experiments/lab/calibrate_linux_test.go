@@ -70,6 +70,7 @@ func TestCalibration(t *testing.T) {
 		"symmetric":                     symmetric,
 		"cgn":                           remap(port),
 		"cgn+hairpin":                   hairpin(remap(port)),
+		"ipv6-firewall":                 symmetric, // over IPv4
 		"udp-blocked":                   {tcpOut: true, webOut: true},
 		"https-only":                    {webOut: true},
 	}
@@ -80,7 +81,7 @@ func TestCalibration(t *testing.T) {
 	}
 	for kind, want := range want {
 		for _, company := range []string{"alone", "shared"} {
-			if company == "shared" && kind == lab.None {
+			if company == "shared" && (kind == lab.None || kind == lab.IPv6Firewall) {
 				continue
 			}
 			t.Run(string(kind)+"/"+company, func(t *testing.T) {
@@ -351,6 +352,50 @@ func TestCalibrationICMP(t *testing.T) {
 		if !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("%s: %v, want ECONNREFUSED", kind, err)
 		}
+	}
+}
+
+// Over IPv6 there is no NAT; the firewall lets in only from where the host has sent to, and TCP not at all.
+func TestCalibrationIPv6(t *testing.T) {
+	kind := lab.IPv6Firewall
+	l := labtest.New(t, lab.Host{Name: "x", NAT: kind}, lab.Host{Name: "y", NAT: kind}, lab.Host{Name: "h", NAT: kind})
+	open := func(host string) sock {
+		var c *net.UDPConn
+		err := l.Do(host, func() (err error) {
+			c, err = net.ListenUDP("udp6", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv6Unspecified(), 0)))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return sock{c, t}
+	}
+	x1, x2, y, h := open("x"), open("x"), open("y"), open("h")
+	at := func(host string, s sock) netip.AddrPort { return netip.AddrPortFrom(l.Addr6(host), s.port()) }
+	atH := at("h", h)
+	for _, s := range []sock{x1, x2, y} { // which opens their own firewalls
+		s.send(atH, "unsolicited")
+	}
+	h.send(at("x", x1), "open")
+	if from := x1.want("open"); from != atH {
+		t.Errorf("the source is %v, want %v: no NAT", from, atH)
+	}
+	x2.send(atH, "other port")
+	y.send(atH, "other address")
+	x1.send(atH, "answer")
+	if before := h.until("answer"); len(before) > 0 {
+		t.Errorf("received %q: the firewall lets in who was not sent to", before)
+	}
+	h.send(at("y", y), "open")
+	y.want("open")
+	y.send(atH, "now")
+	h.want("now")
+
+	x1.control(func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, 1) })
+	x1.send(atH, string(make([]byte, 1500-48)))
+	if msg, _, ok := h.recv(patience); !ok || len(msg) != 1500-48 {
+		t.Errorf("received %d bytes (%v)", len(msg), ok)
 	}
 }
 

@@ -60,6 +60,9 @@ func Expect(a, b Kind, together bool) (Way, error) {
 			return WayRelay, nil
 		}
 	}
+	if ta.Base == IPv6Firewall && tb.Base == IPv6Firewall {
+		return WayPunch, nil // both addresses are known, if not by STUN; their firewalls are filters like any
+	}
 	return expect(ta.seen(), tb.seen()), nil
 }
 

@@ -23,6 +23,7 @@ const (
 	Sequential        Kind = "sequential"
 	Symmetric         Kind = "symmetric"
 	CGN               Kind = "cgn"
+	IPv6Firewall      Kind = "ipv6-firewall"
 	UDPBlocked        Kind = "udp-blocked"
 	HTTPSOnly         Kind = "https-only"
 )
@@ -30,7 +31,7 @@ const (
 // Kinds returns every base.
 func Kinds() []Kind {
 	return []Kind{
-		None, FullCone, AddressRestricted, PortRestricted, Sequential, Symmetric, CGN, UDPBlocked, HTTPSOnly,
+		None, FullCone, AddressRestricted, PortRestricted, Sequential, Symmetric, CGN, IPv6Firewall, UDPBlocked, HTTPSOnly,
 	}
 }
 
@@ -67,8 +68,8 @@ func base(k Kind) (natsim.Kind, bool) {
 		return nat(natsim.EndpointIndependent, natsim.AddressPortDependent, true), true
 	case CGN:
 		return nat(natsim.EndpointIndependent, natsim.EndpointIndependent, false), true
-	case Symmetric:
-		return nat(natsim.AddressPortDependent, natsim.AddressPortDependent, false), true
+	case Symmetric, IPv6Firewall:
+		return nat(natsim.AddressPortDependent, natsim.AddressPortDependent, false), k == Symmetric
 	case Sequential:
 		n := nat(natsim.AddressPortDependent, natsim.AddressPortDependent, false)
 		n.Step = 1
@@ -107,8 +108,8 @@ func (t *Traits) set(option string, varies bool) (err error) {
 		if t.MTU, err = strconv.Atoi(value); err != nil || t.MTU < minMTU || t.MTU > mtu {
 			return fmt.Errorf("want +mtu=N with N from %d to %d", minMTU, mtu)
 		}
-		if t.Base == None {
-			return fmt.Errorf("a host of kind %s has no line of its own", t.Base)
+		if t.Base == None || t.Base == IPv6Firewall {
+			return fmt.Errorf("a host of kind %s has no line that could be narrower", t.Base)
 		}
 		return nil
 	case "remap", "hairpin", "timeout", "step":
@@ -192,6 +193,8 @@ func parseBase(s string) (Kind, bool) {
 		return Symmetric, true
 	case "cgn", "cgnat", "nat444", "carriergrade", "doublenat":
 		return CGN, true
+	case "ipv6firewall", "ipv6", "firewall6":
+		return IPv6Firewall, true
 	case "udpblocked", "blockedudp", "blockudp", "noudp", "tcponly":
 		return UDPBlocked, true
 	case "httpsonly", "httponly", "webonly":
@@ -217,6 +220,7 @@ const KindHelp = `NAT kinds:
   sequential          address-and-port-dependent both; each port is the last plus 1
   symmetric           address-and-port-dependent both; random ports
   cgn                 two NATs in a row: a home's, port-restricted, and a carrier's
+  ipv6-firewall       IPv6 without NAT, with a stateful firewall; IPv4 as symmetric
   udp-blocked         TCP only
   https-only          TCP to ports 80 and 443 only
 Options, as in port-restricted+remap+timeout=10s:

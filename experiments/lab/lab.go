@@ -20,12 +20,13 @@
 //	sequential          address-and-port-dep. address-and-port-dep.  the last plus 1  all
 //	symmetric           address-and-port-dep. address-and-port-dep.  random         all
 //	cgn                 endpoint-independent  address-and-port-dep.  random         all
+//	ipv6-firewall       none over IPv6        address-and-port-dep.  preserved      all; IPv4 as symmetric
 //	udp-blocked         -                     -                      -              all but UDP
 //	https-only          -                     -                      -              TCP to ports 80 and 443
 //
 // The first columns are of UDP. TCP is let in by "none" only. cgn is two NATs in a row: a home's,
 // port-restricted, and behind the lab's internet a carrier's (RFC 6888), endpoint-independent in both ways, with
-// random ports. IPv6 exists on the loopback interfaces only.
+// random ports. Hosts of kind ipv6-firewall have a public IPv6 address too; the others have IPv6 on the loopback interface only.
 //
 // Options are joined to a kind with "+", as in "port-restricted+remap+timeout=10s":
 //
@@ -85,8 +86,9 @@ type Host struct {
 // HostInfo is a host with its addresses.
 type HostInfo struct {
 	Host
-	Addr       netip.Addr `json:"addr"`        // its own
-	PublicAddr netip.Addr `json:"public_addr"` // its NAT's outside address, or Addr if there is no NAT
+	Addr       netip.Addr `json:"addr"`           // its own
+	PublicAddr netip.Addr `json:"public_addr"`    // its NAT's outside address, or Addr if there is no NAT
+	Addr6      netip.Addr `json:"addr6,omitzero"` // its IPv6 address, if it has one
 }
 
 // Check tells what is wrong with s, if anything.
@@ -136,7 +138,7 @@ func share(h Host, before []Host) (Host, error) {
 	}
 	o := before[i]
 	switch {
-	case o.NAT == None:
+	case o.NAT == None || o.NAT == IPv6Firewall:
 		return h, fmt.Errorf("lab: host %s shares the NAT of %q, whose kind is %s", h.Name, o.Name, o.NAT)
 	case h.NAT != None && h.NAT != o.NAT:
 		return h, fmt.Errorf("lab: host %s of kind %s shares the NAT of %s, whose kind is %s", h.Name, h.NAT, o.Name, o.NAT)

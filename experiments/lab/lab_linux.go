@@ -99,6 +99,9 @@ func (l *Lab) addHost(i int, h Host, shared bool) error {
 		err = plug(l.core, n, hostName, i, info.Addr)
 	} else {
 		info.Addr, info.PublicAddr, err = l.addBehind(i, h, n, shared)
+		if err == nil && h.NAT == IPv6Firewall {
+			info.Addr6, err = lan6(i, 2), l.addIPv6(i, n, l.sites[h.Name].router)
+		}
 	}
 	l.hosts = append(l.hosts, info)
 	return err
@@ -179,6 +182,12 @@ func (l *Lab) Addr(host string) netip.Addr {
 func (l *Lab) PublicAddr(host string) netip.Addr {
 	h, _ := l.host(host)
 	return h.PublicAddr
+}
+
+// Addr6 returns the host's IPv6 address, at which the internet of the lab sees it too; the zero Addr if it has none.
+func (l *Lab) Addr6(host string) netip.Addr {
+	h, _ := l.host(host)
+	return h.Addr6
 }
 
 func (l *Lab) host(name string) (HostInfo, error) {

@@ -31,6 +31,7 @@ func (*Lab) Close() error                                            { return ni
 func (*Lab) Hosts() []HostInfo                                       { return nil }
 func (*Lab) Addr(string) netip.Addr                                  { return netip.Addr{} }
 func (*Lab) PublicAddr(string) netip.Addr                            { return netip.Addr{} }
+func (*Lab) Addr6(string) netip.Addr                                 { return netip.Addr{} }
 func (*Lab) Do(string, func() error) error                           { return unavailable() }
 func (*Lab) Start(context.Context, string, *exec.Cmd) (*Proc, error) { return nil, unavailable() }
 func (*Lab) Block(string, string) (func() error, error)              { return nil, unavailable() }

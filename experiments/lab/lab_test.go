@@ -36,7 +36,7 @@ func TestParseKind(t *testing.T) {
 
 func TestOptionsRefused(t *testing.T) {
 	for kind, remedy := range map[lab.Kind]string{
-		"none+mtu=1280": "no line", "none+remap": "no such option", "udp-blocked+hairpin": "no such option",
+		"none+mtu=1280": "no line", "ipv6+mtu=1280": "no line", "ipv6+hairpin": "no such option", "none+remap": "no such option", "udp-blocked+hairpin": "no such option",
 		"symmetric+remap": "not preserved", "symmetric+hairpin": "nobody", "symmetric+step=1": "sequential",
 		"sequential+step=0": "not 0", "sequential+step=101": "100", "sequential+step": "+step=N",
 		"full-cone+mtu=100": "576", "full-cone+mtu=9000": "1500", "full-cone+mtu": "+mtu=N",

@@ -54,7 +54,7 @@ func addNAT(k Kind, byUser bool, host netip.Addr) error {
 		c.AddRule(r)
 	}
 
-	rule(post, oif(wanName), []expr.Any{&expr.Masq{FullyRandom: k == Symmetric}})
+	rule(post, oif(wanName), []expr.Any{&expr.Masq{FullyRandom: k == Symmetric || k == IPv6Firewall}})
 	known := ct(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 	rule(input, iif(wanName), known, verdict(expr.VerdictAccept))
 	rule(input, iif(wanName), verdict(expr.VerdictDrop))
