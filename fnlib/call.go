@@ -18,6 +18,7 @@ const (
 	reofferParked    = 30 * time.Second // an offer that is parked is repeated long before it expires
 	linkTimeout      = 10 * time.Second // from the answer to the link
 	linkTries        = 3
+	expectFor        = 10 * time.Second // Config.Call is tried on its own
 )
 
 type callKey struct {
@@ -28,9 +29,13 @@ type callKey struct {
 // call is one search for a link, shared by all who want it. It ends when the last of them gives up.
 type call struct {
 	waiters int
+	ctx     context.Context //nolint:containedctx // of the search, which several wait for
 	cancel  context.CancelFunc
 	answer  chan peer.ID // an instance of the name was admitted
+	offered bool         // the first offer went with the join
 	done    chan struct{}
+
+	attempt *transport.Attempt // goes with the first offer; guarded by Node.mu; nil if there is none
 
 	link   *transport.Link // set before done is closed
 	err    error
@@ -63,15 +68,60 @@ func (n *Node) link(ctx context.Context, name string, path Path) (*transport.Lin
 	k := callKey{name, path}
 	c := n.calls[k]
 	if c == nil {
-		c = &call{answer: make(chan peer.ID, 1), done: make(chan struct{})}
-		var cctx context.Context
-		cctx, c.cancel = context.WithCancel(n.ctx)
-		n.calls[k] = c
-		n.wg.Go(func() { n.runCall(cctx, k, c) })
+		c = n.callLocked(k)
+		n.wg.Go(func() { n.runCall(k, c) })
 	}
 	c.waiters++
 	n.mu.Unlock()
 	return n.await(ctx, k, c)
+}
+
+func (n *Node) callLocked(k callKey) *call {
+	c := &call{answer: make(chan peer.ID, 1), done: make(chan struct{})}
+	c.ctx, c.cancel = context.WithCancel(n.ctx)
+	n.calls[k] = c
+	if k.path != DirectOnly {
+		var err error
+		if c.attempt, err = n.ep.Attempt(k.path); err != nil {
+			n.log.Debug("fnlib: no flight for the offer", "to", k.name, "error", err)
+		}
+	}
+	return c
+}
+
+// expect begins the calls of Config.Call. Their offers are for the join.
+func (n *Node) expect(ctx context.Context) (offers []rendezvous.Envelope, begin func(), err error) {
+	calls := make(map[callKey]*call)
+	for _, name := range n.cfg.Call {
+		k := callKey{name, Auto}
+		if calls[k] != nil || name == n.cfg.Name {
+			continue
+		}
+		n.mu.Lock()
+		c := n.callLocked(k)
+		c.waiters = 1
+		n.mu.Unlock()
+		calls[k] = c
+		if len(offers) == rendezvous.MaxJoinOffers {
+			continue
+		}
+		env, err := n.offer(ctx, k, c.attempt)
+		if err != nil {
+			return nil, nil, err
+		}
+		c.offered = true
+		offers = append(offers, env)
+	}
+	return offers, func() {
+		for k, c := range calls {
+			n.wg.Go(func() { n.runCall(k, c) })
+			n.wg.Go(func() {
+				ctx, cancel := context.WithTimeout(n.ctx, expectFor)
+				defer cancel()
+				_, _, _ = n.await(ctx, k, c) // whoever calls in time learns what became of it
+			})
+		}
+	}, nil
 }
 
 // await waits for a call's end. The last one to give up ends the call.
@@ -134,22 +184,30 @@ func (e *waitingError) Unwrap() error { return e.last }
 
 // upLocked returns a link to the newest known instance of name. It runs under n.mu.
 func (n *Node) upLocked(name string, path Path) *transport.Link {
-	var best *member
-	var id peer.ID
-	for p, m := range n.members {
-		if m.name == name && (best == nil || m.epoch > best.epoch) {
-			best, id = m, p
-		}
-	}
-	if best == nil {
+	id, m := n.memberLocked(name)
+	if m == nil {
 		return nil
 	}
 	return n.ep.Up(id, path)
 }
 
-func (n *Node) runCall(ctx context.Context, k callKey, c *call) {
+// memberLocked returns the newest known instance of name, or nil. It runs under n.mu.
+func (n *Node) memberLocked(name string) (id peer.ID, best *member) {
+	for p, m := range n.members {
+		if m.name == name && (best == nil || m.epoch > best.epoch) {
+			id, best = p, m
+		}
+	}
+	return id, best
+}
+
+func (n *Node) runCall(k callKey, c *call) {
+	ctx := c.ctx
 	defer close(c.done)
 	defer c.cancel()
+	if c.attempt != nil {
+		defer c.attempt.Cancel()
+	}
 	began := time.Now()
 	var last error
 	for range linkTries {
@@ -199,6 +257,19 @@ func (n *Node) runCall(ctx context.Context, k callKey, c *call) {
 	}
 }
 
+// offerOnce makes one offer, unless the first has gone with the join.
+func (n *Node) offerOnce(ctx context.Context, k callKey, c *call) (rendezvous.OfferResult, error) {
+	if c.offered {
+		c.offered = false
+		return rendezvous.OfferResult{Delivered: true}, nil
+	}
+	env, err := n.offer(ctx, k, c.attempt)
+	if err != nil {
+		return rendezvous.OfferResult{}, err
+	}
+	return n.client.Offer(ctx, k.name, env)
+}
+
 // invite offers until an instance of the name was admitted. An offer for a name that nobody holds is
 // parked at the rendezvous and answered by the instance that joins; nobody polls.
 func (n *Node) invite(ctx context.Context, k callKey, c *call, last error) (peer.ID, error) {
@@ -213,11 +284,7 @@ func (n *Node) invite(ctx context.Context, k callKey, c *call, last error) (peer
 		n.mu.Lock()
 		again := n.again
 		n.mu.Unlock()
-		env, err := n.hello(rendezvous.KindOffer, k.name, "", 0, k.path)
-		if err != nil {
-			return "", err
-		}
-		res, err := n.client.Offer(ctx, k.name, env)
+		res, err := n.offerOnce(ctx, k, c)
 		what := fmt.Sprintf("%q has not joined yet", k.name)
 		switch {
 		case err != nil && ctx.Err() != nil:

@@ -1,10 +1,20 @@
 package fnlib
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/udpx"
+	"github.com/fnwire/fnwire/rendezvous"
 )
+
+// JoinOver is Join as a given instance, over networks in memory.
+func JoinOver(ctx context.Context, cfg Config, id ident.Identity, s udpx.Socket, nats rendezvous.InProcess) (*Node, error) {
+	return join(ctx, cfg, wires{id, []udpx.Socket{s}, nats})
+}
 
 // FillMembers makes n know as many instances as it may, none of them linked.
 func FillMembers(n *Node) {

@@ -25,17 +25,29 @@ type member struct {
 	seq   uint64 // of the newest hello
 }
 
-// hello seals an offer or answer with what is known of this node now.
-func (n *Node) hello(kind, toName, toPeer string, inReplyTo uint64, path Path) (rendezvous.Envelope, error) {
-	home, addr := n.relays.where()
+// offer seals an offer to the holder of a name, with the first flight of an attempt if there is one.
+func (n *Node) offer(ctx context.Context, k callKey, a *transport.Attempt) (rendezvous.Envelope, error) {
+	h := rendezvous.Hello{Kind: rendezvous.KindOffer, ToName: k.name, Class: uint8(k.path)}
+	if a != nil {
+		h.Flight = a.Flight(ctx)
+	}
 	n.mu.Lock()
-	n.seq++
-	h := rendezvous.Hello{
-		Job: n.key.ID(), Kind: kind, FromName: n.cfg.Name, FromPeer: n.id.Peer.String(), FromEpoch: n.epoch,
-		ToName: toName, ToPeer: toPeer, Seq: n.seq, InReplyTo: inReplyTo,
-		Class: uint8(path), Nonce: rendezvous.Nonce(n.ep.Nonce()), Relay: home, RelayAddr: addr,
+	if id, m := n.memberLocked(k.name); m != nil {
+		h.Lost = rendezvous.Nonce(n.ep.LastLink(id, k.path))
 	}
 	n.mu.Unlock()
+	return n.hello(h)
+}
+
+// hello seals h, which says to whom, with what is known of this node now.
+func (n *Node) hello(h rendezvous.Hello) (rendezvous.Envelope, error) {
+	h.Job, h.FromName, h.FromPeer, h.Nonce = n.key.ID(), n.cfg.Name, n.id.Peer.String(), rendezvous.Nonce(n.ep.Nonce())
+	h.Relay, h.RelayAddr = n.relays.where()
+	n.mu.Lock()
+	n.seq++
+	h.Seq, h.FromEpoch = n.seq, n.epoch
+	n.mu.Unlock()
+	path := Path(h.Class)
 	if path != RelayOnly {
 		for _, a := range n.ep.Candidates() {
 			h.Candidates = append(h.Candidates, rendezvous.Candidate{Addr: a, Kind: "host"})
@@ -96,6 +108,17 @@ func (n *Node) handleHello(e rendezvous.Envelope) error {
 		p.NAT = punch.NAT{Mapping: punch.Mapping(nat.Mapping), Step: nat.Step, Public: nat.Public}
 	}
 	path := Path(h.Class)
+	if fresh {
+		p.Flight = h.Flight
+	}
+	if h.Joining {
+		p.Relay, _ = n.relays.where() // it will bind there as well
+	}
+	n.mu.Lock()
+	if c := n.calls[callKey{h.FromName, path}]; c != nil {
+		p.Attempt = c.attempt
+	}
+	n.mu.Unlock()
 	if h.Kind == rendezvous.KindAnswer { // two may overtake each other
 		if err := n.ep.Admit(p, path, false); err != nil {
 			return err
@@ -103,20 +126,19 @@ func (n *Node) handleHello(e rendezvous.Envelope) error {
 		n.answered(h, id)
 		return nil
 	}
-	if err := n.ep.Admit(p, path, fresh); err != nil {
-		return err
-	}
-	n.answered(h, id) // who calls us needs not be called
-	env, err := n.hello(rendezvous.KindAnswer, h.FromName, h.FromPeer, h.Seq, path)
+	// A link that the caller does not know of has come up since it called, and stays.
+	lost := transport.LinkID(h.Lost)
+	flight, err := n.ep.AdmitCaller(p, path, fresh && lost != transport.LinkID{} && lost == n.ep.LastLink(id, path))
 	if err != nil {
 		return err
 	}
-	return n.reply(h.FromPeer, env)
+	n.answered(h, id) // who calls us needs not be called
+	return n.reply(h, flight)
 }
 
-// reply sends an answer. Nobody waits for its acknowledgement: a caller that is frozen gives none, and
+// reply answers an offer. Nobody waits for its acknowledgement: a caller that is frozen gives none, and
 // must not hold up those behind it.
-func (n *Node) reply(to string, env rendezvous.Envelope) error {
+func (n *Node) reply(to rendezvous.Hello, flight *transport.Flight) error {
 	select {
 	case n.answers <- struct{}{}:
 	default:
@@ -126,8 +148,15 @@ func (n *Node) reply(to string, env rendezvous.Envelope) error {
 		defer func() { <-n.answers }()
 		ctx, cancel := context.WithTimeout(n.ctx, answerTimeout)
 		defer cancel()
-		if err := n.client.Answer(ctx, to, env); err != nil && n.ctx.Err() == nil {
-			n.log.Debug("fnlib: answer not taken", "to", env.ToName, "error", err)
+		env, err := n.hello(rendezvous.Hello{
+			Kind: rendezvous.KindAnswer, ToName: to.FromName, ToPeer: to.FromPeer, InReplyTo: to.Seq, Class: to.Class,
+			Flight: flight.Wait(ctx),
+		})
+		if err == nil {
+			err = n.client.Answer(ctx, to.FromPeer, env)
+		}
+		if err != nil && n.ctx.Err() == nil {
+			n.log.Debug("fnlib: answer not taken", "to", to.FromName, "error", err)
 		}
 	})
 	return nil

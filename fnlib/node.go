@@ -14,6 +14,7 @@ import (
 
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/internal/udpx"
 	"github.com/fnwire/fnwire/rendezvous"
 	"github.com/fnwire/fnwire/transport"
 )
@@ -76,24 +77,32 @@ type Timings struct {
 // and the node's own mapped address are known, or a second later without them. Errors match ErrName,
 // or those of package rendezvous: ErrUnreachable, ErrUnauthorized, ErrNotAllowed, ErrHeld, ErrNoService.
 func Join(ctx context.Context, cfg Config) (*Node, error) {
-	n, err := join(ctx, cfg)
+	n, err := join(ctx, cfg, wires{})
 	if err != nil {
 		return nil, fmt.Errorf("fnlib: join: %w", err)
 	}
 	return n, nil
 }
 
-func join(ctx context.Context, cfg Config) (*Node, error) {
+// wires are what connects a node to the world. The zero value is the system's network and a fresh identity.
+type wires struct {
+	identity  ident.Identity
+	sockets   []udpx.Socket
+	inProcess rendezvous.InProcess
+}
+
+func join(ctx context.Context, cfg Config, w wires) (*Node, error) {
 	key, err := cfg.check()
 	if err != nil {
 		return nil, err
 	}
-	id, err := ident.New()
-	if err != nil {
-		return nil, err
+	if w.identity.Ed25519 == nil {
+		if w.identity, err = ident.New(); err != nil {
+			return nil, err
+		}
 	}
 	n := &Node{
-		cfg: cfg, key: key, id: id, log: cfg.Logger,
+		cfg: cfg, key: key, id: w.identity, log: cfg.Logger,
 		hellos:    make(chan rendezvous.Envelope, helloQueue),
 		answers:   make(chan struct{}, maxAnswers),
 		again:     make(chan struct{}),
@@ -109,7 +118,7 @@ func join(ctx context.Context, cfg Config) (*Node, error) {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
-	if err := n.start(ctx); err != nil {
+	if err := n.start(ctx, w); err != nil {
 		n.close(err)
 		return nil, err
 	}
@@ -117,11 +126,12 @@ func join(ctx context.Context, cfg Config) (*Node, error) {
 }
 
 // start does what Join must wait for. What it started is ended by close.
-func (n *Node) start(ctx context.Context) error {
+func (n *Node) start(ctx context.Context, w wires) error {
 	began := time.Now()
 	ep, err := transport.Open(transport.Config{
 		Identity: n.id, Key: n.key, Listen4: n.cfg.Listen, NoIPv6: n.cfg.NoIPv6, Logger: n.log, OnLink: n.onLink,
 		Gone: n.gone, OnDisturbed: n.disturbed, OnDoubt: n.doubted,
+		Sockets: w.sockets,
 	})
 	if err != nil {
 		return err
@@ -130,7 +140,7 @@ func (n *Node) start(ctx context.Context) error {
 	n.relays.init(n)
 	client, err := rendezvous.Dial(ctx, rendezvous.Config{
 		URL: n.cfg.URL, Creds: n.cfg.Creds, Key: n.key, Name: n.cfg.Name, Exclusive: n.cfg.Exclusive,
-		Identity: n.id, Logger: n.log,
+		InProcess: w.inProcess, Identity: n.id, Logger: n.log,
 		OnEnvelope: n.queueHello, OnRelays: n.relays.set, OnReconnect: n.onReconnect,
 		Linked: n.linkedTo,
 	})
@@ -139,7 +149,11 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	n.client = client
 	n.joined.Connect = time.Since(began)
-	joined, err := client.Join(ctx)
+	offers, call, err := n.expect(ctx)
+	if err != nil {
+		return err
+	}
+	joined, err := client.Join(ctx, offers...)
 	if err != nil {
 		return err
 	}
@@ -148,14 +162,15 @@ func (n *Node) start(ctx context.Context) error {
 	n.epoch = joined.Epoch
 	n.mu.Unlock()
 	n.relays.set(joined.Relays)
-	n.discover(ctx, joined.Relays)
-	n.joined.Total = time.Since(began)
-	n.wg.Go(n.runClient)
-	n.wg.Go(n.runHellos)
-	n.wg.Go(n.runNetwork)
 	for _, e := range joined.Parked {
 		n.queueHello(e)
 	}
+	n.wg.Go(n.runHellos) // answers need not wait for the relay
+	call()
+	n.discover(ctx, joined.Relays)
+	n.joined.Total = time.Since(began)
+	n.wg.Go(n.runClient)
+	n.wg.Go(n.runNetwork)
 	n.log.Debug("fnlib: joined", "name", n.cfg.Name, "epoch", joined.Epoch, "relays", len(joined.Relays), "took", n.joined.Total)
 	return ctx.Err()
 }

@@ -30,6 +30,7 @@ type relays struct {
 	legs  map[string]*leg
 	home  *relay.Client
 	ready chan struct{} // closed when home is set
+	since time.Time     // when the first was named
 }
 
 type leg struct {
@@ -87,6 +88,9 @@ func (r *relays) add(info rendezvous.RelayInfo) {
 		HTTPS: info.HTTPS, CertSHA256: info.CertSHA256, UDPBlocked: &r.udpBlocked,
 		Deliver: func(leg *relay.Client, frames []byte, seg int) { r.n.ep.HandleRelayed(leg, frames, seg) },
 	})
+	if r.since.IsZero() {
+		r.since = time.Now()
+	}
 	r.legs[info.ID] = &leg{client: c, info: info, stop: cancel}
 	r.n.ep.AddRelay(c)
 	r.n.wg.Go(func() {
@@ -191,15 +195,24 @@ func (r *relays) wait(ctx context.Context) bool {
 	}
 }
 
-// where returns the home relay's ID and address, or nothing.
+// where returns the home relay's ID and address, or nothing. In the moment after the join, which is when an offer
+// that was parked is answered, it trusts that one of the relays will be the home.
 func (r *relays) where() (id string, addr netip.AddrPort) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.rehome()
-	if r.home == nil {
+	home := r.home
+	if home == nil && time.Since(r.since) < relayTimeout {
+		for _, l := range r.legs {
+			if home == nil || l.client.ID() < home.ID() {
+				home = l.client
+			}
+		}
+	}
+	if home == nil {
 		return "", netip.AddrPort{}
 	}
-	return r.home.ID(), r.home.Addr()
+	return home.ID(), home.Addr()
 }
 
 // overTLS tells whether the home relay was reached by TLS only.

@@ -60,7 +60,8 @@
 //
 // [Envelope] is what two instances exchange. Its body repeats everything that matters and is
 // authenticated under the job key, which the service does not have: it can lose an envelope, hold it
-// back or repeat it, but not make or change one.
+// back or repeat it, but not make or change one. One thing it adds: an offer that goes with a join cannot name the
+// epoch that the join will bring, says 0, and has it written beside the body.
 //
 // # Relay announcements
 //
@@ -77,6 +78,8 @@ const (
 	MaxRequest    = 64 << 10         // bytes of a request
 	MaxEnvelope   = 8 << 10          // bytes of an envelope in JSON
 	MaxCandidates = 16               // candidates in a hello
+	MaxFlight     = 4000             // bytes of QUIC packets in a hello
+	MaxJoinOffers = 4                // offers that go with a join
 	MaxParked     = 16               // offers that wait for one name
 	MaxPark       = 10 * time.Minute // how long an offer may wait, and the age at which Open refuses it
 	MaxWait       = time.Minute      // how long one wait request is held; Client.Wait repeats it

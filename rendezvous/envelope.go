@@ -50,6 +50,16 @@ type Hello struct {
 	Relay      string         `json:"relay,omitempty"`       // ID of the sender's home relay
 	RelayAddr  netip.AddrPort `json:"relay_addr"`
 	NAT        *NAT           `json:"nat,omitempty"` // none = nothing known
+
+	// Lost names the link of this class that the sender of an offer had with the addressee last, if any: a link
+	// that the addressee has and that is not named is newer than the offer, and stays.
+	Lost Nonce `json:"lost,omitzero"`
+	// Flight is what the sender's QUIC says first, at most MaxFlight bytes of packets.
+	Flight [][]byte `json:"flight,omitempty"`
+
+	// Joining says that the offer went with the sender's join: FromEpoch is what the service says it is, and
+	// a relay is not known yet.
+	Joining bool `json:"-"`
 }
 
 // NAT is what the sender of a hello knows of the NAT that it is behind. The numbers are those of package
@@ -143,7 +153,7 @@ func open(key job.Key, e Envelope, self Self, now time.Time) (Hello, error) {
 		return Hello{}, fmt.Errorf("made for another job")
 	case h.Kind != e.Kind:
 		return Hello{}, fmt.Errorf("kind %.16q outside, %.16q inside", e.Kind, h.Kind)
-	case h.FromPeer != e.FromPeer || h.FromName != e.FromName || h.FromEpoch != e.FromEpoch:
+	case h.FromPeer != e.FromPeer || h.FromName != e.FromName || h.FromEpoch != e.FromEpoch && !h.joining():
 		return Hello{}, fmt.Errorf("sender outside and inside differ")
 	case h.ToName != e.ToName:
 		return Hello{}, fmt.Errorf("addressee outside and inside differ")
@@ -156,8 +166,13 @@ func open(key job.Key, e Envelope, self Self, now time.Time) (Hello, error) {
 	case now.Sub(h.Time) > MaxPark || h.Time.Sub(now) > MaxPark:
 		return Hello{}, fmt.Errorf("made %v ago, at most %v (or clocks differ)", now.Sub(h.Time).Round(time.Second), MaxPark)
 	}
+	if h.joining() {
+		h.Joining, h.FromEpoch = true, e.FromEpoch
+	}
 	return h, h.check()
 }
+
+func (h *Hello) joining() bool { return h.FromEpoch == 0 && h.Kind == KindOffer }
 
 // check tests what a hello must satisfy whoever made it.
 func (h *Hello) check() error {
@@ -181,6 +196,13 @@ func (h *Hello) check() error {
 		return fmt.Errorf("relay ID of %d bytes, at most %d", len(h.Relay), MaxRelayID)
 	case len(h.Candidates) > MaxCandidates:
 		return fmt.Errorf("%d candidates, at most %d", len(h.Candidates), MaxCandidates)
+	}
+	flight := 0
+	for _, p := range h.Flight {
+		flight += len(p)
+	}
+	if flight > MaxFlight || len(h.Flight) > MaxFlight/1000 {
+		return fmt.Errorf("flight of %d packets, %d bytes, at most %d", len(h.Flight), flight, MaxFlight)
 	}
 	if h.ToPeer != "" {
 		if err := CheckPeer(h.ToPeer); err != nil {

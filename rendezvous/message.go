@@ -41,6 +41,9 @@ type JoinRequest struct {
 	Head
 	Exclusive bool   `json:"exclusive,omitempty"` // refuse rather than take over, and rather than be taken over
 	Epoch     uint64 `json:"epoch,omitempty"`     // of the same instance's join before
+
+	// Offers are placed as soon as the name is taken, at most MaxJoinOffers. They name no epoch of their sender.
+	Offers []Envelope `json:"offers,omitempty"`
 }
 
 // RenewRequest extends a lease, or ends it (leave).

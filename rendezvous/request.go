@@ -147,10 +147,13 @@ func (c *Client) patient(ctx context.Context, limit time.Duration, do func(conte
 
 // Join takes the name. Errors match ErrHeld, ErrFenced, ErrIllegalName, ErrNotAllowed, ErrUnauthorized,
 // ErrStale, ErrFull, ErrNoService, ErrUnavailable or ErrUnreachable. Joining again keeps the epoch.
-func (c *Client) Join(ctx context.Context) (*Joined, error) {
+//
+// The offers, at most MaxJoinOffers and made before there is an epoch, are delivered or parked at once. What
+// becomes of them is not told: without an answer they are to be offered again.
+func (c *Client) Join(ctx context.Context, offers ...Envelope) (*Joined, error) {
 	var j *Joined
 	err := c.patient(ctx, attempt, func(ctx context.Context) (err error) {
-		j, err = c.join(ctx)
+		j, err = c.join(ctx, offers)
 		return err
 	})
 	if err != nil {
@@ -160,14 +163,14 @@ func (c *Client) Join(ctx context.Context) (*Joined, error) {
 	return j, nil
 }
 
-func (c *Client) join(ctx context.Context) (*Joined, error) {
+func (c *Client) join(ctx context.Context, offers []Envelope) (*Joined, error) {
 	if err := job.CheckName(c.cfg.Name); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrIllegalName, err)
 	}
 	if c.isFenced() {
 		return nil, ErrFenced
 	}
-	req := JoinRequest{Head: c.head(c.cfg.Name), Exclusive: c.cfg.Exclusive, Epoch: c.Epoch()}
+	req := JoinRequest{Head: c.head(c.cfg.Name), Exclusive: c.cfg.Exclusive, Epoch: c.Epoch(), Offers: offers}
 	var r JoinReply
 	if err := c.request(ctx, VerbJoin, &req, &r); err != nil {
 		return nil, err

@@ -105,7 +105,7 @@ func (c *Client) keep(ctx context.Context, away bool) error {
 
 // rejoin joins under the epoch held before and delivers what was parked meanwhile.
 func (c *Client) rejoin(ctx context.Context) error {
-	j, err := c.join(ctx)
+	j, err := c.join(ctx, nil)
 	if err != nil {
 		return err
 	}

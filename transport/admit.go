@@ -20,33 +20,88 @@ type Peer struct {
 	Candidates []netip.AddrPort
 	NAT        punch.NAT // what it is behind, as far as it says
 	Relay      string    // ID of its home relay; "" = none
+
+	// Flight is what the offer or answer carries of a QUIC handshake. It must come from one that is newer than
+	// all before of this peer; otherwise leave it out.
+	Flight [][]byte
+	// Attempt is this side's own, which went with the offer that the peer answers, or with one to a peer that
+	// offers at the same time; nil if there is none. It is adopted or cancelled.
+	Attempt *Attempt
 }
 
 // Admit lets a peer in: its packets are accepted from now on, its candidates are probed unless class
 // is RelayOnly, and if dialling is this side's part (see Dials) a link is dialled. With renew, a link
 // that is up is replaced, since the peer has told that it has none.
 func (e *Endpoint) Admit(p Peer, class Class, renew bool) error {
-	if class >= classes {
-		return fmt.Errorf("transport: class %d is unknown", class)
-	}
-	if err := e.listen(class); err != nil {
-		return err
-	}
-	r, err := e.remote(p)
+	r, err := e.admit(p, class)
 	if err != nil {
 		return err
 	}
+	if e.Dials(p.ID) {
+		adopted := e.dial(r, class, renew, p.Attempt, false) != nil
+		switch {
+		case len(p.Flight) == 0 && adopted:
+			p.Attempt.resend(r)
+		case p.Attempt.isTo(r): // since now, or since the peer offered too
+			e.hub.inject(r, class, p.Flight, r.relayAddr)
+		}
+	} else {
+		// The answer vouches for whom QUIC's first packet is of, so it may be answered with data at once.
+		src := virtualAddr(r.short, relayGeneration)
+		src.Zone = vouched
+		e.hub.inject(r, class, p.Flight, src)
+	}
+	e.begin(r, p, class)
+	return nil
+}
+
+// AdmitCaller is Admit for the sender of an offer. The flight is for the answer; it is nil if there is none.
+func (e *Endpoint) AdmitCaller(p Peer, class Class, renew bool) (*Flight, error) {
+	r, err := e.admit(p, class)
+	if err != nil {
+		return nil, err
+	}
+	var f *Flight
+	switch {
+	case class == DirectOnly:
+		if e.Dials(p.ID) {
+			e.dial(r, class, renew, nil, false)
+		}
+	case e.Dials(p.ID):
+		f = e.dial(r, class, renew, p.Attempt, r.leg() != nil)
+	case len(p.Flight) > 0:
+		f = newFlight(true, &r.flights[class])
+		e.hub.inject(r, class, p.Flight, r.relayAddr)
+	}
+	e.begin(r, p, class)
+	return f, nil
+}
+
+func (e *Endpoint) admit(p Peer, class Class) (*remote, error) {
+	if class >= classes {
+		return nil, fmt.Errorf("transport: class %d is unknown", class)
+	}
+	if err := e.listen(class); err != nil {
+		return nil, err
+	}
+	r, err := e.remote(p)
+	if err != nil {
+		return nil, err
+	}
 	if p.Relay != "" {
 		r.relayID.Store(&p.Relay)
+	}
+	return r, nil
+}
+
+func (e *Endpoint) begin(r *remote, p Peer, class Class) {
+	if p.Attempt != nil {
+		p.Attempt.Cancel() // if it was of no use
 	}
 	e.hub.replay(r)
 	if class != RelayOnly {
 		r.post(punch.Start{Remote: p.Candidates, NAT: p.NAT, Outlook: e.hub.outlooks.of(e.NAT().Punch(), p.NAT)})
 	}
-	if e.Dials(p.ID) {
-		e.dial(r, class, renew)
-	}
-	return nil
 }
 
 // Dials reports whether this side is the QUIC client of its links with a peer. It is the one with

@@ -23,7 +23,6 @@ const (
 	keepAlive    = 15 * time.Second
 	dialTimeout  = 10 * time.Second // one attempt
 	probeTimeout = 3 * time.Second
-	renewGrace   = 2 * time.Second
 
 	// QUIC application error codes.
 	codeClosed   = 0
@@ -104,7 +103,7 @@ func (e *Endpoint) remoteOf(a net.Addr) (*remote, error) {
 	return r, nil
 }
 
-func (e *Endpoint) accept(ln *quic.Listener, class Class) {
+func (e *Endpoint) accept(ln *quic.EarlyListener, class Class) {
 	for {
 		conn, err := ln.Accept(e.ctx)
 		if err != nil {
@@ -115,7 +114,18 @@ func (e *Endpoint) accept(ln *quic.Listener, class Class) {
 			_ = conn.CloseWithError(codeRefused, "not expected")
 			continue
 		}
-		e.install(r, class, conn, false)
+		if isVouched(conn.RemoteAddr()) {
+			e.install(r, class, conn, false)
+			continue
+		}
+		e.wg.Go(func() { // until the peer has proven who it is
+			select {
+			case <-conn.HandshakeComplete():
+				e.install(r, class, conn, false)
+			case <-conn.Context().Done():
+			case <-e.ctx.Done():
+			}
+		})
 	}
 }
 
@@ -139,19 +149,28 @@ func (s *slot) notify() {
 	s.changed = make(chan struct{})
 }
 
-// dial starts an attempt unless one is under way or a link is up and need not be renewed. A link that
-// has just come up is not renewed: the peer's wish was under way before it saw the link. If it really
-// has none it will ask again.
-func (e *Endpoint) dial(r *remote, class Class, renew bool) {
+// dial starts an attempt unless one is under way or a link is up and need not be renewed.
+//
+// It adopts a if that comes in time. Otherwise, if collect is set, it does not wait for a path. It returns the first
+// flight in both cases.
+func (e *Endpoint) dial(r *remote, class Class, renew bool, a *Attempt, collect bool) (f *Flight) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.slot(linkKey{r.id, class})
-	if e.closed || s.dialing || (s.up() && (!renew || time.Since(s.link.since) < renewGrace)) {
-		return
+	if e.closed || s.dialing || s.up() && !renew {
+		return nil
 	}
 	s.dialing, s.err = true, nil
+	switch {
+	case a != nil && a.adopt(r):
+		f = a.flight
+	case collect:
+		a, f = nil, newFlight(false, &r.flights[class])
+	default:
+		a = nil
+	}
 	e.wg.Go(func() {
-		conn, err := e.attempt(r, class)
+		conn, err := e.attempt(r, class, a, collect)
 		if err == nil {
 			e.install(r, class, conn, true)
 		}
@@ -163,15 +182,27 @@ func (e *Endpoint) dial(r *remote, class Class, renew bool) {
 			e.log.Debug("transport: dial failed", "peer", r.id, "class", class, "error", err)
 		}
 	})
+	return f
 }
 
-// attempt dials once, as soon as there is a path of the class to dial over.
-func (e *Endpoint) attempt(r *remote, class Class) (*quic.Conn, error) {
+// attempt dials once, as soon as there is a path of the class to dial over: the answer is one. An attempt that
+// was adopted has begun.
+func (e *Endpoint) attempt(r *remote, class Class, a *Attempt, collect bool) (*quic.Conn, error) {
 	ctx, cancel := context.WithTimeout(e.ctx, dialTimeout)
 	defer cancel()
-	to, err := e.firstPath(ctx, r, class)
-	if err != nil {
-		return nil, err
+	if a != nil {
+		conn, err := a.wait(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("transport: dial %s over %s: %w", r.id, class, err)
+		}
+		return conn, nil
+	}
+	to := r.relayAddr
+	if !collect {
+		var err error
+		if to, err = e.firstPath(ctx, r, class); err != nil {
+			return nil, err
+		}
 	}
 	e.mu.Lock()
 	tr := e.trs[class]
@@ -260,6 +291,9 @@ func (e *Endpoint) install(r *remote, class Class, conn *quic.Conn, dialled bool
 	go func() {
 		defer e.wg.Done()
 		l.follow()
+		if id := l.ID(); id != (LinkID{}) {
+			r.last[class].Store(&id)
+		}
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if s.link == l {

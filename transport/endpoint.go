@@ -252,7 +252,7 @@ func (e *Endpoint) listen(class Class) error {
 	if e.raw != nil {
 		tr.Conn = &oobPort{port: p, raw: e.raw}
 	}
-	ln, err := tr.Listen(&tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: e.serverTLS}, e.quicConfig())
+	ln, err := tr.ListenEarly(&tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: e.serverTLS}, e.quicConfig())
 	if err != nil {
 		return fmt.Errorf("transport: QUIC: %w", err)
 	}

@@ -57,6 +57,8 @@ type tables struct {
 	paths map[netip.AddrPort]*remote // direct paths in use
 	tags  map[[4]byte]*remote        // first bytes of punch transactions
 	legs  map[netip.AddrPort]Relay
+	// attempts have virtual addresses of their own until QUIC leaves the relay.
+	attempts map[ident.Short]*Attempt
 }
 
 func newHub(self ident.Short, log *slog.Logger, v4, v6 udpx.Socket) *hub {
@@ -83,7 +85,7 @@ func (h *hub) update(change func(*tables)) {
 	old := h.tables.Load()
 	t := &tables{
 		peers: cloneMap(old.peers), paths: cloneMap(old.paths),
-		tags: cloneMap(old.tags), legs: cloneMap(old.legs),
+		tags: cloneMap(old.tags), legs: cloneMap(old.legs), attempts: cloneMap(old.attempts),
 	}
 	change(t)
 	h.tables.Store(t)
@@ -333,8 +335,12 @@ func (h *hub) send(class Class, b []byte, seg int, to *net.UDPAddr) error {
 	if !ok {
 		return nil
 	}
-	p := h.tables.Load().peers[s]
+	t := h.tables.Load()
+	p := t.peers[s]
 	if p == nil {
+		if a := t.attempts[s]; a != nil {
+			return a.send(gen, b, seg)
+		}
 		return nil // forgotten peer; QUIC will notice the silence
 	}
 	return h.sendPeer(p, class, gen, b, seg)
@@ -343,6 +349,9 @@ func (h *hub) send(class Class, b []byte, seg int, to *net.UDPAddr) error {
 func (h *hub) sendPeer(p *remote, class Class, gen uint16, b []byte, seg int) error {
 	if seg > maxPacketSize {
 		return errTooBig
+	}
+	if f := p.flights[class].Load(); f != nil && f.add(b, seg) {
+		return nil
 	}
 	now := h.now()
 	silent := p.ask(now)
@@ -357,10 +366,14 @@ func (h *hub) sendPeer(p *remote, class Class, gen uint16, b []byte, seg int) er
 func (h *hub) route(p *remote, class Class, gen uint16, b []byte, seg int, now int64, silent time.Duration) error {
 	leg := p.leg()
 	r := p.route.Load()
-	works := leg != nil && (leg.Usable() || !r.path.IsValid()) // with no other way, a silent relay is tried on
+	usable := leg != nil && leg.Usable()
+	works := usable || leg != nil && !r.path.IsValid() // with no other way, a silent relay is tried on
 	direct, relay := r.choose(class, gen, works)
 	if relay && leg != nil {
 		h.stats.relayOut.Add(uint64(len(b)))
+		if !usable && !direct && p.later(leg, uint32(gen), b, seg) {
+			return nil
+		}
 		h.relay(leg, p, gen, b, seg)
 		if silent > asideAfter {
 			if other := h.otherLeg(leg); other != nil {

@@ -35,6 +35,39 @@ type Link struct {
 	next int // which of them the next path gets; the other one may be in use
 }
 
+// LinkID tells a link from all others, at both ends.
+type LinkID [16]byte
+
+// ID is zero until the handshake is done.
+func (l *Link) ID() (id LinkID) {
+	select {
+	case <-l.conn.HandshakeComplete():
+	default:
+		return id
+	}
+	state := l.conn.ConnectionState().TLS
+	b, err := state.ExportKeyingMaterial("EXPORTER-fnwire-link", nil, len(id))
+	if err == nil {
+		copy(id[:], b)
+	}
+	return id
+}
+
+// LastLink is the link of a class with a peer, be it up or the last that was; zero if none is known.
+func (e *Endpoint) LastLink(id peer.ID, class Class) LinkID {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.links[linkKey{id, class}]; s != nil && s.link != nil {
+		return s.link.ID()
+	}
+	if r := e.peers[id]; r != nil {
+		if last := r.last[class].Load(); last != nil {
+			return *last
+		}
+	}
+	return LinkID{}
+}
+
 // Peer is the identity at the other end, as TLS has proven it.
 func (l *Link) Peer() peer.ID { return l.peer.id }
 

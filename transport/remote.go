@@ -41,7 +41,9 @@ type remote struct {
 	shun                    atomic.Int64           // until when the home relay is not used
 	via                     atomic.Pointer[string] // the relay by which it came, when that was not the home
 	recall                  recall
-	dozing                  atomic.Bool // run waits for the machine's own wake-up only
+	flights                 [classes]atomic.Pointer[Flight]
+	last                    [classes]atomic.Pointer[LinkID] // of the link that ended last
+	dozing                  atomic.Bool                     // run waits for the machine's own wake-up only
 	kick                    chan struct{}
 
 	ctx      context.Context // ends run
@@ -57,6 +59,7 @@ type remote struct {
 	status  punch.State
 	changed chan struct{} // closed and replaced at each change of status
 	history []PathChange
+	early   []early
 }
 
 // route is what the packet path needs to know of the machine's state.
@@ -113,9 +116,70 @@ func newRemote(h *hub, id peer.ID, short ident.Short, m *punch.Machine) *remote 
 func (p *remote) markSent(now int64) {
 	p.sent.Store(now)
 	if p.dozing.Load() && p.dozing.CompareAndSwap(true, false) {
-		select {
-		case p.kick <- struct{}{}:
-		default:
+		p.wake()
+	}
+}
+
+func (p *remote) wake() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+// early is a packet that waits for a relay to be usable.
+type early struct {
+	tag uint32
+	b   []byte
+}
+
+// later keeps packets for a relay that was never usable yet until it is, and reports whether it does: what is
+// said in the first round trip must not wait for QUIC's timer.
+func (p *remote) later(leg Relay, tag uint32, b []byte, seg int) bool {
+	select {
+	case <-leg.Ready():
+		return false
+	default:
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if seg <= 0 {
+		seg = len(b)
+	}
+	for len(b) > 0 {
+		if len(p.early) >= stashPackets {
+			return false
+		}
+		n := min(seg, len(b))
+		p.early = append(p.early, early{tag, append([]byte(nil), b[:n]...)})
+		b = b[n:]
+	}
+	p.wake()
+	return true
+}
+
+// waiting is ready when packets wait for a relay and it is usable.
+func (p *remote) waiting() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.early) == 0 {
+		return nil
+	}
+	if leg := p.leg(); leg != nil {
+		return leg.Ready()
+	}
+	p.early = nil
+	return nil
+}
+
+func (p *remote) sendEarly() {
+	p.mu.Lock()
+	packets := p.early
+	p.early = nil
+	p.mu.Unlock()
+	if leg := p.leg(); leg != nil {
+		for _, e := range packets {
+			_ = leg.Send(p.short, e.tag, e.b, len(e.b)) // a lost packet, like any
 		}
 	}
 }
@@ -150,6 +214,9 @@ func (p *remote) run() {
 			ev = p.traffic()
 		case <-p.kick:
 			ev = p.traffic()
+		case <-p.waiting():
+			p.sendEarly()
+			continue
 		}
 		now := time.Now()
 		if has := p.leg() != nil; has != p.relayed {
@@ -233,7 +300,7 @@ func (p *remote) send(d punch.Datagram) {
 	case d.To.IsValid():
 		_ = p.hub.write(d.Data, len(d.Data), d.To)
 	default:
-		if leg := p.leg(); leg != nil {
+		if leg := p.leg(); leg != nil && !p.later(leg, 0, d.Data, len(d.Data)) {
 			_ = leg.Send(p.short, 0, d.Data, len(d.Data))
 		}
 	}

@@ -61,11 +61,12 @@ func (s *Stream) mapError(err error) error {
 func isConnError(err error) bool {
 	var (
 		idle        *quic.IdleTimeoutError
+		handshake   *quic.HandshakeTimeoutError
 		application *quic.ApplicationError
 		transport   *quic.TransportError
 		reset       *quic.StatelessResetError
 	)
-	return errors.As(err, &idle) || errors.As(err, &application) || errors.As(err, &transport) || errors.As(err, &reset) ||
+	return errors.As(err, &idle) || errors.As(err, &handshake) || errors.As(err, &application) || errors.As(err, &transport) || errors.As(err, &reset) ||
 		errors.Is(err, net.ErrClosed)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
 )
 
@@ -26,6 +27,14 @@ func (v *service) join(ctx context.Context, r *request) (any, error) {
 	}
 	if req.Epoch > uint64(now.UnixMilli())+maxEpochAhead {
 		return nil, rendezvous.Refuse(rendezvous.CodeBadRequest, "join: epoch %d lies in the future", req.Epoch)
+	}
+	if len(req.Offers) > rendezvous.MaxJoinOffers {
+		return nil, rendezvous.Refuse(rendezvous.CodeBadRequest, "join: %d offers, at most %d", len(req.Offers), rendezvous.MaxJoinOffers)
+	}
+	for i := range req.Offers {
+		if err := checkOffer(&req.Offers[i], r.job, &req.Head); err != nil {
+			return nil, err
+		}
 	}
 	k := key{r.job, req.Name}
 	var after record
@@ -52,7 +61,43 @@ func (v *service) join(ctx context.Context, r *request) (any, error) {
 		v.publish(nats.NewMsg(rendezvous.SubjectInbox(r.job, ousted)), rendezvous.Inbox{V: 1, Type: rendezvous.InboxFenced, Epoch: after.Epoch})
 	}
 	v.publish(nats.NewMsg(rendezvous.SubjectJoined(r.job, req.Name)), rendezvous.Member{Name: req.Name, Peer: req.Peer, Epoch: after.Epoch})
-	return v.held(r, &after, now)
+	reply, err := v.held(r, &after, now)
+	if err != nil {
+		return nil, err
+	}
+	v.answer(r, reply, nil)
+	for i := range req.Offers {
+		e := &req.Offers[i]
+		e.FromEpoch = after.Epoch
+		v.work.Go(func() { v.placeLater(key{r.job, e.ToName}, e) })
+	}
+	return nil, errLater
+}
+
+// placeLater places an offer that came with a join. Its sender offers again if nobody answers.
+func (v *service) placeLater(k key, e *rendezvous.Envelope) {
+	select {
+	case v.slots <- struct{}{}:
+	case <-v.ctx.Done():
+		return
+	}
+	defer func() { <-v.slots }()
+	ctx, cancel := context.WithTimeout(v.ctx, requestTimeout)
+	defer cancel()
+	if _, err := v.place(ctx, k, e); err != nil {
+		v.log.Debug("rendezvous: offer of a join not placed", "err", err)
+	}
+}
+
+// checkOffer refuses an envelope that is none, or not of the instance that sends it.
+func checkOffer(e *rendezvous.Envelope, j job.ID, sender *rendezvous.Head) error {
+	if err := e.Check(); err != nil {
+		return rendezvous.Refuse(rendezvous.CodeBadRequest, "offer: %v", err)
+	}
+	if e.Job != j || e.FromPeer != sender.Peer || e.FromName != sender.Name {
+		return rendezvous.Refuse(rendezvous.CodeUnauthorized, "offer: the envelope is not of the instance that sends it")
+	}
+	return nil
 }
 
 // take makes the sender of req the holder, or says why not. It returns whom it ousted, if anybody.
@@ -169,11 +214,8 @@ func (v *service) offer(ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	e := &req.Envelope
-	if err := e.Check(); err != nil {
-		return nil, rendezvous.Refuse(rendezvous.CodeBadRequest, "offer: %v", err)
-	}
-	if e.Job != r.job || e.FromPeer != req.Peer || e.FromName != req.Name {
-		return nil, rendezvous.Refuse(rendezvous.CodeUnauthorized, "offer: the envelope is not of the instance that sends it")
+	if err := checkOffer(e, r.job, &req.Head); err != nil {
+		return nil, err
 	}
 	sender, _, err := v.table.get(ctx, key{r.job, req.Name})
 	if err != nil {
@@ -183,14 +225,8 @@ func (v *service) offer(ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	reply, err := v.place(ctx, key{r.job, e.ToName}, e)
-	switch {
-	case err != nil:
-		v.metrics.offers.WithLabelValues("refused").Inc()
+	if err != nil {
 		return nil, err
-	case reply.Delivered:
-		v.metrics.offers.WithLabelValues("delivered").Inc()
-	default:
-		v.metrics.offers.WithLabelValues("parked").Inc()
 	}
 	return reply, nil
 }
@@ -198,6 +234,19 @@ func (v *service) offer(ctx context.Context, r *request) (any, error) {
 // place delivers e to whoever holds the name, or parks it. A holder that does not acknowledge gets it
 // at its next renewal, and so does whoever takes the name from it.
 func (v *service) place(ctx context.Context, k key, e *rendezvous.Envelope) (rendezvous.OfferReply, error) {
+	reply, err := v.deliverOrPark(ctx, k, e)
+	what := "parked"
+	switch {
+	case err != nil:
+		what = "refused"
+	case reply.Delivered:
+		what = "delivered"
+	}
+	v.metrics.offers.WithLabelValues(what).Inc()
+	return reply, err
+}
+
+func (v *service) deliverOrPark(ctx context.Context, k key, e *rendezvous.Envelope) (rendezvous.OfferReply, error) {
 	tried := ""
 	for {
 		rec, _, err := v.table.get(ctx, k)

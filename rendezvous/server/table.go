@@ -134,6 +134,9 @@ func update(ctx context.Context, t table, k key, change func(*record) error) err
 		if err = t.put(ctx, k, r, rev); !errors.Is(err, errConflict) {
 			return err
 		}
+		if attempt == 0 {
+			continue
+		}
 		select { // others make progress; make room for them
 		case <-time.After(rand.N(time.Millisecond << min(attempt, 5))):
 		case <-ctx.Done():
