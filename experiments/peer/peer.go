@@ -56,6 +56,14 @@ type OpenArgs struct {
 	Public   netip.Addr `json:"public"`   // the address that others see; its NAT keeps ports
 	Server   string     `json:"server"`   // what the server said; empty without one
 	Relayed  bool       `json:"relayed"`  // stay on the server's relay
+	Early    bool       `json:"early"`    // connected is who has any way to the other end: see Upgrader
+}
+
+// Upgrader is an End that begins on the server's relay and may find a direct way later.
+type Upgrader interface {
+	End
+	// Direct tells whether a stream that is opened now goes directly.
+	Direct() bool
 }
 
 // Program is what a process can be.
@@ -72,6 +80,9 @@ const (
 	opSend    = "send"
 	opReceive = "receive"
 	opPackets = "packets"
+	opDirect  = "direct"
+
+	directPace = 5 * time.Millisecond
 )
 
 type (
@@ -104,6 +115,14 @@ type (
 		First  int64  `json:"first"`
 		Last   int64  `json:"last"`
 	}
+	directArgs struct {
+		Wait time.Duration `json:"wait"`
+	}
+	// Direct says how an end is connected, and since when, in nanoseconds since 1970.
+	Direct struct {
+		Direct bool  `json:"direct"`
+		At     int64 `json:"at"`
+	}
 	// Packets is what an end has counted.
 	Packets struct {
 		Sent     uint64 `json:"sent"`
@@ -117,6 +136,7 @@ func Run(ctx context.Context, p Program, in io.Reader, out io.Writer) error {
 	return errors.Join(rpc.Serve(ctx, in, out, map[string]rpc.Op{
 		opServe: rpc.Handle(h.serve), opServed: rpc.Handle(h.served), opOpen: rpc.Handle(h.open), opConnect: rpc.Handle(h.connect),
 		opSend: rpc.Handle(h.send), opReceive: rpc.Handle(h.receive), opPackets: rpc.Handle(h.packets),
+		opDirect: rpc.Handle(h.direct),
 	}), h.close())
 }
 
@@ -235,6 +255,28 @@ func (h *host) packets(context.Context, rpc.None) (Packets, error) {
 	return p, nil
 }
 
+func (h *host) direct(ctx context.Context, a directArgs) (Direct, error) {
+	e, err := h.opened()
+	if err != nil {
+		return Direct{}, err
+	}
+	u, ok := e.(Upgrader)
+	if !ok {
+		return Direct{}, errors.New("has one way only")
+	}
+	for until := time.Now().Add(a.Wait); ; {
+		d := Direct{u.Direct(), time.Now().UnixNano()}
+		if d.Direct || time.Now().After(until) {
+			return d, nil
+		}
+		select {
+		case <-time.After(directPace):
+		case <-ctx.Done():
+			return d, ctx.Err()
+		}
+	}
+}
+
 func (h *host) close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -279,6 +321,11 @@ func (c Client) Send(ctx context.Context, a StreamArgs) (s Sent, err error) {
 // Receive waits for the next state.
 func (c Client) Receive(ctx context.Context, check onestream.Check) (r Received, err error) {
 	return r, c.Call(ctx, opReceive, StreamArgs{Check: check}, &r)
+}
+
+// Direct waits for an end that is an Upgrader to be connected directly, and returns how it is then, or after wait.
+func (c Client) Direct(ctx context.Context, wait time.Duration) (d Direct, err error) {
+	return d, c.Call(ctx, opDirect, directArgs{wait}, &d)
 }
 
 // Packets returns what the end has counted.

@@ -119,6 +119,9 @@ func TestErrors(t *testing.T) {
 	if _, err := c.Open(t.Context(), "quic", peer.OpenArgs{}); err == nil {
 		t.Error("opened twice")
 	}
+	if _, err := c.Direct(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "one way") {
+		t.Errorf("got %v", err)
+	}
 	if err := c.Connect(t.Context(), "garbage"); err == nil {
 		t.Error("connected to garbage")
 	}

@@ -51,7 +51,9 @@ const peerFnwire = "fnwire"
 // outcome need not be direct. The hosts of w are world.Public, hostA and hostB.
 type matrixPeer func(ctx context.Context, m *matrix, w *world.World, rec *results.Record) error
 
-func matrixPeers() map[string]matrixPeer { return map[string]matrixPeer{peerFnwire: fnwirePair} }
+func matrixPeers() map[string]matrixPeer {
+	return map[string]matrixPeer{peerFnwire: fnwirePair, peerLibp2p: libp2pPairs()}
+}
 
 // The hosts of a cell's world.
 const (
@@ -105,6 +107,9 @@ func runNATMatrix(ctx context.Context, r *run) (err error) {
 	}
 	if err := working.Wait(); err != nil {
 		return err
+	}
+	if r.settings["peer"] != peerFnwire {
+		return nil // the targets are fnwire's
 	}
 	return natmatrix.Judge(r.made)
 }

@@ -313,7 +313,7 @@ func (t *throughputRun) peer(ctx context.Context, rec *results.Record, c contend
 	if err := t.connect(ctx, c, a, b, receiver, args); err != nil {
 		return err
 	}
-	if _, _, err := t.carry(ctx, a, b, t.cold); err != nil {
+	if _, _, err := carry(ctx, a, b, t.cold); err != nil {
 		return fmt.Errorf("cold: %w", err)
 	}
 	l := &load{}
@@ -332,7 +332,7 @@ func (t *throughputRun) peer(ctx context.Context, rec *results.Record, c contend
 			return err
 		}
 	}
-	sent, got, err := t.carry(ctx, a, b, t.warm)
+	sent, got, err := carry(ctx, a, b, t.warm)
 	if err != nil {
 		return err
 	}
@@ -377,20 +377,6 @@ func (t *throughputRun) connect(ctx context.Context, c contender, a, b peer.Clie
 	connecting.Go(func() error { return a.Connect(cctx, saysB) })
 	connecting.Go(func() error { return b.Connect(cctx, saysA) })
 	return connecting.Wait()
-}
-
-// carry sends a state from a to b and checks it.
-func (t *throughputRun) carry(ctx context.Context, a, b peer.Client, s state) (sent peer.Sent, got peer.Received, err error) {
-	both, bctx := errgroup.WithContext(ctx)
-	both.Go(func() (err error) {
-		sent, err = a.Send(bctx, peer.StreamArgs{Check: onestream.CRC32C, Source: s.Source})
-		return err
-	})
-	both.Go(func() (err error) { got, err = b.Receive(bctx, onestream.CRC32C); return err })
-	if err = both.Wait(); err == nil {
-		err = s.check(worker.Received{Bytes: got.Bytes, Digest: got.Digest}, onestream.CRC32C)
-	}
-	return sent, got, err
 }
 
 // skipped tells whether a measurement was not made because something is not installed.

@@ -73,3 +73,21 @@ func TestAttack(t *testing.T) {
 		has(t, r[0], r[0].Measured, "dropped_kpps_replay")
 	}
 }
+
+// libp2p goes through the same matrix, and judges nothing by fnwire's targets. What it needs is built here, which takes a minute
+// the first time.
+func TestNATMatrixOfLibp2p(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles libp2p")
+	}
+	byCase := run(t, "nat-matrix", map[string]string{"peer": "libp2p", "nats": "port-restricted,symmetric", "shared": "", "reps": "1", "traffic": "3s"})
+	if len(byCase) != 3 {
+		t.Errorf("%d cases, want 3", len(byCase))
+	}
+	for c, rs := range byCase {
+		if rs[0].Config == "" {
+			t.Errorf("%s: its configuration is not told", c)
+		}
+		has(t, rs[0], rs[0].Measured, "first_byte_ms", "receipt_ms")
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/fnwire/fnwire/experiments/peer"
@@ -24,6 +25,7 @@ const (
 	protocolID = "/fnwire/onestream/1"
 	lookEvery  = 5 * time.Millisecond
 	punchFor   = 30 * time.Second // DCUtR tries three times
+	seenFor    = 3 * time.Second  // until an address that the relay has seen is known
 )
 
 // end is a host behind a NAT. The one that receives has a reservation at the relay; the other connects to it there.
@@ -32,6 +34,7 @@ type end struct {
 	relay    core.AddrInfo
 	receives bool
 	relayed  bool
+	early    bool
 	other    core.ID
 	streams  chan network.Stream
 }
@@ -41,10 +44,13 @@ func (e *end) Open(ctx context.Context, a peer.OpenArgs) (string, error) {
 	if err := json.Unmarshal([]byte(a.Server), &e.relay); err != nil {
 		return "", fmt.Errorf("libp2p: what the relay says: %w", err)
 	}
-	e.receives, e.relayed, e.streams = a.Receives, a.Relayed, make(chan network.Stream, 1)
+	e.receives, e.relayed, e.early, e.streams = a.Receives, a.Relayed, a.Early, make(chan network.Stream, 1)
 	options := []libp2p.Option{
 		libp2p.ListenAddrStrings("/ip4/0.0.0.0/udp/0/quic-v1"), libp2p.Transport(quic.NewTransport),
 		libp2p.ForceReachabilityPrivate(), libp2p.ResourceManager(&network.NullResourceManager{}),
+	}
+	if a.Early { // then it is to work where UDP does not
+		options = append(options, libp2p.ListenAddrStrings("/ip4/0.0.0.0/tcp/0"), libp2p.Transport(tcp.NewTCPTransport))
 	}
 	if !a.Relayed {
 		options = append(options, libp2p.EnableHolePunching())
@@ -69,7 +75,7 @@ func (e *end) Open(ctx context.Context, a peer.OpenArgs) (string, error) {
 		}
 	}
 	if !a.Relayed {
-		if err := e.await(ctx, e.punches); err != nil {
+		if err := e.await(ctx, seenFor, e.punches); err != nil && !a.Early {
 			return "", fmt.Errorf("libp2p: no public address seen by the relay: %w", err)
 		}
 	}
@@ -79,9 +85,9 @@ func (e *end) Open(ctx context.Context, a peer.OpenArgs) (string, error) {
 // punches tells whether the host answers those who want to punch, as it does once it knows a public address.
 func (e *end) punches() bool { return slices.Contains(e.host.Mux().Protocols(), holepunch.Protocol) }
 
-// await looks until ok, or for as long as punching may take.
-func (e *end) await(ctx context.Context, ok func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, punchFor)
+// await looks until ok, or for some time.
+func (e *end) await(ctx context.Context, wait time.Duration, ok func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for !ok() {
 		select {
@@ -112,21 +118,27 @@ func (e *end) Connect(ctx context.Context, other string) error {
 			return fmt.Errorf("libp2p: connect by the relay: %w", err)
 		}
 	}
-	if err := e.await(ctx, e.connected); err != nil {
+	if err := e.await(ctx, punchFor, e.connected); err != nil {
 		return fmt.Errorf("libp2p: no connection, want one that is direct: %v: %w", !e.relayed, err)
 	}
 	return nil
 }
 
 func (e *end) connected() bool {
-	for _, c := range e.host.Network().ConnsToPeer(e.other) {
-		_, err := c.RemoteMultiaddr().ValueForProtocol(ma.P_CIRCUIT)
-		if byRelay := err == nil; byRelay == e.relayed {
-			return true
-		}
-	}
-	return false
+	return e.connectedBy(!e.relayed) || e.early && e.connectedBy(e.relayed)
 }
+
+func (e *end) connectedBy(direct bool) bool {
+	return slices.ContainsFunc(e.host.Network().ConnsToPeer(e.other), func(c network.Conn) bool { return isDirect(c) == direct })
+}
+
+func isDirect(c network.Conn) bool {
+	_, err := c.RemoteMultiaddr().ValueForProtocol(ma.P_CIRCUIT)
+	return err != nil
+}
+
+// Direct implements peer.Upgrader: a stream takes a direct connection if there is one.
+func (e *end) Direct() bool { return e.connectedBy(true) }
 
 // OpenStream implements peer.End.
 func (e *end) OpenStream(ctx context.Context) (peer.Stream, error) {
@@ -134,8 +146,7 @@ func (e *end) OpenStream(ctx context.Context) (peer.Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("libp2p: %w", err)
 	}
-	_, err = s.Conn().RemoteMultiaddr().ValueForProtocol(ma.P_CIRCUIT)
-	if byRelay := err == nil; byRelay != e.relayed {
+	if !e.early && isDirect(s.Conn()) == e.relayed {
 		_ = s.Reset()
 		return nil, errors.New("libp2p: the stream goes the other way: by the relay if it should be direct, or directly")
 	}

@@ -71,6 +71,8 @@ func Example() {
 	// Output: 600000 <nil>
 }
 
+var _ peer.Upgrader = (*end)(nil)
+
 func TestNoRelay(t *testing.T) {
 	e := &end{}
 	if _, err := e.Open(t.Context(), peer.OpenArgs{Server: "garbage"}); err == nil {
