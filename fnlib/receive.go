@@ -2,12 +2,8 @@ package fnlib
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"time"
@@ -25,12 +21,8 @@ type Incoming struct {
 
 	n     *Node
 	s     *transport.Stream
-	hash  hash.Hash
+	state stateReader
 	began time.Time
-	read  int64
-	head  [trailerSize]byte // of the chunk to come, as far as it was read; a deadline may cut it short
-	have  int               // bytes in head
-	left  int               // of the chunk at hand
 	end   error
 	told  *verdict // what the sender was told; nil before
 }
@@ -71,10 +63,11 @@ func (n *Node) serveSend(s *transport.Stream) error {
 		return err
 	}
 	_ = s.SetReadDeadline(time.Time{})
-	in := &Incoming{From: n.nameOf(s.Link().Peer()), Key: h.key, Size: -1, n: n, s: s, hash: sha256.New(), began: time.Now()}
+	in := &Incoming{From: n.nameOf(s.Link().Peer()), Key: h.key, Size: -1, n: n, s: s, began: time.Now()}
 	if h.size != unknownSize {
 		in.Size = int64(h.size)
 	}
+	in.state = newStateReader(s, in.Size)
 	n.trafficOf(s.Link()).begin(false)() // counted as seen; a sender waits for the receipt by itself
 	select {
 	case n.incoming <- in:
@@ -93,19 +86,11 @@ func (in *Incoming) Read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
-	if in.left == 0 {
-		if err := in.nextChunk(); err != nil {
-			return 0, in.ended(err)
-		}
-	}
-	n, err := in.s.Read(b[:min(len(b), in.left)])
-	in.left -= n
-	in.read += int64(n)
-	in.hash.Write(b[:n])
+	n, err := in.state.Read(b)
 	if err == nil {
 		return n, nil
 	}
-	if err = in.ended(in.broken(err)); n > 0 {
+	if err = in.ended(in.why(err)); n > 0 {
 		return n, nil
 	}
 	return 0, err
@@ -119,38 +104,17 @@ func (in *Incoming) ended(err error) error {
 	return err
 }
 
-// nextChunk reads the next chunk's length, or the trailer: then it returns io.EOF.
-func (in *Incoming) nextChunk() error {
-	if err := in.fill(4); err != nil {
-		return in.broken(err)
+// why is what the application gets to see when the state reader has failed, or come to the end. The sender is told.
+func (in *Incoming) why(err error) error {
+	switch {
+	case err == io.EOF: //nolint:errorlint // wrapped, it is no end of a state
+		return err
+	case errors.Is(err, errWire):
+		return errors.Join(err, in.settle(statusProtocol, err.Error()))
+	case errors.Is(err, ErrDigest):
+		return errors.Join(err, in.settle(statusDigest, ""))
 	}
-	n := binary.BigEndian.Uint32(in.head[:])
-	if n > maxChunk {
-		return in.refuse(statusProtocol, fmt.Sprintf("chunk of %d bytes", n))
-	}
-	if in.left = int(n); n > 0 {
-		in.have = 0
-		return nil
-	}
-	if err := in.fill(trailerSize); err != nil {
-		return in.broken(err)
-	}
-	total, want := binary.BigEndian.Uint64(in.head[4:]), in.head[12:]
-	digest := in.hash.Sum(nil)
-	if total != uint64(in.read) || subtle.ConstantTimeCompare(digest, want) == 0 || (in.Size >= 0 && in.Size != in.read) {
-		return errors.Join(ErrDigest, in.refuse(statusDigest, ""))
-	}
-	return io.EOF
-}
-
-// fill reads until head has n bytes.
-func (in *Incoming) fill(n int) error {
-	if in.have >= n {
-		return nil
-	}
-	m, err := io.ReadAtLeast(in.s, in.head[in.have:n], n-in.have)
-	in.have += m
-	return err
+	return in.broken(err)
 }
 
 // broken tells of a stream that ended before the state did.
@@ -162,32 +126,20 @@ func (in *Incoming) broken(err error) error {
 		return fmt.Errorf("fnlib: state %q from %q: %w", in.Key, in.From, err)
 	}
 	var reset *transport.ResetError
-	switch {
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		err = io.ErrUnexpectedEOF
-	case errors.As(err, &reset) && reset.Code == resetAborted:
+	if errors.As(err, &reset) && reset.Code == resetAborted {
 		err = errGaveUp
 	}
-	return fmt.Errorf("%w: state %q from %q broke off after %d bytes: %w", ErrLink, in.Key, in.From, in.read, err)
-}
-
-// refuse answers with a status other than accepted and returns the error for the application.
-func (in *Incoming) refuse(status byte, reason string) error {
-	err := in.settle(status, reason)
-	if reason == "" {
-		return err
-	}
-	return errors.Join(fmt.Errorf("%w: %s", errWire, reason), err)
+	return fmt.Errorf("%w: state %q from %q broke off after %d bytes: %w", ErrLink, in.Key, in.From, in.state.read, err)
 }
 
 // Bytes is how much was read so far.
-func (in *Incoming) Bytes() int64 { return in.read }
+func (in *Incoming) Bytes() int64 { return in.state.read }
 
 // Path is what the bytes come over at the moment: "direct", "relay" or "both".
 func (in *Incoming) Path() string { return in.s.Link().Status().Path }
 
 // Digest is the SHA-256 of what was read so far.
-func (in *Incoming) Digest() Digest { return Digest(in.hash.Sum(nil)) }
+func (in *Incoming) Digest() Digest { return Digest(in.state.hash.Sum(nil)) }
 
 // Accept tells the sender that the application has the state. It must have been read to io.EOF, and not been
 // rejected. More than once is as once.
@@ -220,15 +172,15 @@ func (in *Incoming) settle(status byte, reason string) error {
 	if in.told != nil {
 		return in.told.err
 	}
-	p := reply{status: status, bytes: uint64(in.read), reason: reason}
-	in.hash.Sum(p.digest[:0])
+	p := reply{status: status, bytes: uint64(in.state.read), reason: reason}
+	in.state.hash.Sum(p.digest[:0])
 	_ = in.s.SetWriteDeadline(time.Now().Add(headerDeadline))
 	_, err := in.s.Write(appendReply(nil, p))
 	t := in.n.trafficOf(in.s.Link())
 	t.update(func() { t.wrote = true })
 	_ = in.s.Close()
 	if in.n.cfg.Metrics != nil {
-		in.n.cfg.Metrics.Received(in.From, in.Key, in.read, time.Since(in.began), err)
+		in.n.cfg.Metrics.Received(in.From, in.Key, in.state.read, time.Since(in.began), err)
 	}
 	if err != nil {
 		err = fmt.Errorf("fnlib: receipt to %s: %w", in.From, err)

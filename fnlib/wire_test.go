@@ -2,11 +2,14 @@ package fnlib
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
 
 // Golden bytes of every message in the package comment.
@@ -90,6 +93,55 @@ func FuzzReply(f *testing.F) {
 		p, err := readReply(bytes.NewReader(b), func() { words++ })
 		if words > 1 || err == nil && !bytes.HasPrefix(b[words:], appendReply(nil, p)) {
 			t.Errorf("%q does not come back", b)
+		}
+	})
+}
+
+// FuzzState holds that a state is taken only if it has the digest and the length that its sender gave, however its
+// bytes arrive.
+func FuzzState(f *testing.F) {
+	state := func(chunks ...string) []byte {
+		var b []byte
+		all := strings.Join(chunks, "")
+		for _, c := range chunks {
+			b = append(binary.BigEndian.AppendUint32(b, uint32(len(c))), c...)
+		}
+		return appendTrailer(b, uint64(len(all)), sha256.Sum256([]byte(all)))
+	}
+	f.Add(state(), int64(0))
+	f.Add(state("one", "two"), int64(-1))
+	f.Add(state("one", "two"), int64(7))
+	f.Add(state("one")[:10], int64(3))
+	f.Add([]byte{0, 0x10, 0, 1}, int64(-1))
+	f.Add(append(state("one"), "more"...), int64(3))
+	f.Fuzz(func(t *testing.T, b []byte, size int64) {
+		whole, halves := newStateReader(bytes.NewReader(b), size), newStateReader(iotest.OneByteReader(bytes.NewReader(b)), size)
+		got, err := io.ReadAll(&whole)
+		again, err2 := io.ReadAll(&halves)
+		if !bytes.Equal(got, again) || (err == nil) != (err2 == nil) || errors.Is(err, errWire) != errors.Is(err2, errWire) {
+			t.Fatalf("%d bytes, %v; byte by byte %d, %v", len(got), err, len(again), err2)
+		}
+		if err != nil {
+			return
+		}
+		digest := sha256.Sum256(got)
+		if size >= 0 && size != int64(len(got)) || !bytes.Contains(b, appendTrailer(nil, uint64(len(got)), digest)) {
+			t.Errorf("took %d bytes of %x", len(got), b)
+		}
+	})
+}
+
+func FuzzSplitAddr(f *testing.F) {
+	for _, s := range []string{"reduce-0", "reduce-0:80", "a:", ":b", "a:b:c", "", "a b", "é:1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		a, err := SplitAddr(s)
+		if err != nil {
+			return
+		}
+		if back, err := SplitAddr(a.String()); err != nil || back != a {
+			t.Errorf("%q: %v does not come back: %v, %v", s, a, back, err)
 		}
 	})
 }

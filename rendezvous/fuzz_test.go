@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/fnwire/fnwire/rendezvous"
@@ -140,5 +141,28 @@ func FuzzAnnouncement(f *testing.F) {
 		}
 		roundTrip[rendezvous.Sealed](t, data)
 		roundTrip[rendezvous.Announcement](t, data)
+	})
+}
+
+func FuzzCheckURL(f *testing.F) {
+	for _, s := range []string{"nats://127.0.0.1:4222", "tls://h", "h:1,h:2", "nats://u:p@h:1", "http://h", ":::", "nats://[::1]:1", "nats://", ","} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if err := rendezvous.CheckURL("nats://user:hidden@" + s); err != nil && strings.Contains(err.Error(), "hidden@") {
+			t.Errorf("shows the password: %v", err)
+		}
+		_ = rendezvous.RedactURL(s)
+	})
+}
+
+func FuzzParseJoined(f *testing.F) {
+	f.Add(rendezvous.SubjectJoined(goldenKey(f).ID(), "reduce-0"))
+	f.Add("fnwire.v1.event.joined.x.y")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, s string) {
+		if j, name, ok := rendezvous.ParseJoined(s); ok && rendezvous.SubjectJoined(j, name) != s {
+			t.Errorf("%q does not come back", s)
+		}
 	})
 }

@@ -117,6 +117,10 @@ func (e *Endpoint) remote(p Peer) (*remote, error) {
 		return nil, ErrClosed
 	}
 	if r := e.peers[p.ID]; r != nil {
+		if r.nonce != p.Nonce {
+			// An instance has one nonce for life. Another one is no news of it, and would not open its probes.
+			return nil, fmt.Errorf("transport: %s has another nonce than before", p.ID)
+		}
 		return r, nil
 	}
 	if len(e.peers) >= MaxPeers && !e.evict() {
@@ -132,7 +136,7 @@ func (e *Endpoint) remote(p Peer) (*remote, error) {
 	m := punch.New(punch.Config{Key: key, Controlling: e.Dials(p.ID), NoRelay: true}) // until run sees one
 	m.Step(time.Now(), e.setLocal())
 	r := newRemote(e.hub, p.ID, short, m)
-	r.moved = e.look
+	r.moved, r.nonce = e.look, p.Nonce
 	e.peers[p.ID] = r
 	e.hub.update(func(t *tables) {
 		t.peers[short] = r

@@ -26,6 +26,7 @@ type remote struct {
 	hub       *hub
 	id        peer.ID
 	short     ident.Short
+	nonce     Nonce        // the peer's share of the probe key
 	relayAddr *net.UDPAddr // virtual, generation 1
 	stop      func()       // ends run and leaves the hub's tables
 	moved     func()       // told when packets take another way

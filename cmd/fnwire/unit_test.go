@@ -167,3 +167,19 @@ func TestDirSinkDiskFull(t *testing.T) {
 		t.Errorf("left: %q", got)
 	}
 }
+
+// FuzzFileName holds that no key leads out of the directory, and none is changed on the way.
+func FuzzFileName(f *testing.F) {
+	for _, key := range []string{"a", "a/b", "../a", "/a", "a//b", "a\\b", "C:x", "CON", ".", "", "a/../../b", "\x00", "a\nb"} {
+		f.Add(key)
+	}
+	f.Fuzz(func(t *testing.T, key string) {
+		name, err := fileName(key)
+		if err != nil {
+			return
+		}
+		if !filepath.IsLocal(name) || filepath.Clean(name) != name || filepath.ToSlash(name) != key || name == "." {
+			t.Errorf("%q becomes %q", key, name)
+		}
+	})
+}

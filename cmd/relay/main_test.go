@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	"github.com/fnwire/fnwire/internal/token"
 	"github.com/fnwire/fnwire/internal/udpx"
 	"github.com/fnwire/fnwire/relay"
+	relayserver "github.com/fnwire/fnwire/relay/server"
 	"github.com/fnwire/fnwire/rendezvous/server"
 )
 
@@ -231,5 +233,24 @@ func TestUsageErrors(t *testing.T) {
 	cmd.SetArgs([]string{"--id", "a", "--rendezvous", "nats://127.0.0.1:1"})
 	if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), "--public") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// ANCHORS, relay: metrics and pprof on loopback or behind auth. There is no pprof.
+func TestMetricsAreOnLoopback(t *testing.T) {
+	a, err := netip.ParseAddrPort(newCommand().Flags().Lookup("http").DefValue)
+	if err != nil || !a.Addr().IsLoopback() {
+		t.Errorf("%v, %v", a, err)
+	}
+	s, err := relayserver.New(relayserver.Config{ID: "r", TokenKey: func() ed25519.PublicKey { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{"/metrics": http.StatusOK, "/debug/pprof/": http.StatusNotFound, "/": http.StatusNotFound} {
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != want {
+			t.Errorf("%s: %d, want %d", path, w.Code, want)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,5 +130,27 @@ func TestHelpHidesSecrets(t *testing.T) {
 	cmd := newCommand()
 	if u := cmd.UsageString(); strings.Contains(u, "top secret") {
 		t.Error(u)
+	}
+}
+
+func FuzzParseRelay(f *testing.F) {
+	for _, s := range []string{
+		"r1=192.0.2.1:3478", "r1=192.0.2.1:3478,192.0.2.1:3479", "r1=[2001:db8::1]:1", "r1", "=", "r1=192.0.2.1:3478,https://relay.example:443/" + hash,
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := parseRelay(s)
+		if err == nil && (r.Check() != nil || len(r.STUN) == 0 || r.STUN[0] != r.Addr) {
+			t.Errorf("%q: %+v", s, r)
+		}
+	})
+}
+
+// ANCHORS, relay: metrics and pprof on loopback.
+func TestMetricsAreOnLoopback(t *testing.T) {
+	a, err := netip.ParseAddrPort(newCommand().Flags().Lookup("http").DefValue)
+	if err != nil || !a.Addr().IsLoopback() {
+		t.Errorf("%v, %v", a, err)
 	}
 }

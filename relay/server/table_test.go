@@ -291,3 +291,47 @@ func TestSTUNGolden(t *testing.T) {
 		}
 	}
 }
+
+// ANCHORS, relay: 10^5 fresh keys from one /24 cannot starve an admitted job, though all show tokens and though they
+// are of eight jobs: what they get is bounded by their network.
+func TestHundredThousandKeysFromOneNetwork(t *testing.T) {
+	tab := newTable(Limits{}.withDefaults())
+	bind := func(n uint32, j byte, from origin, stamp int64) relay.Reason {
+		r := request{job: job.ID{j}, from: from, nonce: relay.Nonce{byte(stamp)}, stamp: stamp, fresh: freshFor, expires: time.Hour, bytes: relay.BindBytes}
+		binary.BigEndian.PutUint32(r.short[:], n)
+		r.short[4] = j
+		s, reason := tab.bind(r, 0)
+		if s != nil {
+			if _, ok := tab.prove(s); !ok {
+				t.Fatalf("key %d of job %d: not proven", n, j)
+			}
+		}
+		return reason
+	}
+	inside, outside := at(1, 1), at(2, 1)
+	for _, from := range []origin{inside, outside} { // two instances of the job, one of them a neighbour of the flood
+		if reason := bind(uint32(from.addr.Addr().As4()[2]), 100, from, 1); reason != 0 {
+			t.Fatal(reason)
+		}
+	}
+	got := 0
+	for n := range uint32(100_000) {
+		from := origin{addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 1, byte(n)}), uint16(2+n>>8))}
+		if bind(1000+n, byte(n%8), from, 1) == 0 {
+			got++
+		}
+	}
+	if got >= tab.limits.PerPrefix {
+		t.Errorf("the flood has %d sessions", got)
+	}
+	for _, from := range []origin{inside, outside} { // who is there stays, and renews
+		if reason := bind(uint32(from.addr.Addr().As4()[2]), 100, from, 2); reason != 0 {
+			t.Errorf("renewal from %v: %v", from.addr, reason)
+		}
+	}
+	for n := range uint32(1000) { // others of the job get in, from other networks
+		if reason := bind(500+n, 100, origin{addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(n)}), uint16(1+n))}, 1); reason != 0 {
+			t.Fatalf("instance %d of the job: %v", n, reason)
+		}
+	}
+}

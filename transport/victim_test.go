@@ -1,0 +1,123 @@
+package transport
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/internal/udpx"
+)
+
+// countingSocket hears nothing, and counts what is sent to whom.
+type countingSocket struct {
+	once   sync.Once
+	closed chan struct{}
+
+	mu    sync.Mutex // guards what follows
+	bytes map[netip.AddrPort]int
+}
+
+func newCountingSocket() *countingSocket {
+	return &countingSocket{closed: make(chan struct{}), bytes: make(map[netip.AddrPort]int)}
+}
+
+func (s *countingSocket) Read(*udpx.Batch) error {
+	<-s.closed
+	return net.ErrClosed
+}
+
+func (s *countingSocket) Write(b []byte, _ int, _ byte, to netip.AddrPort) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes[to] += len(b)
+	return nil
+}
+
+func (s *countingSocket) LocalAddr() netip.AddrPort {
+	return netip.MustParseAddrPort("198.51.100.1:4001")
+}
+
+func (s *countingSocket) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return nil
+}
+
+func (s *countingSocket) to(a netip.AddrPort) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes[a]
+}
+
+// TestThousandPeersNameOneVictim measures what a stranger gets from one instance that is told by a thousand of its
+// job's members, who must hold the job's key, that they are to be found at the stranger's address.
+func TestThousandPeersNameOneVictim(t *testing.T) {
+	const peers = 1000
+	synctest.Test(t, func(t *testing.T) {
+		id, err := ident.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		socket := newCountingSocket()
+		e, err := Open(Config{Identity: id, Key: job.NewKey(), Sockets: []udpx.Socket{socket}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		victim := netip.MustParseAddrPort("203.0.113.66:53")
+		for i := range peers {
+			other, err := ident.New()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := Peer{ID: other.Peer, Nonce: Nonce{byte(i), byte(i >> 8)}, Candidates: []netip.AddrPort{victim}}
+			if err := e.Admit(p, Auto, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		last := 0
+		for _, at := range []time.Duration{time.Second, 10 * time.Second, time.Minute, 10 * time.Minute} {
+			time.Sleep(at - time.Duration(last))
+			last = int(at)
+			t.Logf("after %v: %d bytes to the victim, %d for each offer", at, socket.to(victim), socket.to(victim)/peers)
+		}
+		// SECURITY.md tells of this figure: an offer takes more. It varies, as who dials does.
+		if got := socket.to(victim) / peers; got == 0 || got > 1000 {
+			t.Errorf("%d bytes to the victim for each offer, want at most 1000", got)
+		}
+	})
+}
+
+// TestNonceIsForLife holds that a peer that was admitted is not taken for another instance: its probes would be sealed with
+// another key, and those of the first no longer be opened.
+func TestNonceIsForLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		id, err := ident.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := Open(Config{Identity: id, Key: job.NewKey(), Sockets: []udpx.Socket{newCountingSocket()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		other, err := ident.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := Peer{ID: other.Peer, Nonce: Nonce{1}}
+		for range 2 {
+			if err := e.Admit(p, Auto, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.Nonce = Nonce{2}
+		if err := e.Admit(p, Auto, false); err == nil {
+			t.Error("admitted with another nonce")
+		}
+	})
+}
