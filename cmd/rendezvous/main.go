@@ -62,6 +62,7 @@ func newCommand() *cobra.Command {
 	f.StringVar(&c.NATS, "nats", cli.Env("FNWIRE_RENDEZVOUS_NATS", ""), "URL of an existing NATS to serve on (env FNWIRE_RENDEZVOUS_NATS); default: embed one")
 	f.StringVar(&c.Creds, "creds", cli.Env("FNWIRE_CREDS", ""), "NATS credentials file for --nats (env FNWIRE_CREDS)")
 	f.StringVar(&c.Listen, "listen", cli.Env("FNWIRE_RENDEZVOUS_LISTEN", ""), "address of the embedded NATS (env FNWIRE_RENDEZVOUS_LISTEN; default 127.0.0.1:4222)")
+	f.StringVar(&c.WebSocket, "websocket", cli.Env("FNWIRE_RENDEZVOUS_WEBSOCKET", ""), "address at which the embedded NATS takes WebSocket too, at ws://HOST:PORT, or wss:// with --tls-cert: on port 80 or 443 for networks that let out HTTP(S) alone (env FNWIRE_RENDEZVOUS_WEBSOCKET)")
 	f.StringVar(&o.tlsCert, "tls-cert", cli.Env("FNWIRE_RENDEZVOUS_TLS_CERT", ""), "certificate file (PEM): the embedded NATS takes TLS only, at tls://HOST:PORT (env FNWIRE_RENDEZVOUS_TLS_CERT)")
 	f.StringVar(&o.tlsKey, "tls-key", cli.Env("FNWIRE_RENDEZVOUS_TLS_KEY", ""), "key file (PEM) for --tls-cert (env FNWIRE_RENDEZVOUS_TLS_KEY)")
 	f.StringVar(&c.DataDir, "data", cli.Env("FNWIRE_RENDEZVOUS_DATA", ""), "directory for the embedded JetStream (env FNWIRE_RENDEZVOUS_DATA); default: a temporary one, removed at exit")
@@ -169,10 +170,11 @@ func parseRelay(s string) (rendezvous.RelayInfo, error) {
 
 // readyLine is what --json prints on stdout once requests are answered.
 type readyLine struct {
-	Ready    bool   `json:"ready"`
-	URL      string `json:"url"`
-	HTTP     string `json:"http,omitempty"`
-	TokenKey string `json:"token_key"` // for `relay --token-key`
+	Ready     bool   `json:"ready"`
+	URL       string `json:"url"`
+	WebSocket string `json:"websocket,omitempty"` // URL of the same over WebSocket
+	HTTP      string `json:"http,omitempty"`
+	TokenKey  string `json:"token_key"` // for `relay --token-key`
 }
 
 func (o *options) run(ctx context.Context, stdout, stderr io.Writer) error {
@@ -190,11 +192,15 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) error {
 		return err
 	case <-s.Ready():
 	}
-	line := readyLine{Ready: true, URL: rendezvous.RedactURL(s.URL()), HTTP: s.HTTPAddr(), TokenKey: base64.StdEncoding.EncodeToString(s.TokenKey())}
+	line := readyLine{Ready: true, URL: rendezvous.RedactURL(s.URL()), WebSocket: s.WebSocketURL(), HTTP: s.HTTPAddr(), TokenKey: base64.StdEncoding.EncodeToString(s.TokenKey())}
 	if o.json {
 		err = cli.PrintJSON(stdout, line)
 	} else {
-		_, err = fmt.Fprintf(stdout, "rendezvous ready: %s (health and metrics: %s; token key: %s)\n", line.URL, orNone(line.HTTP), line.TokenKey)
+		urls := line.URL
+		if line.WebSocket != "" {
+			urls += " and " + line.WebSocket
+		}
+		_, err = fmt.Fprintf(stdout, "rendezvous ready: %s (health and metrics: %s; token key: %s)\n", urls, orNone(line.HTTP), line.TokenKey)
 	}
 	if err != nil { // nobody reads; serve all the same
 		o.cfg.Logger.Warn("ready line not printed", "err", err)

@@ -71,7 +71,7 @@ func makeCertificate(dir string) error {
 // With a certificate the embedded NATS takes TLS only, and its URL says so.
 func TestTLS(t *testing.T) {
 	key := job.NewKey()
-	line, _, stop := begin(t, "--json", "--listen", "127.0.0.1:0", "--http", "off", "--allow", key.ID().String(), "--tls-cert", certFile, "--tls-key", keyFile)
+	line, _, stop := begin(t, "--json", "--listen", "127.0.0.1:0", "--websocket", "127.0.0.1:0", "--http", "off", "--allow", key.ID().String(), "--tls-cert", certFile, "--tls-key", keyFile)
 	defer func() {
 		if err := stop(); err != nil {
 			t.Error(err)
@@ -95,8 +95,13 @@ func TestTLS(t *testing.T) {
 		_, err = c.Join(ctx)
 		return errors.Join(err, c.Close())
 	}
-	if err := join(ready.URL); err != nil {
-		t.Error(err)
+	for _, url := range []string{ready.URL, ready.WebSocket} {
+		if err := join(url); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	if !strings.HasPrefix(ready.WebSocket, "wss://") {
+		t.Errorf("WebSocket at %q", ready.WebSocket)
 	}
 	if err := join(strings.Replace(ready.URL, "127.0.0.1", "localhost", 1)); !errors.Is(err, rendezvous.ErrUnreachable) {
 		t.Errorf("certificate of another name: %v", err)

@@ -71,8 +71,8 @@ func meet(ctx context.Context, w *world.World, hostA, hostB string) (c couple, b
 	}
 	began = time.Now().UnixNano()
 	joining, jctx := errgroup.WithContext(ctx)
-	joining.Go(func() (err error) { ja, err = c.a.Join(jctx, w.JoinArgs(c.nameA)); return err })
-	joining.Go(func() (err error) { jb, err = c.b.Join(jctx, w.JoinArgs(c.nameB)); return err })
+	joining.Go(func() (err error) { ja, err = c.a.Join(jctx, w.JoinArgsAt(hostA, c.nameA)); return err })
+	joining.Go(func() (err error) { jb, err = c.b.Join(jctx, w.JoinArgsAt(hostB, c.nameB)); return err })
 	if err = joining.Wait(); err != nil {
 		c.part()
 	}

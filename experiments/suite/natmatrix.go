@@ -33,6 +33,7 @@ func natMatrix() Experiment {
 				"none", "full-cone", "full-cone+remap", "address-restricted", "address-restricted+remap", "port-restricted",
 				"port-restricted+remap", "port-restricted+timeout=10s", "port-restricted+timeout=30s", "port-restricted+mtu=1460",
 				"port-restricted+mtu=1280", "cgn", "sequential", "symmetric", "ipv6-firewall", "udp-blocked",
+				"https-only",
 			}, ","), "full-cone,port-restricted,sequential,symmetric,udp-blocked", "NAT kinds, of which all pairs are made"},
 			{"shared", "port-restricted,symmetric,cgn,cgn+hairpin", "cgn,cgn+hairpin", "NAT kinds that two functions share"},
 			{"reps", "10", "2", "fresh pairs for each"},

@@ -14,7 +14,7 @@ import (
 
 func TestNATMatrix(t *testing.T) {
 	byCase := run(t, natmatrix.Experiment, map[string]string{
-		"nats": "full-cone+remap,udp-blocked,port-restricted", "shared": "cgn,cgn+hairpin,port-restricted", "reps": "2",
+		"nats": "full-cone+remap,udp-blocked,port-restricted,https-only", "shared": "cgn,cgn+hairpin,port-restricted", "reps": "2",
 		"bytes": "3KiB", "traffic": "500ms",
 	})
 	want := map[string]struct{ path, expected, via string }{
@@ -24,6 +24,10 @@ func TestNATMatrix(t *testing.T) {
 		"udp-blocked x udp-blocked":         {"relay", "relay", "wss/wss"},
 		"udp-blocked x port-restricted":     {"relay", "relay", "wss/udp"},
 		"port-restricted x port-restricted": {"direct", "punch", "udp/udp"},
+		"full-cone+remap x https-only":      {"relay", "relay", "udp/wss"},
+		"udp-blocked x https-only":          {"relay", "relay", "wss/wss"},
+		"port-restricted x https-only":      {"relay", "relay", "udp/wss"},
+		"https-only x https-only":           {"relay", "relay", "wss/wss"},
 		"cgn, one NAT":                      {"relay", "relay", "udp/udp"},
 		"cgn+hairpin, one NAT":              {"direct", "punch", "udp/udp"},
 		"port-restricted, one NAT":          {"direct", "lan", "udp/udp"},

@@ -24,7 +24,8 @@ const (
 
 // RendezvousArgs configure a rendezvous with an embedded NATS that admits every job.
 type RendezvousArgs struct {
-	Listen        string `json:"listen"` // TCP address
+	Listen        string `json:"listen"`    // TCP address
+	WebSocket     string `json:"websocket"` // TCP address of the same over WebSocket
 	RelaySecret   string `json:"relay_secret"`
 	StorePassword string `json:"store_password"` // of the NATS user "store"
 	PrivateTemp   bool   `json:"private_temp"`   // the process has a mount namespace of its own
@@ -120,7 +121,7 @@ func (d *daemon) rendezvous(ctx context.Context, a RendezvousArgs) (None, error)
 		}
 	}
 	s, err := rendezvousserver.New(rendezvousserver.Config{
-		Listen: a.Listen, Open: true, JetStream: true, StorePassword: a.StorePassword, RelaySecret: a.RelaySecret,
+		Listen: a.Listen, WebSocket: a.WebSocket, Open: true, JetStream: true, StorePassword: a.StorePassword, RelaySecret: a.RelaySecret,
 	})
 	if err != nil {
 		return None{}, err

@@ -30,6 +30,7 @@ const Public = "public"
 
 const (
 	natsPort  = 4222
+	wsPort    = 80 // NATS over WebSocket
 	relayPort = 3478
 	stunPort  = 3479
 	httpsPort = 443
@@ -106,7 +107,8 @@ func (w *World) StartRendezvous(ctx context.Context) error {
 	w.rendezvous = p
 	w.mu.Unlock()
 	return p.explain(p.Rendezvous(ctx, worker.RendezvousArgs{
-		Listen: netip.AddrPortFrom(w.lab.Addr(Public), natsPort).String(), RelaySecret: w.secret, StorePassword: w.store, PrivateTemp: true,
+		Listen:    netip.AddrPortFrom(w.lab.Addr(Public), natsPort).String(),
+		WebSocket: netip.AddrPortFrom(w.lab.Addr(Public), wsPort).String(), RelaySecret: w.secret, StorePassword: w.store, PrivateTemp: true,
 	}))
 }
 
@@ -150,6 +152,17 @@ func (w *World) RelayAt(i int) *Proc {
 
 // RelayID is the ID of the i-th relay.
 func RelayID(i int) string { return fmt.Sprint(relayID, i+1) }
+
+// JoinArgsAt are JoinArgs for a function on a host, which may be one whose network lets out HTTP(S) alone.
+func (w *World) JoinArgsAt(host, name string) worker.JoinArgs {
+	a := w.JoinArgs(name)
+	for _, h := range w.lab.Hosts() {
+		if t, err := h.NAT.Traits(); h.Name == host && err == nil && t.Base == lab.HTTPSOnly {
+			a.URL = "ws://" + netip.AddrPortFrom(w.lab.Addr(Public), wsPort).String()
+		}
+	}
+	return a
+}
 
 // JoinArgs are those with which a function joins the world's job.
 func (w *World) JoinArgs(name string) worker.JoinArgs {

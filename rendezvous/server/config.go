@@ -42,8 +42,11 @@ type Config struct {
 	// Certificate, if set, makes the embedded NATS speak TLS only: URL is tls://HOST:PORT then, and functions need one
 	// with the name or address in the certificate, which their system must trust.
 	Certificate *tls.Certificate
-	DataDir     string // JetStream's; empty makes a temporary directory, removed at the end
-	JetStream   bool   // run JetStream in the embedded NATS; implied by StorePassword and Replicated
+	// WebSocket is another TCP address of the embedded NATS, which takes the same connections over WebSocket: ws://HOST:PORT, or
+	// wss:// with a Certificate. On ports 80 and 443 it serves networks that let out HTTP(S) alone. Empty: none.
+	WebSocket string
+	DataDir   string // JetStream's; empty makes a temporary directory, removed at the end
+	JetStream bool   // run JetStream in the embedded NATS; implied by StorePassword and Replicated
 
 	// StorePassword adds the user "store", who may use JetStream and nothing of fnwire.
 	StorePassword string
@@ -90,6 +93,9 @@ func complete(in Config) (*config, error) {
 	}
 	if c.Certificate != nil && (c.NATS != "" || c.DontListen) {
 		return nil, errors.New("a certificate is for an embedded NATS that listens")
+	}
+	if c.WebSocket != "" && (c.NATS != "" || c.DontListen) {
+		return nil, errors.New("WebSocket is for an embedded NATS that listens")
 	}
 	if c.DontListen && c.Listen != "" {
 		return nil, errors.New("Listen and DontListen exclude each other")

@@ -44,22 +44,20 @@ func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
 		Accounts: []*natsserver.Account{natsserver.NewAccount(accountFnwire), natsserver.NewAccount(accountStore)},
 	}
 	if !c.DontListen {
-		ap, err := resolveListen(c.Listen)
-		if err != nil {
+		if opts.Host, opts.Port, err = listenAt(c.Listen); err != nil {
 			return nil, err
 		}
-		opts.Host, opts.Port = ap.Addr().String(), int(ap.Port())
-		if ap.Port() == 0 {
-			opts.Port = natsserver.RANDOM_PORT
+	}
+	if c.WebSocket != "" {
+		ws := &opts.Websocket
+		if ws.Host, ws.Port, err = listenAt(c.WebSocket); err != nil {
+			return nil, fmt.Errorf("WebSocket: %w", err)
 		}
-		// nats-server only logs that it cannot listen; ask first, for an error that says why.
-		l, err := net.Listen("tcp", ap.String())
-		if err != nil {
-			return nil, fmt.Errorf("embedded NATS: %w", err)
-		}
-		_ = l.Close() // nothing was accepted
+		ws.NoTLS = c.Certificate == nil
+		ws.SameOrigin = true // functions name none; other people's web pages do
 	}
 	if c.Certificate != nil {
+		opts.Websocket.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*c.Certificate}}
 		opts.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*c.Certificate}}
 		opts.TLSTimeout = natsTLSTimeout.Seconds()
 		e.scheme = "tls"
@@ -138,6 +136,14 @@ func (e *embedded) url() string {
 	return e.scheme + "://" + netip.AddrPortFrom(host, uint16(a.Port)).String()
 }
 
+// webSocketURL is empty if there is no such listener.
+func (e *embedded) webSocketURL(c *config) string {
+	if c.WebSocket == "" {
+		return ""
+	}
+	return e.ns.WebsocketURL()
+}
+
 func (e *embedded) stop() {
 	if e.ns != nil {
 		e.ns.Shutdown()
@@ -146,6 +152,23 @@ func (e *embedded) stop() {
 	if e.temp != "" {
 		_ = os.RemoveAll(e.temp) // nothing to be done about a leftover in the temporary directory
 	}
+}
+
+// listenAt returns a host and port for nats-server, which only logs that it cannot listen: this asks first, for an error that says why.
+func listenAt(s string) (host string, port int, err error) {
+	ap, err := resolveListen(s)
+	if err != nil {
+		return "", 0, err
+	}
+	l, err := net.Listen("tcp", ap.String())
+	if err != nil {
+		return "", 0, fmt.Errorf("embedded NATS: %w", err)
+	}
+	_ = l.Close() // nothing was accepted
+	if ap.Port() == 0 {
+		return ap.Addr().String(), natsserver.RANDOM_PORT, nil
+	}
+	return ap.Addr().String(), int(ap.Port()), nil
 }
 
 // resolveListen accepts ":4222", "host:4222" and "[::1]:0".

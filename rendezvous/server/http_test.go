@@ -68,6 +68,8 @@ func TestRunRefuses(t *testing.T) {
 	for name, c := range map[string]server.Config{
 		"store on another's NATS": with(func(c *server.Config) { c.NATS, c.StorePassword = "nats://x", "y" }),
 		"listen and not":          with(func(c *server.Config) { c.Listen, c.DontListen = ":0", true }),
+		"WebSocket elsewhere":     with(func(c *server.Config) { c.NATS, c.WebSocket = "nats://x", ":0" }),
+		"WebSocket nowhere":       with(func(c *server.Config) { c.DontListen, c.WebSocket = true, ":0" }),
 		"relay without address":   with(func(c *server.Config) { c.Relays = []rendezvous.RelayInfo{{ID: "r"}} }),
 		"short relay secret":      with(func(c *server.Config) { c.RelaySecret = "short" }),
 		"short lease":             with(func(c *server.Config) { c.Lease = 1 }),
@@ -79,6 +81,7 @@ func TestRunRefuses(t *testing.T) {
 	taken := start(t, open)
 	for name, c := range map[string]server.Config{
 		"port in use":      with(func(c *server.Config) { c.Listen = strings.TrimPrefix(taken.URL(), "nats://") }),
+		"WebSocket in use": with(func(c *server.Config) { c.WebSocket = strings.TrimPrefix(taken.URL(), "nats://") }),
 		"bad address":      with(func(c *server.Config) { c.Listen = "nowhere" }),
 		"HTTP port in use": with(func(c *server.Config) { c.HTTP = strings.TrimPrefix(taken.URL(), "nats://") }),
 		"no NATS there":    with(func(c *server.Config) { c.NATS = "nats://127.0.0.1:1" }),

@@ -36,6 +36,7 @@ type Server struct {
 	started  bool
 	embedded *embedded
 	url      string
+	wsURL    string
 	httpAddr string
 }
 
@@ -60,6 +61,13 @@ func (s *Server) URL() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.url
+}
+
+// WebSocketURL returns where functions connect to the embedded NATS by WebSocket. It is empty before Ready, and without that listener.
+func (s *Server) WebSocketURL() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wsURL
 }
 
 // HTTPAddr returns the address of health and metrics, empty before Ready or if there is none.
@@ -178,7 +186,7 @@ func (s *Server) openNATS(ctx context.Context) (*nats.Conn, func(), error) {
 		return nil, nil, fmt.Errorf("connect to embedded NATS: %w", err)
 	}
 	s.mu.Lock()
-	s.embedded, s.url = e, e.url()
+	s.embedded, s.url, s.wsURL = e, e.url(), e.webSocketURL(s.cfg)
 	s.mu.Unlock()
 	return nc, func() {
 		closeConn(nc)

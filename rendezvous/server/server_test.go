@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
 
 	"github.com/fnwire/fnwire/internal/ident"
@@ -186,7 +188,28 @@ func want(t *testing.T, err, target error) {
 func TestOfferAndAnswer(t *testing.T) {
 	key := job.NewKey()
 	s := start(t, server.Config{Allow: []job.ID{key.ID()}})
-	a, b := dial(t, s.URL(), key, "a"), dial(t, s.URL(), key, "b")
+	offerAndAnswer(t, key, s.URL(), s.URL())
+}
+
+// By WebSocket the same is allowed as by NATS' own port, and no more.
+func TestWebSocket(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}, WebSocket: "127.0.0.1:0"})
+	url := s.WebSocketURL()
+	if !strings.HasPrefix(url, "ws://127.0.0.1:") {
+		t.Fatalf("WebSocket at %q", url)
+	}
+	offerAndAnswer(t, key, url, s.URL())
+	_, err := tryDial(t, url, job.NewKey(), "c")
+	want(t, err, rendezvous.ErrNotAllowed)
+	if _, err := nats.Connect(url); err == nil {
+		t.Error("a stranger is connected")
+	}
+}
+
+func offerAndAnswer(t *testing.T, key job.Key, urlA, urlB string) {
+	t.Helper()
+	a, b := dial(t, urlA, key, "a"), dial(t, urlB, key, "b")
 	a.join(t)
 	jb := b.join(t)
 	r := a.offer(t, "b")
