@@ -99,6 +99,9 @@ func (e *Endpoint) begin(r *remote, p Peer, class Class) {
 		p.Attempt.Cancel() // if it was of no use
 	}
 	e.hub.replay(r)
+	if class == DirectOnly {
+		r.direct.Store(e.hub.now()) // who does not dial has no traffic yet by which to tell that a path is wanted
+	}
 	if class != RelayOnly {
 		r.post(punch.Start{Remote: p.Candidates, NAT: p.NAT, Outlook: e.hub.outlooks.of(e.NAT().Punch(), p.NAT)})
 	}

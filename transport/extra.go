@@ -173,11 +173,13 @@ func (h *hub) listen() (udpx.Socket, error) {
 
 // Guesses are probes to ports that nobody named (package punch). However many peers name one address, and be
 // it a stranger's, this is what an endpoint sends there: two attempts of the birthday method, 2,048 probes of 64
-// bytes each, and one more every five minutes; and to all addresses together no more than 400 in a second.
+// bytes each, and one more every five minutes. An address where one was answered has shown that a member of the job is there:
+// its account begins afresh, for many functions may share one NAT. To all addresses together
+// go no more than 1,000 in a second, enough for three attempts at a time.
 const (
 	guessBurst     = 2 * 2048
 	guessRefill    = 2048.0 / 300 // a second
-	guessTotal     = 400
+	guessTotal     = 1000
 	guessAddresses = 1024 // that are remembered; with more of them there are no guesses until one has refilled
 )
 
@@ -234,7 +236,14 @@ func (g *guessBudget) allow(now time.Time, to netip.Addr) bool {
 	return g.total.take(now, guessTotal, guessTotal) && a.take(now, guessBurst, guessRefill)
 }
 
-// outlooks remembers for how the hard methods did with the instance's peers so far, by the kinds of the two
+// forgive is for an address that has answered.
+func (g *guessBudget) forgive(a netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.addresses, a)
+}
+
+// outlooks remembers how the hard methods did with the instance's peers so far, by the kinds of the two
 // NATs: functions of a job tend to sit behind a few kinds. It lives as long as the endpoint.
 type outlooks struct {
 	mu   sync.Mutex // guards runs
@@ -277,6 +286,7 @@ func (p *remote) noteOutlook(old, s punch.State) {
 	switch hard := s.Method == punch.MethodPredict || s.Method == punch.MethodBirthday; {
 	case hard && s.Path.IsValid() && s.Generation != old.Generation:
 		p.hub.outlooks.note(s.Here, s.There, true)
+		p.hub.guesses.forgive(s.Path.Addr())
 	case s.Counters.Failed > old.Counters.Failed:
 		p.hub.outlooks.note(old.Here, old.There, false)
 	}

@@ -223,6 +223,10 @@ func TestGuessBudget(t *testing.T) {
 	if n := sent(netip.MustParseAddr("203.0.113.67"), 300, 6*time.Second); n != 1800 {
 		t.Errorf("%d to another address", n)
 	}
+	g.forgive(victim)
+	if n := sent(victim, 300, 2*time.Second); n != 600 {
+		t.Errorf("%d to an address that has answered", n)
+	}
 	for i := range 2 * guessAddresses {
 		now = now.Add(time.Second)
 		g.allow(now, netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}))

@@ -38,6 +38,7 @@ type remote struct {
 	// Times in hub.now units, written on the packet path.
 	sent, heard, relayHeard atomic.Int64
 	used                    atomic.Int64           // last send, by any path
+	direct                  atomic.Int64           // last offer or answer that asked for a direct link
 	asked                   atomic.Int64           // first send since anything was heard; 0 = heard since
 	shun                    atomic.Int64           // until when the home relay is not used
 	via                     atomic.Pointer[string] // the relay by which it came, when that was not the home
@@ -269,7 +270,7 @@ func (p *remote) traffic() punch.Traffic {
 		Sent:          at(p.sent.Load()),
 		Received:      at(p.heard.Load()),
 		RelayReceived: at(p.relayHeard.Load()),
-		Wanted:        p.wanted.Load() > 0 || p.since(p.used.Load()) < wantedFor,
+		Wanted:        p.wanted.Load() > 0 || p.since(max(p.used.Load(), p.direct.Load())) < wantedFor,
 	}
 }
 

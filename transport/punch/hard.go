@@ -41,6 +41,7 @@ const (
 	sweepAgain  = 250 * time.Millisecond
 	sweepSettle = time.Second
 	callAgain   = 500 * time.Millisecond
+	noSockets   = time.Second      // until sockets are asked for again
 	hardMin     = 15 * time.Second // from a failed attempt, or predictTries of them, to the next; doubles
 	hardMax     = 10 * time.Minute
 )
@@ -281,9 +282,9 @@ func (m *Machine) opened(e Opened) {
 	if !h.active || e.Number != h.first {
 		return
 	}
-	if e.Count < min(h.count, 1+predictSockets) {
-		h.tries = predictTries
-		m.attemptFailed()
+	if e.Count < h.count/2+1 { // others have them: no failure, and worth another look soon
+		m.endAttempt()
+		h.next = m.now.Add(m.between(noSockets, 2*noSockets))
 		return
 	}
 	h.call.kind = attemptFan
