@@ -31,6 +31,7 @@ const (
 	attackReplays = "replays"    // binds of admitted instances, captured on the line, from other addresses
 
 	attackerHost = "attacker"
+	newcomerHost = "newcomer"
 	badFrames    = 256
 	settleFor    = 500 * time.Millisecond // of stream and flood, before the goodput is measured
 )
@@ -44,7 +45,7 @@ func attack() Experiment {
 	return Experiment{
 		Name: "attack",
 		Summary: "a stream over the relay at a steady rate, while an attacker sends binds to it from many addresses: goodput of the stream, " +
-			"what the relay makes of the binds, bytes that it sends to their addresses; beside the same flood to another port, since all share the machine's cores",
+			"what the relay makes of the binds, how long a newcomer takes to join, bytes that it sends to their addresses; beside the same flood to another port, since all share the machine's cores",
 		Settings: []Setting{
 			{"cases", strings.Join(attackCases(), ","), "", "which to run"},
 			{"reps", "5", "1", "repetitions of each case, in alternating order"},
@@ -99,7 +100,7 @@ func runAttack(ctx context.Context, r *run) (err error) {
 	}
 	cfg := r.o.World
 	// Two symmetric NATs: the pair stays on the relay.
-	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.Symmetric}, {Name: "b", NAT: lab.Symmetric}, {Name: attackerHost}}
+	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.Symmetric}, {Name: "b", NAT: lab.Symmetric}, {Name: attackerHost}, {Name: newcomerHost, NAT: lab.PortRestricted}}
 	if t.w, err = world.New(ctx, cfg); err != nil {
 		return err
 	}
@@ -172,6 +173,11 @@ func (t *attackRun) one(ctx context.Context, rec *results.Record, c string) erro
 		return err
 	}
 	defer attacker.Kill()
+	newcomer, err := t.w.Function(ctx, newcomerHost)
+	if err != nil {
+		return err
+	}
+	defer newcomer.Kill()
 	var poured, drained worker.Poured
 	flow, fctx := errgroup.WithContext(ctx)
 	flow.Go(func() (err error) { drained, err = pair.b.Drain(fctx); return err })
@@ -181,7 +187,7 @@ func (t *attackRun) one(ctx context.Context, rec *results.Record, c string) erro
 	})
 	var sent flood.Report
 	flow.Go(func() (err error) {
-		if sent, err = t.observe(fctx, rec, pair, attacker, args); err != nil {
+		if sent, err = t.observe(fctx, rec, pair, attacker, newcomer, args); err != nil {
 			return err
 		}
 		return pair.a.StopPour(fctx)
@@ -225,7 +231,7 @@ func (t *attackRun) meet(ctx context.Context) (pair couple, captured [][]byte, e
 }
 
 // observe floods, unless there is nothing to send, and notes how the stream fares meanwhile.
-func (t *attackRun) observe(ctx context.Context, rec *results.Record, pair couple, attacker *world.Proc, args flood.Args) (flood.Report, error) {
+func (t *attackRun) observe(ctx context.Context, rec *results.Record, pair couple, attacker, newcomer *world.Proc, args flood.Args) (flood.Report, error) {
 	for { // the stream is up when the first bytes are there
 		if p, err := pair.b.Poured(ctx); err == nil && p.Bytes > 0 {
 			break
@@ -239,7 +245,7 @@ func (t *attackRun) observe(ctx context.Context, rec *results.Record, pair coupl
 	if len(args.Frames) > 0 {
 		flooding.Go(func() (err error) { sent, err = attacker.Flood(ctx, args); return err })
 	}
-	err := t.measure(ctx, rec, pair, args.For)
+	err := t.measure(ctx, rec, pair, newcomer, args.For)
 	if err := errors.Join(err, flooding.Wait()); err != nil {
 		return sent, err
 	}
@@ -256,7 +262,7 @@ func (t *attackRun) observe(ctx context.Context, rec *results.Record, pair coupl
 }
 
 // measure notes what the pair receives, and what the relay does, once flood and stream have settled.
-func (t *attackRun) measure(ctx context.Context, rec *results.Record, pair couple, flooded time.Duration) error {
+func (t *attackRun) measure(ctx context.Context, rec *results.Record, pair couple, newcomer *world.Proc, flooded time.Duration) error {
 	if err := pause(ctx, settleFor); err != nil {
 		return err
 	}
@@ -276,14 +282,21 @@ func (t *attackRun) measure(ctx context.Context, rec *results.Record, pair coupl
 		return err
 	}
 	began := time.Now()
-	if err := pause(ctx, flooded-settleFor); err != nil {
+	var joining errgroup.Group
+	joining.Go(func() error {
+		j, err := newcomer.Join(ctx, t.w.JoinArgs(t.w.FreshName("newcomer")))
+		rec.Phases["newcomer_relay"], rec.Phases["newcomer_joined"] = ms(j.Timings.Relay), ms(j.Timings.Total)
 		return err
-	}
+	})
+	waiting := pause(ctx, flooded-settleFor)
 	after, err := pair.b.Poured(ctx)
-	if err != nil {
+	rec.Seconds, rec.Bytes = time.Since(began).Seconds(), after.Bytes-before.Bytes
+	if joined := joining.Wait(); joined != nil {
+		err = errors.Join(err, fmt.Errorf("a newcomer: %w", joined))
+	}
+	if err := errors.Join(waiting, err); err != nil {
 		return err
 	}
-	rec.Seconds, rec.Bytes = time.Since(began).Seconds(), after.Bytes-before.Bytes
 	rec.Measured["goodput_mbps"] = mbps(rec.Bytes, rec.Seconds)
 	if err := l.stop(ctx, rec, max(rec.Bytes, 1)); err != nil {
 		return err

@@ -23,6 +23,7 @@ const (
 	checkShare     = 8
 	checkRest      = time.Millisecond      // the least that it sleeps
 	checkLook      = 10 * time.Millisecond // how often it looks whether packets are forwarded
+	linkBinds      = 4                     // of a connection, that come before those of strangers
 	knownQueue     = 256                   // frames
 	strangersQueue = 64                    // frames; more wait in the kernel
 )
@@ -82,7 +83,7 @@ func (f *forwarder) submit(p []byte) {
 			f.dropped[dropReplay].Add(1)
 			return
 		}
-		if s := f.table.source(f.from, f.now); s != nil && s.proven.Load() && s.checks.take(1, f.now) {
+		if f.knows() {
 			queue = f.control.known
 		}
 	}
@@ -106,6 +107,17 @@ func (f *forwarder) submit(p []byte) {
 		}
 	}
 	f.dropped[dropLimit].Add(1)
+}
+
+// knows tells whether the next BIND comes from an address with a session, or a connection over TLS, whose address is no forgery
+// and which had to be paid for with a handshake. Each has a few that come first, and then queues with strangers.
+func (f *forwarder) knows() bool {
+	if f.from.link != nil && f.binds < linkBinds {
+		f.binds++
+		return true
+	}
+	s := f.table.source(f.from, f.now)
+	return s != nil && s.proven.Load() && s.checks.take(1, f.now)
 }
 
 // handleControl checks signatures apart from the forwarding, so that a flood of binds costs binds only.

@@ -32,6 +32,7 @@ type forwarder struct {
 	from    origin          // of the frames at hand
 	out     []byte          // for replies
 	patient <-chan struct{} // see forward; nil: it waits for nothing
+	binds   int             // of a connection over TLS that came first
 	now     time.Duration
 	src     *session // of the batch; looked up for the first DATA
 	asked   bool

@@ -121,6 +121,23 @@ func TestRenewalGoesFirst(t *testing.T) {
 	}
 }
 
+// The first binds of a connection over TLS are checked before those of strangers: while these flood the relay, newcomers come in there.
+func TestTLSGoesFirst(t *testing.T) {
+	p := newPair(t)
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := forwarder{Server: p.f.Server, conn: p.f.conn, from: origin{addr: netip.MustParseAddrPort("192.0.2.1:1"), link: pipe()}}
+	for n := range byte(linkBinds + 2) {
+		b := relay.AppendBind(nil, "r", key, relay.Bind{Nonce: relay.Nonce{n}, Time: time.Now()})
+		f.frames(b, len(b))
+	}
+	if first, last := len(f.control.known), len(f.control.stranger); first != linkBinds || last != 2 {
+		t.Errorf("%d come first and %d do not, want %d and 2", first, last, linkBinds)
+	}
+}
+
 // Answers to strangers are bounded for each network: what an attacker with forged addresses can have sent to a victim.
 func TestAnswersToStrangersAreLimited(t *testing.T) {
 	binding := append([]byte{0, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42}, make([]byte, 24)...)
