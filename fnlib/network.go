@@ -89,8 +89,12 @@ func (n *Node) gone(ctx context.Context, id peer.ID, since time.Time) bool {
 	return err == nil && m.Peer != id.String()
 }
 
-// linkedTo answers a peer that asks whether there is a link with it.
+// linkedTo answers a peer that asks whether there is a link with it. It asks because it hears nothing.
 func (n *Node) linkedTo(peerID string) bool {
 	id, err := peer.Decode(peerID)
-	return err == nil && n.linked(id)
+	if err != nil {
+		return false
+	}
+	n.ep.Renew(id)
+	return n.linked(id)
 }

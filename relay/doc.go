@@ -16,13 +16,13 @@
 //	     4     8  Short of the destination; the relay writes that of the source in its place
 //	    12        packet
 //
-//	BIND       0x21  client to relay, 1280 bytes
+//	BIND       0x21  client to relay, 1232 bytes
 //	     0     4  0x21, version, 0, 0
 //	     4     8  nonce, random, one for each bind
 //	    12     8  milliseconds since 1970; grows from one bind of an instance to the next
 //	    20   156  token (package internal/token)
 //	   176    64  Ed25519 signature by the instance over "fnwire v1 relay bind\0", SHA-256(relay ID), bytes 0..175
-//	   240  1040  zeros: three times a BIND is what the relay may send before the address is proven, and a
+//	   240   992  zeros: three times a BIND is what the relay may send before the address is proven, and a
 //	              QUIC handshake that comes before the proof must fit
 //
 //	CHALLENGE  0x22  relay to client, 32 bytes

@@ -28,7 +28,7 @@ const (
 // Lengths of the frames.
 const (
 	HeaderBytes    = 12   // of DATA, before the packet
-	BindBytes      = 1280 // padded, as QUIC pads its first packet (RFC 9000, 14.1): see doc.go
+	BindBytes      = 1232 // padded to what an IPv6 MTU of 1280 leaves: see doc.go
 	ChallengeBytes = 32
 	ProveBytes     = 104
 	BoundBytes     = 44

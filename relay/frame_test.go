@@ -59,7 +59,7 @@ func samples() []sample {
 	return []sample{
 		{"BIND", relay.AppendBind(nil, "relay-1", testKey(), bind),
 			"21010000 0102030405060708 0000000102030405 " + hex.EncodeToString(bind.Token[:]) +
-				goldenBindSignature + strings.Repeat("00", 1040), bind, any1(relay.ParseBind)},
+				goldenBindSignature + strings.Repeat("00", 992), bind, any1(relay.ParseBind)},
 		{"CHALLENGE", relay.AppendChallenge(nil, chal),
 			"22010000 0102030405060708 404142434445464748494a4b4c4d4e4f50515253", chal, any1(relay.ParseChallenge)},
 		{"PROVE", relay.AppendProve(nil, "relay-1", testKey(), prove),

@@ -247,7 +247,8 @@ func (c *Client) stepBound(now time.Time) ([]byte, time.Time) {
 	return AppendPing(nil, Ping{Short: c.short, Nonce: c.ping}), c.wakeAt()
 }
 
-// busy reports, once in each busyPing while packets are sent, whether nothing came back.
+// busy reports, once in each busyPing while packets are sent and once after, whether nothing came. When a conversation falls silent
+// it may be over, or the relay may be gone: one ping tells, also to who had nothing to send but acknowledgements.
 func (c *Client) busy(now time.Time) bool {
 	if c.look.IsZero() {
 		if c.sent.Load() {
@@ -265,7 +266,7 @@ func (c *Client) busy(now time.Time) bool {
 	} else {
 		c.look = time.Time{} // the next Send wakes Run
 	}
-	return sent && !heard
+	return !heard
 }
 
 func (s *session) wakeAt() time.Time {

@@ -148,6 +148,7 @@ func (e *Endpoint) remote(p Peer) (*remote, error) {
 	ctx, cancel := context.WithCancel(e.ctx)
 	r.stop = func() {
 		cancel()
+		r.endTalks()
 		e.hub.update(func(t *tables) {
 			delete(t.peers, short)
 			delete(t.tags, tag)

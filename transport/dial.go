@@ -66,7 +66,9 @@ func (e *Endpoint) quicConfig() *quic.Config {
 		MaxConnectionReceiveWindow:     24 << 20,
 		MaxIncomingStreams:             1 << 12,
 		MaxIncomingUniStreams:          -1,
-		InitialPacketSize:              1280,
+		// The least that QUIC allows: with a relay's header and IPv4's it fits a path MTU of 1280, and
+		// discovery goes on from there.
+		InitialPacketSize: 1200,
 	}
 }
 
@@ -269,7 +271,7 @@ func reasonOf(st punch.State) string {
 // install makes conn the link of its peer and class; a link that was there is closed.
 func (e *Endpoint) install(r *remote, class Class, conn *quic.Conn, dialled bool) {
 	key := linkKey{r.id, class}
-	l := &Link{e: e, peer: r, class: class, conn: conn, dialled: dialled, since: time.Now(), remote: conn.RemoteAddr()}
+	l := &Link{e: e, peer: r, class: class, conn: conn, dialled: dialled, since: time.Now(), remote: conn.RemoteAddr(), renewals: make(chan struct{}, 1)}
 	if u, ok := l.remote.(*net.UDPAddr); ok {
 		l.gen.Store(uint32(u.Port))
 	}

@@ -322,5 +322,8 @@ func (e *Endpoint) Close() error {
 	}
 	e.hub.close()
 	e.wg.Wait()
+	for _, r := range e.hub.tables.Load().peers {
+		r.endTalks()
+	}
 	return err
 }

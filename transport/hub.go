@@ -267,7 +267,7 @@ func (c *cutter) direct(b []byte) {
 	}
 	now := c.hub.now()
 	p.heard.Store(now)
-	p.hear(now, nil)
+	p.hear(now, class, nil)
 	c.hub.stats.directIn.Add(uint64(len(b)))
 	c.add(port, p.directAddr.Load(), len(b), 0)
 }
@@ -302,14 +302,14 @@ func (c *cutter) fromRelay(p *remote, gen uint16, frame, packet []byte) {
 	if port == nil {
 		return
 	}
-	p.hear(c.hub.now(), c.leg)
+	p.hear(c.hub.now(), class, c.leg)
 	src := p.relayAddr
 	if gen > relayGeneration {
 		if direct := p.directAddr.Load(); direct != nil && direct.Port == int(gen) {
 			src = direct
 			p.relayHeard.Store(c.hub.now()) // the peer doubts the direct path
 		} else {
-			src = virtualAddr(p.short, gen)
+			src = p.otherAddr(gen)
 		}
 	}
 	c.hub.stats.relayIn.Add(uint64(len(packet)))
@@ -354,9 +354,9 @@ func (h *hub) sendPeer(p *remote, class Class, gen uint16, b []byte, seg int) er
 		return nil
 	}
 	now := h.now()
-	silent := p.ask(now)
+	silent := p.ask(now, class)
 	if silent > recallAfter {
-		p.recall.keep(b[:min(seg, len(b))], class, gen)
+		p.talks[class].keep(b[:min(seg, len(b))], gen, now)
 	}
 	return h.route(p, class, gen, b, seg, now, silent)
 }
@@ -383,6 +383,9 @@ func (h *hub) route(p *remote, class Class, gen uint16, b []byte, seg int, now i
 	}
 	if direct {
 		p.markSent(now)
+		if len(b) > seg && int32(seg) > p.size.Load() {
+			p.size.Store(int32(seg)) // a single large packet may be QUIC's own probe of what passes
+		}
 		h.stats.directOut.Add(uint64(len(b)))
 		if r.by != nil {
 			return h.writeBy(r.by.out, b, seg, r.path)

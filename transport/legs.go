@@ -2,6 +2,7 @@ package transport
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fnwire/fnwire/internal/ident"
@@ -14,6 +15,8 @@ const (
 	goneFor    = 3 * time.Second  // a home relay that knows nothing of the peer
 	// recallAfter is the silence after which what is sent is kept, to be sent again by another way.
 	recallAfter = 20 * time.Millisecond
+	againFirst  = 50 * time.Millisecond
+	againMost   = time.Second
 	// quietFor is the pause after which a send begins a new question: the last word of a conversation, an
 	// acknowledgement, is never answered.
 	quietFor = 5 * time.Second
@@ -53,9 +56,23 @@ func (h *hub) otherLeg(than Relay) Relay {
 	return other
 }
 
+// talk is what is said in one class: whether the peer answers, and the last packet that was sent into a silence. When there is another
+// way, or a way again, that goes out once more: QUIC, whose pauses between attempts double, would wait, and drops what it has twice.
+type talk struct {
+	asked atomic.Int64 // first send since anything was heard, in hub.now units; 0 = heard since
+	used  atomic.Int64 // last send
+
+	mu    sync.Mutex // guards what follows
+	b     []byte
+	gen   uint16
+	at    int64       // when it was sent first
+	timer *time.Timer // of the next repetition; nil if there is none
+}
+
 // hear notes that something of the peer came at now, by a relay or directly (nil).
-func (p *remote) hear(now int64, by Relay) {
-	asked := p.asked.Load()
+func (p *remote) hear(now int64, class Class, by Relay) {
+	t := &p.talks[class]
+	asked := t.asked.Load()
 	if asked == 0 {
 		return
 	}
@@ -66,45 +83,69 @@ func (p *remote) hear(now int64, by Relay) {
 			p.shun.Store(now + int64(shunFor))
 		}
 	}
-	p.asked.Store(0)
+	t.asked.Store(0)
 }
 
 // ask notes that something is sent to the peer at now, and returns for how long it has been silent.
-func (p *remote) ask(now int64) time.Duration {
-	asked := p.asked.Load()
-	if asked == 0 || time.Duration(now-p.used.Load()) > quietFor {
-		p.asked.Store(now)
+func (p *remote) ask(now int64, class Class) time.Duration {
+	t := &p.talks[class]
+	asked := t.asked.Load()
+	if asked == 0 || time.Duration(now-t.used.Load()) > quietFor {
+		t.asked.Store(now)
 		asked = now
 	}
+	t.used.Store(now)
 	p.used.Store(now)
 	return time.Duration(now - asked)
 }
 
-// recall keeps the last packet that was sent into a silence. When there is another way, or a way again, it is sent once more:
-// QUIC, whose pauses between attempts double, would wait, and drops what it has twice.
-type recall struct {
-	mu    sync.Mutex // guards what follows
-	b     []byte
-	class Class
-	gen   uint16
+// silent returns since when and for how long the peer has not answered; 0 if it has.
+func (t *talk) silent() (since int64, d time.Duration) {
+	if since = t.asked.Load(); since != 0 {
+		d = time.Duration(t.used.Load() - since)
+	}
+	return since, d
 }
 
-func (r *recall) keep(b []byte, class Class, gen uint16) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.b, r.class, r.gen = append(r.b[:0], b...), class, gen
+func (t *talk) keep(b []byte, gen uint16, now int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b, t.gen, t.at = append(t.b[:0], b...), gen, now
 }
 
-// again sends the last packet again if the peer has been silent since.
+// again sends the last packets again if the peer has been silent since, because there may be a way now; and then at growing
+// distances, for the peer may have to find its own way first.
 func (p *remote) again() {
-	if p.asked.Load() == 0 {
+	for class := range classes {
+		p.repeat(class, againFirst)
+	}
+}
+
+func (p *remote) repeat(class Class, wait time.Duration) {
+	t, now := &p.talks[class], p.hub.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.timer != nil {
+		t.timer.Stop()
+		t.timer = nil
+	}
+	asked := t.asked.Load()
+	if asked == 0 || t.at < asked || len(t.b) == 0 || time.Duration(now-t.used.Load()) > idleTimeout {
 		return
 	}
-	r := &p.recall
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.b) > 0 {
-		_ = p.hub.route(p, r.class, r.gen, r.b, len(r.b), p.hub.now(), 0) // a lost packet
+	_ = p.hub.route(p, class, t.gen, t.b, len(t.b), now, time.Duration(now-asked)) // at worst a lost packet
+	t.timer = time.AfterFunc(wait, func() { p.repeat(class, min(2*wait, againMost)) })
+}
+
+// endTalks ends the repetitions.
+func (p *remote) endTalks() {
+	for class := range classes {
+		t := &p.talks[class]
+		t.mu.Lock()
+		if t.b = nil; t.timer != nil {
+			t.timer.Stop()
+		}
+		t.mu.Unlock()
 	}
 }
 
@@ -114,8 +155,9 @@ func (e *Endpoint) RelayGone(relay string, peer ident.Short) {
 	if p == nil {
 		return
 	}
-	if home := p.relayID.Load(); home != nil && *home == relay {
-		p.shun.Store(e.hub.now() + int64(goneFor))
+	now := e.hub.now()
+	if home := p.relayID.Load(); home != nil && *home == relay && now >= p.shun.Load() {
+		p.shun.Store(now + int64(goneFor))
 		p.again()
 	}
 }

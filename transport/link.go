@@ -28,6 +28,10 @@ type Link struct {
 	remote  net.Addr      // of the handshake; at the dialling side quic-go's own getter races with Switch
 	gen     atomic.Uint32 // of the path that QUIC sends on, at the dialling side
 
+	renewals chan struct{} // for follow, capacity 1
+	fresh    uint16        // paths by the relay that were tried; this and renewed are touched by follow only
+	renewed  time.Time
+
 	mu   sync.Mutex // guards path and shims
 	path *quic.Path
 	trs  [2]*quic.Transport // write-only legs, used in turn
@@ -123,6 +127,10 @@ func (l *Link) follow() {
 		}
 		select {
 		case <-changed:
+		case <-l.renewals:
+			if err := l.renewPath(); err != nil {
+				l.e.log.Debug("transport: no new path by the relay", "peer", l.peer.id, "error", err)
+			}
 		case <-retry.C:
 		case <-l.conn.Context().Done():
 			return
@@ -137,9 +145,45 @@ func (l *Link) upgradable(st punch.State) bool {
 		uint32(st.Generation) > l.gen.Load() && l.peer.leg() != nil && l.conn.Context().Err() == nil
 }
 
-// upgrade moves the QUIC connection to the direct path of this generation: QUIC validates it (RFC
-// 9000, 8.2) and starts congestion control, RTT and MTU anew on both sides.
+// upgrade moves the QUIC connection to the direct path of this generation.
 func (l *Link) upgrade(gen uint16) error {
+	if err := l.move(gen); err != nil {
+		return err
+	}
+	l.gen.Store(uint32(gen))
+	return nil
+}
+
+// firstFresh is where the generations of paths by the relay begin that replace the first. State machines do not get so far.
+const firstFresh = 1 << 15
+
+// renew has follow try a new path.
+func (l *Link) renew() {
+	if l.dialled {
+		select {
+		case l.renewals <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// renewPath moves the connection to a path of a fresh generation that is carried by the relay, where its packets are small at first:
+// quic-go never lowers the size of a path, and the way may have become too narrow for it. If nothing comes back, all is as before.
+// A direct path is renewed by its state machine.
+func (l *Link) renewPath() error {
+	if st, _ := l.peer.watch(); l.class == DirectOnly || l.class == Auto && st.Path.IsValid() {
+		return nil
+	}
+	if l.fresh > 0 && time.Since(l.renewed) < renewPause<<min(l.fresh, 5) {
+		return nil
+	}
+	l.fresh, l.renewed = (l.fresh+1)%firstFresh, time.Now()
+	return l.move(firstFresh + l.fresh)
+}
+
+// move moves the QUIC connection to the path of a generation: QUIC validates it (RFC 9000, 8.2) and starts congestion control, RTT and
+// MTU anew on both sides.
+func (l *Link) move(gen uint16) error {
 	tr := l.shimFor(gen)
 	path, err := l.conn.AddPath(tr)
 	if err != nil {
@@ -160,7 +204,6 @@ func (l *Link) upgrade(gen uint16) error {
 	l.path = path
 	l.next = 1 - l.next
 	l.mu.Unlock()
-	l.gen.Store(uint32(gen))
 	if old != nil {
 		_ = old.Close()
 	}
@@ -247,9 +290,10 @@ func (l *Link) Status() Status {
 // generation is that of the path QUIC sends on.
 func (l *Link) generation() uint16 {
 	if !l.dialled {
-		if u, ok := l.conn.RemoteAddr().(*net.UDPAddr); ok {
+		if u, ok := l.conn.RemoteAddr().(*net.UDPAddr); ok && u.Port < firstFresh {
 			return uint16(u.Port)
 		}
+		return relayGeneration
 	}
 	return uint16(l.gen.Load())
 }

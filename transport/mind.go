@@ -15,6 +15,8 @@ const (
 	mindEvery   = time.Second
 	frozenAfter = 3 * time.Second // how late a tick may be before the process counts as having been frozen
 	lookPause   = 100 * time.Millisecond
+	renewAfter  = time.Second     // of sending and hearing nothing, before a link tries a path with small packets
+	renewPause  = 2 * time.Second // doubled from one attempt to the next, to a minute
 	silentAfter = 3 * time.Second // of sending and hearing nothing, before somebody else is asked about the peer
 	askPause    = 2 * time.Second
 )
@@ -40,7 +42,7 @@ func (e *Endpoint) mind() {
 			}
 			last = now
 			e.checkAddresses()
-			e.askAboutSilent()
+			e.careForSilent()
 		case <-e.looks:
 			if !e.checkAddresses() && e.cfg.OnDoubt != nil {
 				e.cfg.OnDoubt()
@@ -96,25 +98,37 @@ func (e *Endpoint) disturbed(why string) {
 	}
 }
 
-// askAboutSilent asks Config.Gone about linked peers from which nothing is heard though something is sent. Two answers that it is
-// gone, some time apart, end its links.
-func (e *Endpoint) askAboutSilent() {
-	if e.cfg.Gone == nil {
-		return
-	}
+// careForSilent looks after linked peers from which nothing is heard though something is sent: the way may have become too narrow
+// for what is sent, and Config.Gone is asked about them. Two answers that a peer is gone, some time apart, end its links.
+func (e *Endpoint) careForSilent() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for k, s := range e.links {
-		if r := e.peers[k.peer]; r != nil && s.up() && !r.asking {
-			if asked := r.asked.Load(); asked != 0 && time.Duration(r.used.Load()-asked) >= silentAfter {
-				r.asking = true
-				e.wg.Go(func() { e.askAbout(r, asked) })
-			}
+		r := e.peers[k.peer]
+		if r == nil || !s.up() {
+			continue
+		}
+		t := &r.talks[k.class]
+		since, silent := t.silent()
+		if silent >= renewAfter {
+			s.link.renew()
+		}
+		if silent >= silentAfter && e.cfg.Gone != nil && !r.asking {
+			r.asking = true
+			e.wg.Go(func() { e.askAbout(r, t, since) })
 		}
 	}
 }
 
-func (e *Endpoint) askAbout(r *remote, asked int64) {
+// Renew has the links with a peer try a new path with small packets, because the peer hears nothing, which may be the fault of
+// their size. Only the side that has dialled can do it.
+func (e *Endpoint) Renew(id peer.ID) {
+	for _, l := range e.linksOf(id) {
+		l.renew()
+	}
+}
+
+func (e *Endpoint) askAbout(r *remote, t *talk, asked int64) {
 	defer func() {
 		e.mu.Lock()
 		r.asking = false
@@ -133,7 +147,7 @@ func (e *Endpoint) askAbout(r *remote, asked int64) {
 		case <-e.ctx.Done():
 			return
 		}
-		if r.asked.Load() != asked {
+		if t.asked.Load() != asked {
 			return // it has spoken
 		}
 	}

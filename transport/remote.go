@@ -33,6 +33,7 @@ type remote struct {
 
 	route      atomic.Pointer[route]
 	directAddr atomic.Pointer[net.UDPAddr] // virtual, of the current generation; nil before the first
+	lastOther  atomic.Pointer[net.UDPAddr] // virtual, of the last other generation that the peer used
 	relayID    atomic.Pointer[string]      // the peer's home relay
 
 	// Times in hub.now units, written on the packet path.
@@ -42,7 +43,8 @@ type remote struct {
 	asked                   atomic.Int64           // first send since anything was heard; 0 = heard since
 	shun                    atomic.Int64           // until when the home relay is not used
 	via                     atomic.Pointer[string] // the relay by which it came, when that was not the home
-	recall                  recall
+	talks                   [classes]talk
+	size                    atomic.Int32 // of the largest packets that were sent in batches on the direct path
 	flights                 [classes]atomic.Pointer[Flight]
 	last                    [classes]atomic.Pointer[LinkID] // of the link that ended last
 	dozing                  atomic.Bool                     // run waits for the machine's own wake-up only
@@ -113,6 +115,16 @@ func newRemote(h *hub, id peer.ID, short ident.Short, m *punch.Machine) *remote 
 	p.route.Store(&route{how: punch.RouteRelay})
 	p.status = m.State()
 	return p
+}
+
+// otherAddr is the virtual address of a generation that is not the current one.
+func (p *remote) otherAddr(gen uint16) *net.UDPAddr {
+	a := p.lastOther.Load()
+	if a == nil || a.Port != int(gen) {
+		a = virtualAddr(p.short, gen)
+		p.lastOther.Store(a)
+	}
+	return a
 }
 
 func (p *remote) markSent(now int64) {
@@ -269,6 +281,7 @@ func (p *remote) traffic() punch.Traffic {
 	return punch.Traffic{
 		Sent:          at(p.sent.Load()),
 		Received:      at(p.heard.Load()),
+		Size:          int(p.size.Load()),
 		RelayReceived: at(p.relayHeard.Load()),
 		Wanted:        p.wanted.Load() > 0 || p.since(max(p.used.Load(), p.direct.Load())) < wantedFor,
 	}
@@ -330,6 +343,9 @@ func (p *remote) publish(s punch.State) (moved bool) {
 			}
 		})
 		p.heard.Store(p.hub.now())
+	}
+	if next.gen != old.gen || next.path != old.path {
+		p.size.Store(0) // QUIC begins anew
 	}
 	p.route.Store(next)
 

@@ -31,7 +31,7 @@ func heapOfSessions(tb testing.TB, n int) float64 {
 	t := newTable(Limits{PerJob: n, PerPrefix: n}.withDefaults())
 	for i := range n {
 		r := request{
-			job: job.ID{byte(i % 16)}, expires: time.Hour, stamp: 1, bytes: 1280,
+			job: job.ID{byte(i % 16)}, expires: time.Hour, stamp: 1, bytes: 1232,
 			from: origin{addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 4000)},
 		}
 		binary.BigEndian.PutUint64(r.short[:], uint64(i)*0x9e3779b97f4a7c15)

@@ -78,7 +78,7 @@ func TestAttacks(t *testing.T) {
 					try("forgery", Packet{From: from, Data: forged})
 				}
 			}
-			for _, n := range []int{1, 31, 32, 64, 320, 1280, 1281, 65507} {
+			for _, n := range []int{1, 31, 32, 64, 320, 1200, 1420, 1421, 65507} {
 				for _, kind := range []byte{TypeProbe, TypeReply, TypeCall, 0x1f} {
 					b := make([]byte, n)
 					b[0] = kind

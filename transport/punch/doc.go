@@ -24,8 +24,9 @@
 // 8 the sender has given up the path of the generation that the packet carries.
 // The role flag is what makes a packet that is reflected to its own sender worthless.
 //
-// PROBE, 64 or 1280 bytes, instance to instance. A nomination has 1280 (PaddedSize), so that a
-// path which is too narrow for full-size packets is never chosen; so has a probe with flag 4.
+// PROBE, 64, or 1200 to 1420 bytes, instance to instance. A nomination has 1200 (PaddedSize), so that a
+// path which is too narrow for QUIC is never chosen; a probe with flag 4 is as large as the packets that are sent on
+// the path, so that one that has become too narrow for them is not trusted again.
 //
 //	offset  size  field
 //	     0     1  type, 0x10

@@ -439,7 +439,7 @@ func (m *Machine) sweepOn() {
 	s := &m.hard.sweep
 	if s.done || !m.hardPossible() || m.fans() {
 		m.endSweep()
-		if s.done && !m.nominating() {
+		if s.done && !m.nominating() && !m.path.selected() {
 			m.reason = m.inVain()
 		}
 		return

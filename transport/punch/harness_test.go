@@ -54,6 +54,8 @@ type side struct {
 
 	sent, received, relayReceived time.Time
 	dataIn                        int
+	size                          int // of the packets that say sends; 0 = small. A new path begins with small ones
+	sizeOf                        uint16
 	history                       []State
 	firstDirect                   time.Time
 	atOnce                        int // wake-ups in a row that were due when they were asked for
@@ -266,7 +268,7 @@ func (x *side) check(before State, out Output) {
 		bad("too much for one address")
 	}
 	for _, d := range out.Send {
-		if len(d.Data) > PaddedSize || d.Data[0] < 0x10 || d.Data[0] > 0x1f {
+		if len(d.Data) > MaxSize || d.Data[0] < 0x10 || d.Data[0] > 0x1f {
 			bad("datagram")
 		}
 	}
@@ -275,7 +277,7 @@ func (x *side) check(before State, out Output) {
 func (x *side) at() time.Duration { return x.sim.net.Now().Sub(epoch) }
 
 func (x *side) tick() {
-	x.step(Traffic{Sent: x.sent, Received: x.received, RelayReceived: x.relayReceived, Wanted: x.wanted})
+	x.step(Traffic{Sent: x.sent, Size: x.size, Received: x.received, RelayReceived: x.relayReceived, Wanted: x.wanted})
 }
 
 // relay carries something over the relay.
@@ -299,7 +301,10 @@ func (x *side) say(kind byte) {
 	if s.Route != RouteRelay {
 		tag = byte(s.Generation)
 		x.sent = x.sim.net.Now()
-		x.socket(s.Socket).Send(s.Path, []byte{kind, tag})
+		if x.sizeOf != s.Generation {
+			x.size, x.sizeOf = 0, s.Generation
+		}
+		x.socket(s.Socket).Send(s.Path, append([]byte{kind, tag}, make([]byte, max(x.size-2, 0))...))
 	}
 	if s.Route != RouteDirect {
 		x.relay(func() { x.peer.hearData(0, netip.AddrPort{}, kind, tag) })

@@ -36,7 +36,7 @@ type deferred struct {
 // checks both.
 func (m *Machine) nominateEarly(c *candidate) {
 	if !m.cfg.Controlling || m.path.selected() || m.nomination.active() ||
-		m.round.early || c.narrow > 0 || !m.started {
+		m.round.early || c.narrow > 0 || !m.started || m.held() {
 		return
 	}
 	m.round.early = true
@@ -47,7 +47,7 @@ func (m *Machine) nominateEarly(c *candidate) {
 func (m *Machine) consider(c *candidate) {
 	n := &m.nomination
 	switch {
-	case c.narrow >= maxNarrow || c.addr == m.path.addr:
+	case c.narrow >= maxNarrow || c.addr == m.path.addr || m.held():
 		return
 	case n.active() && n.addr == c.addr:
 		if n.generation < m.nominated { // the peer knows a higher one

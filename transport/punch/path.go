@@ -11,7 +11,11 @@ const (
 	lostEvery  = time.Second            // the same once it counts as lost (NoRelay)
 	// relayFresh is how recent data from the relay must be to mean that the peer doubts the path.
 	relayFresh   = 300 * time.Millisecond
-	confirmCount = 3 // probes after success, so that the other NAT opens too
+	confirmCount = 3                      // probes after success, so that the other NAT opens too
+	narrowAfter  = 300 * time.Millisecond // of doubt in which small probes are answered and others are not
+	steadyFor    = time.Minute            // a path that lived so long is not held against its successors
+	firstHold    = 2 * time.Second        // after the second path that was lost; doubles to
+	mostHold     = time.Minute
 	maxChecks    = 3 // probes between the first unanswered send and the doubt
 )
 
@@ -31,11 +35,14 @@ type path struct {
 	relayFirst time.Time // first relayed data known after heard; zero = none
 	relayLast  time.Time
 	idle       time.Duration // the keep-alive, jittered
+	pause      time.Duration // before the send at unanswered, in which nothing was sent or heard
+	size       int           // of the packets that are sent on it; 0 = small ones only
 
 	confirms int // probes still to send after success
 	nextConf time.Time
 
 	doubt  time.Time // when doubt began; zero = sure
+	small  time.Time // when a small probe was answered in doubt; zero = not yet
 	tell   bool      // the doubt is our own, so the peer must know
 	next   time.Time // of the next probe in doubt
 	gaveUp bool      // NoRelay: doubt has lasted for LostAfter
@@ -62,11 +69,11 @@ func (p *path) hear(t time.Time) {
 
 // transmit notes a send at t.
 func (p *path) transmit(t time.Time) {
+	if p.unanswered.IsZero() && !t.Before(p.heard) {
+		p.unanswered, p.pause = t, min(t.Sub(p.heard), t.Sub(p.sent))
+	}
 	if t.After(p.sent) {
 		p.sent = t
-	}
-	if p.unanswered.IsZero() && !t.Before(p.heard) {
-		p.unanswered = t
 	}
 }
 
@@ -77,10 +84,18 @@ func (p *path) confirm(now time.Time, t transaction) {
 	p.unanswered, p.checks = time.Time{}, 0
 	p.confirmed = now
 	p.addRTT(now.Sub(t.at))
-	if !p.doubt.IsZero() && !t.at.Before(p.doubt) && t.size == PaddedSize {
-		p.doubt, p.gaveUp = time.Time{}, false
+	if p.doubt.IsZero() || t.at.Before(p.doubt) {
+		return
+	}
+	if t.size >= p.checkSize() {
+		p.doubt, p.small, p.gaveUp = time.Time{}, time.Time{}, false
+	} else if p.small.IsZero() {
+		p.small = now
 	}
 }
+
+// checkSize is that of probes which a path in doubt must carry.
+func (p *path) checkSize() int { return max(p.size, PaddedSize) }
 
 func (p *path) addRTT(d time.Duration) {
 	if p.rtt == 0 {
@@ -116,7 +131,7 @@ func (m *Machine) choose(addr end, generation uint16, rtt time.Duration) {
 }
 
 func (m *Machine) keepAlive() time.Duration {
-	return m.between(m.cfg.KeepAlive*9/10, m.cfg.KeepAlive*11/10)
+	return m.between(m.idle*9/10, m.idle*11/10)
 }
 
 func (m *Machine) confirmGap() time.Duration {
@@ -137,6 +152,7 @@ func (m *Machine) traffic(e Traffic) {
 	if e.Sent.After(p.since) {
 		p.transmit(e.Sent)
 	}
+	p.size = min(max(p.size, e.Size), MaxSize)
 	if e.RelayReceived.After(p.since) && e.RelayReceived.After(p.heard) {
 		p.relayLast = e.RelayReceived
 		if p.relayFirst.IsZero() {
@@ -198,6 +214,15 @@ func (m *Machine) lostAt() time.Time {
 	return m.path.doubt.Add(max(m.cfg.LostAfter, 2*m.path.rtt))
 }
 
+// narrowAt is when a path that carries small packets only is given up. A new generation of it will begin with smaller ones.
+func (m *Machine) narrowAt() time.Time {
+	p := &m.path
+	if p.small.IsZero() || p.gaveUp || m.cfg.NoRelay {
+		return time.Time{}
+	}
+	return p.doubt.Add(max(narrowAfter, 3*p.rtt))
+}
+
 func (m *Machine) advancePath() {
 	p := &m.path
 	if p.sure() {
@@ -208,7 +233,7 @@ func (m *Machine) advancePath() {
 			m.enterDoubt("peer sends through the relay", false)
 		case m.due(m.checkAt()):
 			p.checks++
-			m.probePath(0, ProbeSize)
+			m.probePath(0, max(p.size, ProbeSize))
 		case p.confirms > 0 && m.due(p.nextConf):
 			p.confirms--
 			p.nextConf = m.now.Add(m.confirmGap())
@@ -221,7 +246,10 @@ func (m *Machine) advancePath() {
 	if !p.selected() || p.sure() {
 		return
 	}
-	if m.due(m.lostAt()) {
+	switch {
+	case m.due(m.narrowAt()):
+		m.lose("direct path has become too narrow", true)
+	case m.due(m.lostAt()):
 		m.lose(m.silence(), true)
 	}
 	if p.selected() && m.due(p.next) {
@@ -243,6 +271,7 @@ func (m *Machine) wakePath(w *time.Time) {
 			earlier(w, p.nextConf)
 		}
 	case p.selected():
+		earlier(w, m.narrowAt())
 		earlier(w, m.lostAt())
 		earlier(w, p.next)
 	}
@@ -266,13 +295,16 @@ func (m *Machine) probeDoubt() {
 	if m.path.gaveUp {
 		m.path.next = m.now.Add(lostEvery)
 	}
-	m.probePath(flags, PaddedSize)
+	m.probePath(flags, m.path.checkSize())
+	if m.path.size > PaddedSize && m.path.small.IsZero() {
+		m.probePath(0, ProbeSize)
+	}
 }
 
 // enterDoubt makes data go both ways until the path answers again or is lost. tell lets the peer
 // know; a doubt that the peer caused is not told, or the two would keep each other in doubt.
 func (m *Machine) enterDoubt(reason string, tell bool) {
-	m.path.doubt, m.path.tell, m.path.next = m.now, tell, m.now
+	m.path.doubt, m.path.tell, m.path.next, m.path.small = m.now, tell, m.now, time.Time{}
 	m.path.gaveUp = false
 	m.reason = reason
 }
@@ -280,13 +312,31 @@ func (m *Machine) enterDoubt(reason string, tell bool) {
 // lose gives the path up and looks for another. Without a relay it stays selected, because a dead
 // path is as good as none.
 func (m *Machine) lose(reason string, call bool) {
+	if p := &m.path; p.pause >= m.cfg.KeepAliveMin {
+		m.idle = max(min(m.idle, p.pause*2/3), m.cfg.KeepAliveMin) // it died while nothing was sent: a NAT forgot it
+	}
 	if !m.cfg.NoRelay {
+		m.strike()
 		m.drop(reason, call)
 		return
 	}
 	m.path.gaveUp, m.reason, m.backoff = true, reason, m.cfg.RetryMin
 	m.startRound(call)
 }
+
+// strike notes that a path was lost. If that happens again and again, the next one is waited for longer and longer: a path that
+// comes and goes is worse than the relay.
+func (m *Machine) strike() {
+	if m.now.Sub(m.path.since) >= steadyFor {
+		m.strikes = 0
+	}
+	if m.strikes++; m.strikes > 1 {
+		m.hold = m.now.Add(min(firstHold<<(m.strikes-2), mostHold))
+	}
+}
+
+// held reports whether no path is to be chosen yet, because the last ones were lost soon.
+func (m *Machine) held() bool { return m.now.Before(m.hold) }
 
 // drop forgets the path, which the peer does not use or which is lost, and looks for another.
 func (m *Machine) drop(reason string, call bool) {

@@ -308,7 +308,7 @@ func TestNoRelay(t *testing.T) {
 
 func TestNarrowPath(t *testing.T) {
 	s := newSim(t, simConfig{seed: 1, a: easy, b: easy, rtt: 40 * ms})
-	s.net.MTU = 1200
+	s.net.MTU = 1199
 	s.connect(s.b, 20*ms)
 	s.net.Run(4100 * ms)
 	if st := s.a.m.State(); st.Phase != Idle || st.Reason != "no path carries full-size packets" {

@@ -25,11 +25,13 @@ type Config struct {
 	MaxRepeat   time.Duration // between two probes of one candidate. 0 = 2 s
 	Round       time.Duration // length of one attempt. 0 = 4 s
 	KeepAlive   time.Duration // idle time, ±10 %, after which a direct path is probed. 0 = 15 s
-	DoubtMin    time.Duration // least silence after a send that raises doubt. 0 = 150 ms
-	DoubtMax    time.Duration // most silence, unless 1.5 RTT is more. 0 = 600 ms
-	LostAfter   time.Duration // length of doubt, or 2 RTT if that is more. 0 = 1 s
-	RetryMin    time.Duration // from a failed round to the next, doubling. 0 = 5 s
-	RetryMax    time.Duration // 0 = 60 s
+	// KeepAliveMin is what KeepAlive comes down to when paths die while idle. 0 = 5 s
+	KeepAliveMin time.Duration
+	DoubtMin     time.Duration // least silence after a send that raises doubt. 0 = 150 ms
+	DoubtMax     time.Duration // most silence, unless 1.5 RTT is more. 0 = 600 ms
+	LostAfter    time.Duration // length of doubt, or 2 RTT if that is more. 0 = 1 s
+	RetryMin     time.Duration // from a failed round to the next, doubling. 0 = 5 s
+	RetryMax     time.Duration // 0 = 60 s
 }
 
 func (c Config) withDefaults() Config {
@@ -38,7 +40,7 @@ func (c Config) withDefaults() Config {
 		zero time.Duration
 	}{
 		{&c.FirstRepeat, 30 * time.Millisecond}, {&c.MaxRepeat, 2 * time.Second},
-		{&c.Round, 4 * time.Second}, {&c.KeepAlive, 15 * time.Second},
+		{&c.Round, 4 * time.Second}, {&c.KeepAlive, 15 * time.Second}, {&c.KeepAliveMin, 5 * time.Second},
 		{&c.DoubtMin, 150 * time.Millisecond}, {&c.DoubtMax, 600 * time.Millisecond},
 		{&c.LostAfter, time.Second}, {&c.RetryMin, 5 * time.Second}, {&c.RetryMax, time.Minute},
 	} {
@@ -89,6 +91,7 @@ type Packet struct {
 // flows on a direct path, and when Output.Wake is reached. Times that have not come yet are zero.
 type Traffic struct {
 	Sent     time.Time // last time anything was sent on the selected direct path
+	Size     int       // of the packets that are sent on it, if they come in batches; 0 = not known
 	Received time.Time // last time anything of the peer was heard on it
 	// RelayReceived is the last time that data of the current generation came through the relay:
 	// the peer doubts the path.
@@ -152,8 +155,11 @@ type Machine struct {
 	nomination nomination // controlling
 	deferred   deferred   // controlled
 	path       path
-	generation uint16 // of the last path that was selected
-	nominated  uint16 // highest generation that was ever offered
+	idle       time.Duration // how long a path may be idle, as far as is known
+	strikes    int           // paths lost in a row
+	hold       time.Time     // until when no path is chosen
+	generation uint16        // of the last path that was selected
+	nominated  uint16        // highest generation that was ever offered
 
 	sequence  uint64
 	pending   []transaction
@@ -170,7 +176,7 @@ type Machine struct {
 func New(cfg Config) *Machine {
 	cfg = cfg.withDefaults()
 	return &Machine{
-		cfg: cfg, tag: TagOf(cfg.Key), seal: newSealer(cfg.Key), backoff: cfg.RetryMin, reason: notTried, hard: hard{pause: hardMin},
+		cfg: cfg, tag: TagOf(cfg.Key), seal: newSealer(cfg.Key), backoff: cfg.RetryMin, idle: cfg.KeepAlive, reason: notTried, hard: hard{pause: hardMin},
 	}
 }
 
@@ -224,7 +230,7 @@ func (m *Machine) disturb(reason string) {
 	if m.path.selected() {
 		m.enterDoubt(reason, true)
 	}
-	m.backoff = m.cfg.RetryMin
+	m.backoff, m.strikes, m.hold = m.cfg.RetryMin, 0, time.Time{}
 	m.forgetHard(m.hard.outlook)
 	if m.started {
 		m.startRound(true)

@@ -50,6 +50,7 @@ func (m *Machine) receiveCall(msg message) bool {
 	}
 	switch p := &m.path; {
 	case p.selected() && p.generation <= msg.generation:
+		m.strike()
 		m.drop("peer gave the direct path up", false)
 		return true
 	case p.selected():
@@ -187,6 +188,7 @@ func (m *Machine) peerKnows(msg message, at time.Time) {
 	switch p := &m.path; {
 	case !p.selected():
 	case generation >= p.generation && msg.flags&flagGivenUp != 0:
+		m.strike()
 		m.drop("peer gave the direct path up", false)
 	case generation < p.generation && at.After(p.since):
 		m.drop("peer started afresh", true)

@@ -172,6 +172,12 @@ func (m *Machine) advanceRound() {
 	if m.owed && m.due(m.roundAllowed()) {
 		m.startRound(m.owedCall)
 	}
+	if m.due(m.hold) {
+		m.hold = time.Time{}
+		if m.wanted && m.started && !m.path.selected() {
+			m.startRound(true)
+		}
+	}
 	if m.retries() && m.due(m.nextTry) {
 		m.startRound(true)
 	}
@@ -264,6 +270,7 @@ func (m *Machine) wakeRound(w *time.Time) {
 	if m.owed {
 		earlier(w, m.roundAllowed())
 	}
+	earlier(w, m.hold)
 	if m.retries() {
 		earlier(w, m.nextTry)
 	}

@@ -9,11 +9,13 @@ import (
 	"net/netip"
 )
 
-// Sizes of datagrams in bytes. PaddedSize is what a path must carry in both directions to be trusted;
-// it is also the largest punch datagram there is.
+// Sizes of datagrams in bytes. PaddedSize is what a path must carry in both directions to be trusted: what QUIC begins with,
+// so that a path MTU of 1280 is enough. A path on which larger packets are sent is doubted, and trusted again, by probes of
+// their size, up to MaxSize.
 const (
 	ProbeSize  = 64
-	PaddedSize = 1280
+	PaddedSize = 1200
+	MaxSize    = 1420
 
 	headerSize  = 32
 	addressSize = 18
@@ -107,7 +109,7 @@ func (s *sealer) seal(m message) []byte {
 
 // open checks a datagram's MAC and bounds and reads it.
 func (s *sealer) open(b []byte) (message, error) {
-	if len(b) < headerSize || len(b) > PaddedSize {
+	if len(b) < headerSize || len(b) > MaxSize {
 		return message{}, errLength
 	}
 	if b[0] < TypeProbe || b[0] > TypeCall {

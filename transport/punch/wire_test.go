@@ -23,7 +23,7 @@ var golden = []struct {
 	{"probe", message{kind: TypeProbe, flags: flagControlling, tag: Tag{0xa1, 0xa2, 0xa3, 0xa4}, sequence: 0x0102030405060708, size: ProbeSize},
 		"10020000a1a2a3a40102030405060708" + "a979ebc21fe00254599a9e2829f33695" + zeros(32)},
 	{"nomination", message{kind: TypeProbe, flags: flagControlling | flagNominate, generation: 3, tag: Tag{0, 0, 0, 1}, sequence: 2, size: PaddedSize},
-		"10030003000000010000000000000002" + "2b453fcbbc55af52c7373701618d6dad" + zeros(1248)},
+		"10030003000000010000000000000002" + "fd31ff968067394e01c7a825090ea3df" + zeros(1168)},
 	{"reply", message{kind: TypeReply, flags: flagGivenUp, generation: 2, tag: Tag{0xa1, 0xa2, 0xa3, 0xa4}, sequence: 0x0102030405060708,
 		observed: netip.MustParseAddrPort("198.51.100.7:4660"), size: ProbeSize},
 		"11080002a1a2a3a40102030405060708" + "49da4e148582ae6913a637d5a98fc9c4" + "00000000000000000000ffffc6336407" + "1234" + zeros(14)},

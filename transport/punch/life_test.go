@@ -1,0 +1,116 @@
+package punch
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// moves counts changes of the route to or from the relay: each costs QUIC its congestion window.
+func moves(x *side, from int) (n int) {
+	relay := false
+	for _, h := range x.history[from:] {
+		if now := h.Route == RouteRelay; now != relay {
+			relay = now
+			n++
+		}
+	}
+	return n
+}
+
+// ANCHORS, "flapping on a lossy direct path": of a path that loses 30 % each way, the relay hardly hears.
+func TestLossyPathDoesNotFlap(t *testing.T) {
+	for _, gap := range []time.Duration{5 * ms, 50 * ms, 300 * ms} {
+		s := directPair(t, simConfig{seed: 7})
+		s.net.Loss = func(_, _ netip.Addr) float64 { return 0.3 }
+		from := len(s.a.history)
+		s.talk(s.a, gap, 10*time.Minute)
+		n := moves(s.a, from)
+		t.Logf("data every %v: %d moves in 10 min, generation %d", gap, n, s.a.m.State().Generation)
+		if n > 8 {
+			t.Errorf("data every %v: %d moves\n%s", gap, n, s.a.story())
+		}
+	}
+}
+
+// A path that comes and goes is left alone for longer and longer, and used again when it has become steady.
+func TestPathThatComesAndGoesDoesNotFlap(t *testing.T) {
+	for _, period := range []time.Duration{1500 * ms, 3 * time.Second, 10 * time.Second} {
+		s := directPair(t, simConfig{})
+		from := len(s.a.history)
+		for range int(5 * time.Minute / (2 * period)) {
+			s.cut(true, true)
+			s.talk(s.a, 20*ms, period)
+			s.cut(false, false)
+			s.talk(s.a, 20*ms, period)
+		}
+		n := moves(s.a, from)
+		t.Logf("gone every %v: %d moves in 5 min, generation %d", period, n, s.a.m.State().Generation)
+		if n > 20 {
+			t.Errorf("gone every %v: %d moves\n%s", period, n, s.a.story())
+		}
+		s.talk(s.a, 20*ms, 70*time.Second)
+		if !s.bothDirect() {
+			t.Errorf("gone every %v: not direct %v after it has become steady\n%s\n%s", period, 70*time.Second, s.a.story(), s.b.story())
+		}
+		from = len(s.a.history)
+		s.talk(s.a, 20*ms, 2*time.Minute) // then nothing is held against it
+		s.cut(true, true)
+		s.talk(s.a, 20*ms, 2*time.Second)
+		s.cut(false, false)
+		s.talk(s.a, 20*ms, 7*time.Second)
+		if !s.bothDirect() {
+			t.Errorf("gone every %v: a steady path is not taken again at once\n%s", period, s.a.story())
+		}
+	}
+}
+
+// A path whose MTU shrinks below the packets that are sent on it carries small probes still. It is left, and taken again as a new
+// one, on which QUIC begins with small packets; whoever sends.
+func TestPathThatNarrows(t *testing.T) {
+	for _, talker := range []string{"a", "b"} {
+		s := directPair(t, simConfig{})
+		x := s.a
+		if talker == "b" {
+			x = s.b
+		}
+		x.size, x.sizeOf = MaxSize, 2
+		s.talk(x, 10*ms, time.Second)
+		cut := s.net.Now()
+		s.net.MTU = 1252
+		s.talk(x, 10*ms, time.Second)
+		relay, ok := x.since(cut, func(h State) bool { return h.Route == RouteRelay })
+		if limit := 800 * ms; !ok || relay > limit {
+			t.Errorf("%s sends: left after %v (%v)\n%s", talker, relay, ok, x.story())
+		}
+		s.talk(x, 10*ms, time.Second)
+		if !s.bothDirect() || s.a.m.State().Generation != 3 {
+			t.Errorf("%s sends: %s\n%s", talker, s.a.story(), s.b.story())
+		}
+		x.size, x.sizeOf = 1252, 3
+		n := len(s.a.history) + len(s.b.history)
+		s.talk(x, 10*ms, time.Minute)
+		if got := len(s.a.history) + len(s.b.history); got != n {
+			t.Errorf("%s sends: %d changes more\n%s", talker, got-n, x.story())
+		}
+	}
+}
+
+// A NAT that forgets within 10 s is learnt of by a path or two; then an idle path lives on.
+func TestMappingLifetimeIsLearnt(t *testing.T) {
+	p := easy
+	p.kind.Timeout = 10 * time.Second
+	s := directPair(t, simConfig{a: p, b: p})
+	s.net.Run(3 * time.Minute)
+	if s.bothDirect() == false {
+		t.Fatalf("no direct path\n%s\n%s", s.a.story(), s.b.story())
+	}
+	g, probes := s.a.m.State().Generation, s.a.m.State().Counters.Probes
+	t.Logf("generation %d, keep-alive %v and %v", g, s.a.m.idle, s.b.m.idle)
+	s.net.Run(10 * time.Minute)
+	if st := s.a.m.State(); !s.bothDirect() || st.Generation != g {
+		t.Errorf("the idle path dies still\n%s\n%s", s.a.story(), s.b.story())
+	} else if n := st.Counters.Probes - probes; n > 130 {
+		t.Errorf("%d probes in 10 minutes", n)
+	}
+}
