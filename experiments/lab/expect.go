@@ -9,14 +9,31 @@ import (
 // Way is how two hosts can come to exchange packets directly, if at all.
 type Way string
 
-// The ways, from the easiest on.
+// The ways, from the easiest on; see [Way.Meaning].
 const (
-	WayLAN      Way = "lan"      // they are in one private network
-	WayPunch    Way = "punch"    // each sends to the address that STUN shows of the other
-	WayPredict  Way = "predict"  // one has to guess the other's next port, which follows from the last
-	WayBirthday Way = "birthday" // one has to hit one of many random ports that the other opens
-	WayRelay    Way = "relay"    // none that is worth a try
+	WayLAN      Way = "lan"
+	WayPunch    Way = "punch"
+	WayPredict  Way = "predict"
+	WayBirthday Way = "birthday"
+	WayRelay    Way = "relay"
 )
+
+// Meaning explains a way in a few words.
+func (w Way) Meaning() string {
+	switch w {
+	case WayLAN:
+		return "they are in one private network"
+	case WayPunch:
+		return "each sends to the address that STUN shows of the other"
+	case WayPredict:
+		return "a port has to be guessed that follows from the last"
+	case WayBirthday:
+		return "one has to hit one of many random ports that the other opens"
+	case WayRelay:
+		return "only by the relay"
+	}
+	return "unknown"
+}
 
 // Target is the least share of pairs that must be direct where they meet this way, 0 to 1.
 func (w Way) Target() float64 {

@@ -70,7 +70,7 @@ func holder() int {
 	if err := lab.Enter(); err != nil {
 		return fail(err)
 	}
-	l, err := lab.New(context.Background(), lab.Spec{Hosts: []lab.Host{{Name: "a", NAT: lab.Symmetric}, {Name: "b"}}})
+	l, err := lab.New(context.Background(), lab.Spec{Hosts: []lab.Host{{Name: "a", NAT: lab.Symmetric}, {Name: "b"}, {Name: "c", NAT: lab.Sequential}}})
 	if err != nil {
 		return fail(err)
 	}

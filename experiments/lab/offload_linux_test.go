@@ -14,8 +14,8 @@ import (
 )
 
 // twoNATs returns sockets of two hosts behind NATs with a hole punched between them.
-func twoNATs(t testing.TB) (a, b sock, atA, atB netip.AddrPort) {
-	l := labtest.New(t, lab.Host{Name: "a", NAT: lab.PortRestricted}, lab.Host{Name: "b", NAT: lab.PortRestricted})
+func twoNATs(t testing.TB, kind lab.Kind) (a, b sock, atA, atB netip.AddrPort) {
+	l := labtest.New(t, lab.Host{Name: "a", NAT: kind}, lab.Host{Name: "b", NAT: kind})
 	a, b = listen(t, l, "a", 4000), listen(t, l, "b", 5000)
 	atA, atB = at(l, "a", a), at(l, "b", b)
 	a.send(atB, "punch")
@@ -50,7 +50,7 @@ func segmentSize(n int) []byte {
 // A batch of packets sent with one call crosses both NATs as one, and is read as one with the size of its segments.
 func TestUDPOffloadThroughTwoNATs(t *testing.T) {
 	const seg, count = 1400, 40
-	a, b, _, atB := twoNATs(t)
+	a, b, _, atB := twoNATs(t, lab.PortRestricted)
 	b.control(func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) })
 	batch := make([]byte, seg*count-100)
 	for i := range batch {
@@ -90,7 +90,7 @@ func TestUDPOffloadThroughTwoNATs(t *testing.T) {
 
 // The path takes packets of 1500 bytes and no more.
 func TestMTU(t *testing.T) {
-	a, b, _, atB := twoNATs(t)
+	a, b, _, atB := twoNATs(t, lab.PortRestricted)
 	a.control(func(fd int) error {
 		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
 	})
@@ -103,8 +103,14 @@ func TestMTU(t *testing.T) {
 
 // The sender keeps its CPU busy; what the receiver read is what counts.
 func BenchmarkUDPThroughTwoNATs(b *testing.B) {
+	for _, kind := range []lab.Kind{lab.PortRestricted, lab.AddressRestricted} { // the kernel's, and one of ours
+		b.Run(string(kind), func(b *testing.B) { benchmarkUDP(b, kind) })
+	}
+}
+
+func benchmarkUDP(b *testing.B, kind lab.Kind) {
 	const seg, count = 1400, 45
-	from, to, _, addr := twoNATs(b)
+	from, to, _, addr := twoNATs(b, kind)
 	to.control(func(fd int) error {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
 		return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)

@@ -216,7 +216,9 @@ func TestCloseLeavesNothing(t *testing.T) {
 	labtest.New(t, lab.Host{Name: "first"}).Close() // whatever the runtime opens once, it opens now
 	files := openFiles(t)
 
-	l := labtest.New(t, lab.Host{Name: "a", NAT: lab.FullCone}, lab.Host{Name: "b", NAT: lab.Symmetric}, lab.Host{Name: "c"})
+	l := labtest.New(t, lab.Host{Name: "a", NAT: lab.FullCone}, lab.Host{Name: "b", NAT: lab.Symmetric}, lab.Host{Name: "c"},
+		lab.Host{Name: "d", NAT: "sequential+mtu=1280"}, lab.Host{Name: "e", NAT: lab.CGN}, lab.Host{Name: "f", With: "e"},
+		lab.Host{Name: "g", NAT: lab.IPv6Firewall})
 	pid, err := startParent(l, "a")
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 // print and by the colour-blind.
 type matrix struct {
 	Classes []string
+	Ways    []string // of the classes, with their meaning
 	Maps    []heatMap
 	NotAll  table // the cells of which not all pairs were direct, and why
 	Misses  int
@@ -51,6 +52,7 @@ func newMatrix(rs []results.Record) *matrix {
 	}}
 	for _, k := range natmatrix.Classes(cells) {
 		m.Classes = append(m.Classes, k.String())
+		m.Ways = append(m.Ways, string(k.Way)+": "+k.Way.Meaning())
 	}
 	for _, c := range cells {
 		if c.Miss() != "" {
@@ -168,7 +170,7 @@ func shade(v float64) (back, ink string) {
 		c[i] = int(math.Round(light[i] + (dark[i]-light[i])*v))
 	}
 	ink = "#111"
-	if v > 0.45 {
+	if v > 0.68 { // where white begins to have the greater contrast
 		ink = "#fff"
 	}
 	return fmt.Sprintf("#%02x%02x%02x", c[0], c[1], c[2]), ink

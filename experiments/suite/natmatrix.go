@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -39,6 +40,7 @@ func natMatrix() Experiment {
 			{"reps", "10", "2", "fresh pairs for each"},
 			{"bytes", "16KiB", "", "size of the state that is sent at once, and again at the end"},
 			{"traffic", "10s", "5s", "how long there is light traffic for, unless the path becomes direct"},
+			{"silence", "1.2", "0", "in the first repetition functions are silent for so many times the NATs' mapping time-out, before they send again"},
 			{"parallel", "0", "", "pairs of kinds at work at a time, each in a lab of its own; 0 is six for each core"},
 			{"peer", peerFnwire, "", "what the functions use: " + strings.Join(slices.Sorted(maps.Keys(matrixPeers())), ", ")},
 		},
@@ -69,6 +71,7 @@ type matrix struct {
 	reps    int
 	state   state
 	traffic time.Duration
+	silence float64 // in mapping time-outs
 }
 
 func runNATMatrix(ctx context.Context, r *run) (err error) {
@@ -81,6 +84,9 @@ func runNATMatrix(ctx context.Context, r *run) (err error) {
 	}
 	size, err := r.bytes("bytes")
 	if err != nil {
+		return err
+	}
+	if m.silence, err = setting(r, "silence", parseFactor); err != nil {
 		return err
 	}
 	parallel, err := setting(r, "parallel", parseParallel)
@@ -113,6 +119,37 @@ func runNATMatrix(ctx context.Context, r *run) (err error) {
 		return nil // the targets are fnwire's
 	}
 	return natmatrix.Judge(r.made)
+}
+
+func parseFactor(s string) (float64, error) {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(f >= 0 && f <= 10) {
+		return 0, fmt.Errorf("%q: want a number from 0 to 10", s)
+	}
+	return f, nil
+}
+
+// beSilent waits for longer than a mapping of the pair's NATs lasts, in the first repetition. Time-outs of minutes, which
+// most kinds have, are not waited for.
+func (m *matrix) beSilent(ctx context.Context, rec *results.Record) error {
+	pair, err := natmatrix.ParseCase(rec.Case)
+	if err != nil {
+		return err
+	}
+	var longest time.Duration
+	for _, k := range []lab.Kind{pair.A, pair.B} {
+		t, err := k.Traits()
+		if err != nil {
+			return err
+		}
+		longest = max(longest, t.UDP.Timeout)
+	}
+	silence := time.Duration(float64(longest) * m.silence)
+	if rec.Rep > 0 || longest > time.Minute || silence == 0 {
+		return nil
+	}
+	rec.Measured["silence_s"] = silence.Seconds()
+	return pause(ctx, silence)
 }
 
 func parseParallel(s string) (int, error) {
@@ -237,6 +274,9 @@ func fnwirePair(ctx context.Context, m *matrix, w *world.World, rec *results.Rec
 		rec.Measured["direct_ms"] = since(began, p.At)
 	}
 	rec.Measured["rtt_ms"] = ms(p.RTT)
+	if err := m.beSilent(ctx, rec); err != nil {
+		return err
+	}
 	last, got, err := c.handOver(ctx, "auto", m.state)
 	if err != nil {
 		return fmt.Errorf("second state: %w", err)
@@ -245,7 +285,7 @@ func fnwirePair(ctx context.Context, m *matrix, w *world.World, rec *results.Rec
 	if err != nil {
 		return fmt.Errorf("path at the receiver: %w", err)
 	}
-	// What the second state went over is the outcome: a direct path that was lost again is none.
+	// What the second state went over is the outcome: a direct path that was lost again, maybe by being silent, is none.
 	rec.Path, rec.Bytes, rec.OK = last.Receipt.Path, 2*got.Bytes, true
 	rec.Via = p.Via + "/" + q.Via
 	rec.Seconds = since(began, last.Ended) / 1e3

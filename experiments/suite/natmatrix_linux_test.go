@@ -51,6 +51,18 @@ func TestNATMatrix(t *testing.T) {
 	}
 }
 
+// A pair that is silent for longer than a mapping lasts is direct all the same: somebody keeps the mapping.
+func TestNATMatrixSilence(t *testing.T) {
+	byCase := run(t, natmatrix.Experiment, map[string]string{
+		"nats": "port-restricted+remap+timeout=10s", "shared": "", "reps": "1", "silence": "1.1", "traffic": "2s",
+	})
+	for _, rs := range byCase {
+		if r := rs[0]; r.Path != "direct" || r.Measured["silence_s"] != 11 {
+			t.Errorf("%s after %v s: %s", r.Path, r.Measured["silence_s"], r.Reason)
+		}
+	}
+}
+
 // A run that goes on where another stopped judges what that one measured, too.
 func TestNATMatrixResumed(t *testing.T) {
 	e, err := suite.Find(natmatrix.Experiment)

@@ -202,7 +202,7 @@ func TestSettings(t *testing.T) {
 		{"transfer", "no-such", "1"}, {"transfer", "bytes", "many"}, {"transfer", "reps", "0"}, {"transfer", "cases", "pigeon"},
 		{"transfer", "cases", ""}, {"pairs", "nats", "a:b"}, {"pairs", "settle", "soon"}, {"skew", "skews", "-1s"}, {"flap", "cycles", "x"},
 		{"nat-matrix", "nats", "brick"}, {"nat-matrix", "nats", "cgn,nat444"}, {"nat-matrix", "shared", "none"}, {"nat-matrix", "peer", "pigeon"},
-		{"nat-matrix", "parallel", "-1"}, {"nat-matrix", "traffic", "much"},
+		{"nat-matrix", "parallel", "-1"}, {"nat-matrix", "traffic", "much"}, {"nat-matrix", "silence", "-1"}, {"nat-matrix", "silence", "gold"},
 		{"faults", "faults", "no-such"}, {"faults", "modes", "song"}, {"faults", "parallel", "0"},
 	} {
 		e, err := suite.Find(c.experiment)
