@@ -40,7 +40,6 @@ type remote struct {
 	sent, heard, relayHeard atomic.Int64
 	used                    atomic.Int64           // last send, by any path
 	direct                  atomic.Int64           // last offer or answer that asked for a direct link
-	asked                   atomic.Int64           // first send since anything was heard; 0 = heard since
 	shun                    atomic.Int64           // until when the home relay is not used
 	via                     atomic.Pointer[string] // the relay by which it came, when that was not the home
 	talks                   [classes]talk
