@@ -19,6 +19,8 @@ const (
 	EnvJob    = "FNWIRE_JOB"     // label of the job, for people only
 	EnvJobKey = "FNWIRE_JOB_KEY" // the job key in base64
 	EnvName   = "FNWIRE_NAME"    // this function's name in the job
+
+	EnvPortMap = "FNWIRE_PORTMAP" // 1: ask the router for a port
 )
 
 // Config says what to join. URL, JobKey and Name are required.
@@ -42,12 +44,15 @@ type Config struct {
 	Call []string
 	// Listen is the local UDP address; the zero value is every interface and a free port.
 	Listen netip.AddrPort
+	// PortMap asks the router for a port, by PCP or NAT-PMP: behind a home's NAT, strangers to it can then link directly. It
+	// takes a few packets to the default gateway, and nothing waits for them.
+	PortMap bool
 	// NoIPv6 leaves IPv6 out.
 	NoIPv6 bool
 }
 
 // FromEnv reads a Config from the environment (FNWIRE_URL, FNWIRE_CREDS, FNWIRE_JOB, FNWIRE_JOB_KEY,
-// FNWIRE_NAME). Join tells what is missing.
+// FNWIRE_NAME, FNWIRE_PORTMAP). Join tells what is missing.
 func FromEnv() Config {
 	return Config{
 		URL:    os.Getenv(EnvURL),
@@ -55,6 +60,8 @@ func FromEnv() Config {
 		Job:    os.Getenv(EnvJob),
 		JobKey: os.Getenv(EnvJobKey),
 		Name:   os.Getenv(EnvName),
+
+		PortMap: os.Getenv(EnvPortMap) == "1",
 	}
 }
 

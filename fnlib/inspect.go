@@ -40,8 +40,22 @@ func (n *Node) Relays() []RelayStatus {
 	return out
 }
 
-// Candidates are the UDP addresses at which the node may be reached directly: those of its interfaces
-// first, then those that STUN has shown.
+// PortMapping is what became of Config.PortMap.
+type PortMapping struct {
+	Addr netip.AddrPort // where the router forwards to this node; the zero value if it does not
+	Err  error          // why not
+}
+
+// PortMapping tells what the router has said; nothing at first, and without Config.PortMap.
+func (n *Node) PortMapping() PortMapping {
+	if m := n.mapped.Load(); m != nil {
+		return *m
+	}
+	return PortMapping{}
+}
+
+// Candidates are the UDP addresses at which the node may be reached directly: what the router forwards, if it was asked,
+// those of its interfaces, then those that STUN has shown.
 func (n *Node) Candidates() []netip.AddrPort { return n.ep.Candidates() }
 
 // SetReadDeadline makes Read fail with os.ErrDeadlineExceeded from t on; the zero time, or a later one, takes that

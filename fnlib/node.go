@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/internal/portmap"
 	"github.com/fnwire/fnwire/internal/udpx"
 	"github.com/fnwire/fnwire/rendezvous"
 	"github.com/fnwire/fnwire/transport"
@@ -54,6 +56,7 @@ type Node struct {
 	joined Timings
 
 	incoming chan *Incoming
+	mapped   atomic.Pointer[PortMapping] // nil: not asked, or no answer yet
 
 	mu        sync.Mutex // guards what follows
 	epoch     uint64
@@ -137,6 +140,9 @@ func (n *Node) start(ctx context.Context, w wires) error {
 		return err
 	}
 	n.ep = ep
+	if n.cfg.PortMap {
+		n.wg.Go(n.mapPort)
+	}
 	n.relays.init(n)
 	client, err := rendezvous.Dial(ctx, rendezvous.Config{
 		URL: n.cfg.URL, Creds: n.cfg.Creds, Key: n.key, Name: n.cfg.Name, Exclusive: n.cfg.Exclusive,
@@ -202,6 +208,22 @@ func (n *Node) discover(ctx context.Context, infos []rendezvous.RelayInfo) {
 		n.log.Warn("fnlib: no relay can be used", "error", n.relays.trouble())
 	}
 	wg.Wait()
+}
+
+// mapPort keeps a port of the router while the node is open.
+func (n *Node) mapPort() {
+	portmap.Run(n.ctx, portmap.Config{
+		Port: n.ep.LocalPort(),
+		OnChange: func(a netip.AddrPort) {
+			n.mapped.Store(&PortMapping{Addr: a})
+			n.ep.SetMapped(a)
+			n.log.Debug("fnlib: the router forwards a port", "addr", a)
+		},
+		OnError: func(err error) {
+			n.mapped.Store(&PortMapping{Err: err})
+			n.log.Info("fnlib: no port of the router", "error", err)
+		},
+	})
 }
 
 func (n *Node) runClient() {

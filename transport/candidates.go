@@ -139,16 +139,32 @@ func (e *Endpoint) setLocal() punch.SetLocal {
 func (e *Endpoint) learn(got []netip.AddrPort) NAT {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	nat := classify(got, e.hostCandidates())
-	cands := e.hostCandidates()
-	cands = append(cands, nat.Reflexive...)
-	if nat.Mapping == MappingDepends {
+	e.nat = classify(got, e.hostCandidates())
+	e.gather()
+	return e.nat
+}
+
+// SetMapped says at what address a router forwards to the IPv4 socket, which makes it a candidate; the zero value takes
+// it back.
+func (e *Endpoint) SetMapped(a netip.AddrPort) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mapped = a
+	e.gather()
+}
+
+// gather puts the candidates together and tells the peers. It runs under e.mu.
+func (e *Endpoint) gather() {
+	cands := append(e.hostCandidates(), e.nat.Reflexive...)
+	if e.nat.Mapping == MappingDepends {
 		// Some NATs with a mapping for each destination still forward the local port.
-		cands = append(cands, netip.AddrPortFrom(nat.Reflexive[0].Addr(), e.LocalPort()))
+		cands = append(cands, netip.AddrPortFrom(e.nat.Reflexive[0].Addr(), e.LocalPort()))
 	}
-	e.nat, e.local = nat, limitCandidates(cands)
+	if e.mapped.IsValid() {
+		cands = append([]netip.AddrPort{e.mapped}, cands...) // the limit must not leave it out
+	}
+	e.local = limitCandidates(cands)
 	e.tellPeers()
-	return nat
 }
 
 // classify takes the answers of STUN servers in the order in which they were asked.

@@ -70,7 +70,7 @@ func (e *Endpoint) checkAddresses() (changed bool) {
 	e.mu.Lock()
 	if changed = !slices.Equal(host, e.host); changed {
 		e.host = host
-		e.local = limitCandidates(append(host, e.nat.Reflexive...))
+		e.gather()
 	}
 	e.mu.Unlock()
 	if changed {

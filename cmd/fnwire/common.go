@@ -29,6 +29,7 @@ type common struct {
 	url, creds, job, jobKey, name string
 
 	json, verbose bool
+	portMap       bool
 	timeout       time.Duration
 	logLevel      string
 
@@ -42,6 +43,7 @@ func (c *common) register(root *cobra.Command) {
 	f.StringVar(&c.job, "job", "", "label of the job, for people only (env FNWIRE_JOB)")
 	f.StringVar(&c.jobKey, "job-key", "", "job key; others see it in the list of processes, so prefer env FNWIRE_JOB_KEY")
 	f.StringVar(&c.name, "name", "", "name to join under (env FNWIRE_NAME)")
+	f.BoolVar(&c.portMap, "portmap", false, "ask the router for a port, by PCP or NAT-PMP (env FNWIRE_PORTMAP=1)")
 	f.BoolVar(&c.json, "json", false, "print results as JSON, one object a line")
 	f.DurationVar(&c.timeout, "timeout", 0, "give up after this long, 0 never (default 10s for ping, ls and netcheck, else 0)")
 	f.StringVar(&c.logLevel, "log-level", "warn", "log on stderr: debug, info, warn or error")
@@ -78,7 +80,7 @@ func (c *common) config(name string, stderr io.Writer) (fnlib.Config, error) {
 	cfg := fnlib.FromEnv()
 	cfg.URL, cfg.Creds = cmp.Or(c.url, cfg.URL), cmp.Or(c.creds, cfg.Creds)
 	cfg.Job, cfg.JobKey = cmp.Or(c.job, cfg.Job), cmp.Or(c.jobKey, cfg.JobKey)
-	cfg.Name = name
+	cfg.Name, cfg.PortMap = name, cfg.PortMap || c.portMap
 	switch {
 	case cfg.URL == "":
 		return cfg, cli.Usage(errors.New("no rendezvous: set FNWIRE_URL or --url (`fnwire dev` starts one and prints it)"))

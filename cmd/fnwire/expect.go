@@ -69,9 +69,12 @@ func expect(a, b natSide) string {
 	return outcomeRelay
 }
 
-// expectations says what to expect from here.
-func expectations(nat transport.NAT, filtering transport.Filtering) []expectation {
+// expectations says what to expect from here. A port that the router forwards lets everybody in.
+func expectations(nat transport.NAT, filtering transport.Filtering, forwarded bool) []expectation {
 	here := natSide{nat.Punch().Mapping, filtering == transport.FilteringLenient}
+	if forwarded {
+		here = natSide{punch.MappingStable, true}
+	}
 	list := make([]expectation, 0, len(peerKinds))
 	for _, k := range peerKinds {
 		list = append(list, expectation{k.name, expect(here, k.natSide)})

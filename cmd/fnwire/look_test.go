@@ -193,9 +193,14 @@ func TestExpect(t *testing.T) {
 			}
 		}
 	}
-	for _, e := range expectations(transport.NAT{}, transport.FilteringUnknown) {
+	for _, e := range expectations(transport.NAT{}, transport.FilteringUnknown, false) {
 		if e.Outcome == outcomePredicted || e.Outcome == outcomeBirthday {
 			t.Errorf("from nothing: %+v", e)
+		}
+	}
+	for _, e := range expectations(transport.NAT{}, transport.FilteringUnknown, true)[:4] {
+		if e.Outcome != outcomeDirect {
+			t.Errorf("with a port that the router forwards: %+v", e)
 		}
 	}
 }

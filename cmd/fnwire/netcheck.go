@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -44,7 +45,14 @@ type netReport struct {
 		STUN    float64 `json:"stun_s"`  // 0: likewise
 		Total   float64 `json:"total_s"`
 	} `json:"join"`
-	Problems []string `json:"problems"`
+	PortMap  *portMapReport `json:"portmap,omitempty"` // with --portmap
+	Problems []string       `json:"problems"`
+}
+
+// portMapReport is what the router has said.
+type portMapReport struct {
+	Addr  netip.AddrPort `json:"addr"`
+	Error string         `json:"error,omitempty"`
 }
 
 // natReport is what netcheck tells of the NAT or firewall.
@@ -130,18 +138,39 @@ func (n *netchecker) run(cmd *cobra.Command) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if n.portMap || os.Getenv(fnlib.EnvPortMap) == "1" {
+		if r.PortMap, err = portMap(ctx, node); err != nil {
+			return err
+		}
+		r.Candidates = node.Candidates()
+	}
 	usable := r.usable()
 	if n.lifetime > 0 && usable > 0 {
 		if r.NAT.Lifetime, err = n.measureLifetime(ctx, &r, cmd.ErrOrStderr()); err != nil {
 			return err
 		}
 	}
-	r.Expect = expectations(node.NAT(), r.NAT.Filtering)
+	r.Expect = expectations(node.NAT(), r.NAT.Filtering, r.forwarded())
 	r.judge(usable)
 	if n.json {
 		return cli.PrintJSON(cmd.OutOrStdout(), r)
 	}
 	return r.print(cmd.OutOrStdout())
+}
+
+// portMap waits for the word of the router, which takes some seconds if it says nothing.
+func portMap(ctx context.Context, node *fnlib.Node) (*portMapReport, error) {
+	for {
+		switch m := node.PortMapping(); {
+		case m.Err != nil:
+			return &portMapReport{Error: m.Err.Error()}, nil //nolint:nilerr // it is what netcheck tells
+		case m.Addr.IsValid():
+			return &portMapReport{Addr: m.Addr}, nil
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // measureLifetime asks for the life-time of mappings with the relay that answers soonest over UDP.
@@ -210,6 +239,9 @@ func check(node *fnlib.Node) netReport {
 	r.IPv6 = r.ipv6()
 	return r
 }
+
+// forwarded tells whether a router lets packets in.
+func (r *netReport) forwarded() bool { return r.PortMap != nil && r.PortMap.Addr.IsValid() }
 
 // usable counts the relays over which packets flow.
 func (r *netReport) usable() (n int) {
@@ -308,12 +340,15 @@ func (r *netReport) judge(usable int) {
 	if slices.ContainsFunc(r.Relays, func(one relayReport) bool { return one.Via == "wss" }) {
 		add("UDP is blocked: links go over HTTPS through a relay, never directly")
 	}
+	if r.PortMap != nil && r.PortMap.Error != "" {
+		add(r.PortMap.Error)
+	}
 	for _, one := range r.Relays {
 		if one.HTTPSError != "" {
 			add(fmt.Sprintf("relay %s over HTTPS: %s", one.ID, one.HTTPSError))
 		}
 	}
-	if r.NAT.Mapping == transport.MappingDepends && r.NAT.Step == 0 {
+	if r.NAT.Mapping == transport.MappingDepends && r.NAT.Step == 0 && !r.forwarded() {
 		add("the NAT maps each destination to another, random port (symmetric): links with functions behind symmetric NATs stay on a relay")
 	}
 }

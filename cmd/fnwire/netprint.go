@@ -65,6 +65,13 @@ func (r *netReport) printNAT(w io.Writer) {
 		fmt.Fprintf(w, "NAT life-time\t%v s without traffic, %s\n", l.Alive, more)
 	}
 	fmt.Fprintf(w, "mapped address\t%s\n", addrs(n.Reflexive))
+	if m := r.PortMap; m != nil {
+		if m.Addr.IsValid() {
+			fmt.Fprintf(w, "router forwards\t%v\n", m.Addr)
+		} else {
+			fmt.Fprintf(w, "router forwards\tnothing\n")
+		}
+	}
 }
 
 func (one *relayReport) print(w io.Writer) {

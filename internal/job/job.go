@@ -113,7 +113,7 @@ func (id *ID) UnmarshalText(b []byte) error {
 // ParseID reads what String wrote.
 func ParseID(s string) (ID, error) {
 	b, err := idEncoding.DecodeString(strings.ToUpper(s))
-	if err != nil || len(b) != len(ID{}) || strings.ToLower(s) != s {
+	if err != nil || len(b) != len(ID{}) || ID(b).String() != s { // of all spellings, only the one
 		return ID{}, errors.New("job ID: want the 52 characters that `fnwire keygen` prints")
 	}
 	return ID(b), nil
