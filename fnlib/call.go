@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -35,6 +36,7 @@ type call struct {
 	offered bool         // the first offer went with the join
 	done    chan struct{}
 
+	told    []netip.AddrPort   // candidates in the last offer; guarded by Node.mu
 	attempt *transport.Attempt // goes with the first offer; guarded by Node.mu; nil if there is none
 
 	link   *transport.Link // set before done is closed
@@ -99,13 +101,12 @@ func (n *Node) expect(ctx context.Context) (offers []rendezvous.Envelope, begin 
 		}
 		n.mu.Lock()
 		c := n.callLocked(k)
-		c.waiters = 1
 		n.mu.Unlock()
 		calls[k] = c
 		if len(offers) == rendezvous.MaxJoinOffers {
 			continue
 		}
-		env, err := n.offer(ctx, k, c.attempt)
+		env, err := n.offer(ctx, k, c)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -115,10 +116,13 @@ func (n *Node) expect(ctx context.Context) (offers []rendezvous.Envelope, begin 
 	return offers, func() {
 		for k, c := range calls {
 			n.wg.Go(func() { n.runCall(k, c) })
-			n.wg.Go(func() {
-				ctx, cancel := context.WithTimeout(n.ctx, expectFor)
-				defer cancel()
-				_, _, _ = n.await(ctx, k, c) // whoever calls in time learns what became of it
+			time.AfterFunc(expectFor, func() {
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				if c.waiters == 0 && n.calls[k] == c {
+					delete(n.calls, k)
+					c.cancel()
+				}
 			})
 		}
 	}, nil
@@ -261,9 +265,9 @@ func (n *Node) runCall(k callKey, c *call) {
 func (n *Node) offerOnce(ctx context.Context, k callKey, c *call) (rendezvous.OfferResult, error) {
 	if c.offered {
 		c.offered = false
-		return rendezvous.OfferResult{Delivered: true}, nil
+		return rendezvous.OfferResult{}, nil // what became of it is not told
 	}
-	env, err := n.offer(ctx, k, c.attempt)
+	env, err := n.offer(ctx, k, c)
 	if err != nil {
 		return rendezvous.OfferResult{}, err
 	}
@@ -284,6 +288,7 @@ func (n *Node) invite(ctx context.Context, k callKey, c *call, last error) (peer
 		n.mu.Lock()
 		again := n.again
 		n.mu.Unlock()
+		rode := c.offered
 		res, err := n.offerOnce(ctx, k, c)
 		what := fmt.Sprintf("%q has not joined yet", k.name)
 		switch {
@@ -291,6 +296,8 @@ func (n *Node) invite(ctx context.Context, k callKey, c *call, last error) (peer
 			return "", &waitingError{what: fmt.Sprintf("the rendezvous did not take the offer for %q: %v", k.name, err), last: last}
 		case err != nil:
 			return "", fmt.Errorf("offer to %q: %w", k.name, err)
+		case rode:
+			what = fmt.Sprintf("%q has not joined yet, or has not answered", k.name)
 		case res.Delivered:
 			what = fmt.Sprintf("%q got the offer and has not answered", k.name)
 		default:

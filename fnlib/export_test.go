@@ -24,3 +24,13 @@ func FillMembers(n *Node) {
 		n.members[peer.ID(fmt.Sprint(i))] = &member{name: fmt.Sprint("gone-", i)}
 	}
 }
+
+// NonceOf returns what the node's offers and answers carry.
+func NonceOf(n *Node) rendezvous.Nonce { return rendezvous.Nonce(n.ep.Nonce()) }
+
+// CallsOf returns how many searches for a link are under way.
+func CallsOf(n *Node) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.calls)
+}

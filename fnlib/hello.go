@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -25,13 +26,14 @@ type member struct {
 	seq   uint64 // of the newest hello
 }
 
-// offer seals an offer to the holder of a name, with the first flight of an attempt if there is one.
-func (n *Node) offer(ctx context.Context, k callKey, a *transport.Attempt) (rendezvous.Envelope, error) {
+// offer seals an offer to the holder of a name, with the first flight of the call's attempt if there is one.
+func (n *Node) offer(ctx context.Context, k callKey, c *call) (rendezvous.Envelope, error) {
 	h := rendezvous.Hello{Kind: rendezvous.KindOffer, ToName: k.name, Class: uint8(k.path)}
-	if a != nil {
-		h.Flight = a.Flight(ctx)
+	if c.attempt != nil {
+		h.Flight = c.attempt.Flight(ctx)
 	}
 	n.mu.Lock()
+	c.told = n.ep.Candidates()
 	if id, m := n.memberLocked(k.name); m != nil {
 		h.Lost = rendezvous.Nonce(n.ep.LastLink(id, k.path))
 	}
@@ -117,6 +119,7 @@ func (n *Node) handleHello(e rendezvous.Envelope) error {
 	n.mu.Lock()
 	if c := n.calls[callKey{h.FromName, path}]; c != nil {
 		p.Attempt = c.attempt
+		p.Call = h.Kind == rendezvous.KindAnswer && !slices.Equal(c.told, n.ep.Candidates())
 	}
 	n.mu.Unlock()
 	if h.Kind == rendezvous.KindAnswer { // two may overtake each other

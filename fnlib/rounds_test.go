@@ -12,6 +12,7 @@ import (
 	"github.com/fnwire/fnwire/fnlib"
 	"github.com/fnwire/fnwire/internal/natsim"
 	relayframe "github.com/fnwire/fnwire/relay"
+	"github.com/fnwire/fnwire/rendezvous"
 )
 
 const rtt = 40 * time.Millisecond
@@ -217,4 +218,76 @@ func TestCallEachOther(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLateOffer: an offer that was long under way replaces no link that has come up since. One that names the
+// link does: its sender has lost it.
+func TestLateOffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newBubble(t, rtt)
+		a, b := w.functions(false, [2]*natsim.NAT{}) // b dials
+		m, _ := b.join()
+		l, err := m.Listen("x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, _ := a.join()
+		c, err := n.Dial(t.Context(), "b:x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		link := c.Stream.Link()
+		other, err := rendezvous.Dial(t.Context(), rendezvous.Config{InProcess: a, Key: w.key, Identity: a.id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		for seq, lost := range []rendezvous.Nonce{{}, {1}, rendezvous.Nonce(link.ID())} {
+			time.Sleep(5 * time.Second)
+			env, err := rendezvous.Seal(w.key, rendezvous.Hello{
+				Job: w.key.ID(), Kind: rendezvous.KindOffer, FromName: "a", FromPeer: a.id.Peer.String(), FromEpoch: n.Epoch(),
+				ToName: "b", Seq: 1000 + uint64(seq), Lost: lost, Relay: "r1", Nonce: fnlib.NonceOf(n),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := other.Answer(t.Context(), b.id.Peer.String(), env); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * rtt)
+			select {
+			case <-link.Done():
+				if seq < 2 {
+					t.Errorf("an offer that names %x ended a link that works", lost)
+				}
+			default:
+				if seq == 2 {
+					t.Error("an offer that names the link did not replace it")
+				}
+			}
+		}
+	})
+}
+
+// TestCallUnused: a call that nobody waits for is given up after ten seconds, and is no hindrance later.
+func TestCallUnused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newBubble(t, rtt)
+		a, b := w.functions(true, [2]*natsim.NAT{})
+		n, _ := a.join(calls("b", "c", "d", "e", "f", "b", "a"))
+		if got := fnlib.CallsOf(n); got != 5 {
+			t.Errorf("%d calls, want one for each of five others", got)
+		}
+		time.Sleep(11 * time.Second)
+		if got := fnlib.CallsOf(n); got != 0 {
+			t.Errorf("%d calls after eleven seconds", got)
+		}
+		m, _ := b.join()
+		first := receiving(t, m)
+		send(t, n, "b", "state")
+		<-first
+	})
 }

@@ -78,7 +78,7 @@ func FuzzOpen(f *testing.F) {
 }
 
 func FuzzJoinRequest(f *testing.F) {
-	seed(f, "join", "renew", "lookup")
+	seed(f, "join", "join_offers", "renew", "lookup")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		key := goldenKey(t)
 		var j rendezvous.JoinRequest

@@ -68,6 +68,14 @@ func goldenMessages(t testing.TB) map[string]any {
 	if err != nil {
 		t.Fatal(err)
 	}
+	joining := goldenHello(t)
+	joining.Kind, joining.FromEpoch, joining.ToPeer, joining.InReplyTo, joining.Relay = rendezvous.KindOffer, 0, "", 0, ""
+	joining.RelayAddr, joining.Lost = netip.AddrPort{}, rendezvous.Nonce{6}
+	joining.Flight = [][]byte{[]byte("first packet"), []byte("second packet")}
+	envJoining, err := rendezvous.Seal(key, joining)
+	if err != nil {
+		t.Fatal(err)
+	}
 	head := rendezvous.Head{V: 1, Job: key.ID(), Name: "map-3", Peer: a.Peer.String(), Issued: goldenTime, Nonce: [16]byte{9}}
 	relay := rendezvous.RelayInfo{
 		ID: "r1", Addr: netip.MustParseAddrPort("203.0.113.9:3478"),
@@ -105,6 +113,7 @@ func goldenMessages(t testing.TB) map[string]any {
 		"envelope":       env,
 		"envelope_nat":   envNAT,
 		"join":           sign(rendezvous.VerbJoin, rendezvous.JoinRequest{Head: head, Exclusive: true, Epoch: 7}),
+		"join_offers":    sign(rendezvous.VerbJoin, rendezvous.JoinRequest{Head: head, Offers: []rendezvous.Envelope{envJoining}}),
 		"renew":          sign(rendezvous.VerbRenew, rendezvous.RenewRequest{Head: head, Epoch: 7, Seen: 2}),
 		"leave":          sign(rendezvous.VerbLeave, rendezvous.RenewRequest{Head: head, Epoch: 7}),
 		"offer":          sign(rendezvous.VerbOffer, rendezvous.OfferRequest{Head: head, Epoch: 7, Envelope: env}),
@@ -185,6 +194,22 @@ func TestGoldenOpens(t *testing.T) {
 	}
 }
 
+// TestOpenJoining: an offer that went with a join has the epoch that the service wrote beside it.
+func TestOpenJoining(t *testing.T) {
+	key := goldenKey(t)
+	h := goldenHello(t)
+	h.Kind, h.FromEpoch, h.ToPeer = rendezvous.KindOffer, 0, ""
+	e, err := rendezvous.Seal(key, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.FromEpoch = 9
+	self := rendezvous.Self{Name: "reduce_0", Peer: goldenIdentity(t, 2).Peer}
+	if got, err := rendezvous.OpenAt(key, e, self, goldenTime); err != nil || got.FromEpoch != 9 || !got.Joining {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	key, self := goldenKey(t), rendezvous.Self{Name: "reduce_0", Peer: goldenIdentity(t, 2).Peer}
 	seal := func(k job.Key, change func(*rendezvous.Hello)) rendezvous.Envelope {
@@ -239,12 +264,18 @@ func TestOpenRefuses(t *testing.T) {
 		"answer to nobody":  {seal(key, func(h *rendezvous.Hello) { h.ToPeer = "" }), "nobody"},
 		"not a peer":        {seal(key, func(h *rendezvous.Hello) { h.FromPeer = "nobody" }), "peer ID"},
 		"17 candidates":     {seal(key, func(h *rendezvous.Hello) { h.Candidates = many }), "17 candidates"},
-		"multicast":         {seal(key, candidate("224.0.0.1:1")), "candidate"},
-		"broadcast":         {seal(key, candidate("255.255.255.255:1")), "candidate"},
-		"mapped broadcast":  {seal(key, candidate("[::ffff:255.255.255.255]:1")), "candidate"},
-		"unspecified":       {seal(key, candidate("0.0.0.0:1")), "candidate"},
-		"port 0":            {seal(key, candidate("192.0.2.1:0")), "candidate"},
-		"zone":              {seal(key, candidate("[fe80::1%eth0]:1")), "candidate"},
+		"long flight":       {seal(key, func(h *rendezvous.Hello) { h.Flight = [][]byte{make([]byte, rendezvous.MaxFlight+1)} }), "flight"},
+		"many packets":      {seal(key, func(h *rendezvous.Hello) { h.Flight = make([][]byte, 5) }), "flight"},
+		"answer without epoch": {tamper(func(e *rendezvous.Envelope) {
+			*e = seal(key, func(h *rendezvous.Hello) { h.FromEpoch = 0 })
+			e.FromEpoch = 8
+		}), "sender outside"},
+		"multicast":        {seal(key, candidate("224.0.0.1:1")), "candidate"},
+		"broadcast":        {seal(key, candidate("255.255.255.255:1")), "candidate"},
+		"mapped broadcast": {seal(key, candidate("[::ffff:255.255.255.255]:1")), "candidate"},
+		"unspecified":      {seal(key, candidate("0.0.0.0:1")), "candidate"},
+		"port 0":           {seal(key, candidate("192.0.2.1:0")), "candidate"},
+		"zone":             {seal(key, candidate("[fe80::1%eth0]:1")), "candidate"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := rendezvous.OpenAt(key, c.env, self, goldenTime)

@@ -95,6 +95,9 @@ func (s *sender) run(cmd *cobra.Command, file string) error {
 	}
 	defer in.close()
 
+	if path == fnlib.Auto {
+		cfg.Call = []string{s.to} // the offer goes with the join
+	}
 	node, err := fnlib.Join(ctx, cfg)
 	if err != nil {
 		return err

@@ -193,3 +193,53 @@ func TestOfferNeedsJoin(t *testing.T) {
 	want(t, err, rendezvous.ErrEnvelope)
 	want(t, a.Run(within(t)), rendezvous.ErrUnknown)
 }
+
+// TestJoinOffers: offers that go with a join are delivered or parked at once, with the epoch that the join brought.
+func TestJoinOffers(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}})
+	a, b, c := dial(t, s.URL(), key, "a"), dial(t, s.URL(), key, "b"), dial(t, s.URL(), key, "c")
+	b.join(t)
+	b.run(t)
+	joined, err := a.Join(within(t), a.seal(t, rendezvous.KindOffer, "b", ""), a.seal(t, rendezvous.KindOffer, "c", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(e rendezvous.Envelope, name string) {
+		t.Helper()
+		h, err := rendezvous.Open(key, e, rendezvous.Self{Name: name})
+		if err != nil || !h.Joining || h.FromEpoch != joined.Epoch {
+			t.Errorf("offer to %s: %+v, %v; want epoch %d", name, h, err, joined.Epoch)
+		}
+	}
+	check(got(t, b.envelopes), "b")
+	for range 1000 { // it is parked a moment after a's join is answered
+		if j := c.join(t); len(j.Parked) == 1 {
+			check(j.Parked[0], "c")
+			return
+		}
+	}
+	t.Error("the offer to c is not parked")
+}
+
+// TestJoinOffersRefused: a join with an offer too many, or one that is not its sender's, takes no name.
+func TestJoinOffersRefused(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}})
+	a, b := dial(t, s.URL(), key, "a"), dial(t, s.URL(), key, "b")
+	b.join(t)
+	other := b.seal(t, rendezvous.KindOffer, "c", "")
+	many := make([]rendezvous.Envelope, rendezvous.MaxJoinOffers+1)
+	for i := range many {
+		many[i] = a.seal(t, rendezvous.KindOffer, "c", "")
+	}
+	_, err := a.Join(within(t), other)
+	want(t, err, rendezvous.ErrUnauthorized)
+	_, err = a.Join(within(t), many...)
+	want(t, err, rendezvous.ErrBadRequest)
+	_, err = b.Lookup(within(t), "a")
+	want(t, err, rendezvous.ErrNotFound)
+	if _, err := a.Join(within(t), many[1:]...); err != nil {
+		t.Error(err)
+	}
+}

@@ -21,7 +21,9 @@ type Config struct {
 	// put out; drop them if there is no way to carry them. A Relay event changes it.
 	NoRelay bool
 
-	FirstRepeat time.Duration // from the first probe to the second; doubles then. 0 = 30 ms
+	// FirstRepeat is from the first probe to the second and from that to the third, and doubles then. So whenever a NAT
+	// on the way opens, a probe comes before twice that time has passed. 0 = 30 ms
+	FirstRepeat time.Duration
 	MaxRepeat   time.Duration // between two probes of one candidate. 0 = 2 s
 	Round       time.Duration // length of one attempt. 0 = 4 s
 	KeepAlive   time.Duration // idle time, ±10 %, after which a direct path is probed. 0 = 15 s

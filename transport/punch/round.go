@@ -296,7 +296,9 @@ func (m *Machine) probe(c *candidate) {
 	c.sent++
 	if m.round.active || m.hardOn() {
 		c.next = m.now.Add(c.gap)
-		c.gap = min(2*c.gap, m.cfg.MaxRepeat)
+		if c.sent > 1 { // the time since the first one doubles: see Config.FirstRepeat
+			c.gap = min(2*c.gap, m.cfg.MaxRepeat)
+		}
 	}
 	m.sendProbe(c.addr, 0, 0, ProbeSize)
 }
