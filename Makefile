@@ -32,7 +32,7 @@ build: ## compile the commands into ./bin
 peers: ## build and test the peers of the experiments that are modules of their own, into ./bin
 	@mkdir -p $(BIN)
 	@set -e; for p in $(PEERS); do echo "peer $$p"; \
-	  (cd experiments/peer/$$p && $(GO) build -trimpath -buildvcs=false -o ../../../$(BIN)/peer-$$p . && $(GO) vet . && $(GO) test .); \
+	  (cd experiments/peer/$$p && $(GO) build -trimpath -buildvcs=false -o ../../../$(BIN)/peer-$$p . && $(GO) vet -trimpath . && $(GO) test -trimpath .); \
 	done
 
 demo: build ## two functions behind two NATs hand over real state; prints one table
