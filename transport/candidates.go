@@ -139,7 +139,11 @@ func (e *Endpoint) setLocal() punch.SetLocal {
 func (e *Endpoint) learn(got []netip.AddrPort) NAT {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.nat = classify(got, e.hostCandidates())
+	nat := classify(got, e.hostCandidates())
+	if old := e.nat; nat.Mapping == MappingDepends && old.Mapping == MappingDepends && nat.Step == 0 && sameIP(nat, old) {
+		nat.Step = old.Step // some of these mappings may be much older than others, which says nothing of the NAT
+	}
+	e.nat = nat
 	e.gather()
 	return e.nat
 }
@@ -165,6 +169,10 @@ func (e *Endpoint) gather() {
 	}
 	e.local = limitCandidates(cands)
 	e.tellPeers()
+}
+
+func sameIP(a, b NAT) bool {
+	return len(a.Reflexive) > 0 && len(b.Reflexive) > 0 && a.Reflexive[0].Addr() == b.Reflexive[0].Addr()
 }
 
 // classify takes the answers of STUN servers in the order in which they were asked.

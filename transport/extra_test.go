@@ -270,3 +270,21 @@ func TestOutlooks(t *testing.T) {
 		t.Errorf("of the other way round: %d", got)
 	}
 }
+
+// TestGuessesAreCounted: what the state machine marks as a guess goes through the budget, all else past it.
+func TestGuessesAreCounted(t *testing.T) {
+	_, w, _, r, _ := testHub(t, 0, punch.RouteRelay)
+	for i := range 3 * guessTotal {
+		r.send(punch.Datagram{To: netip.AddrPortFrom(peerAddr.Addr(), uint16(1024+i)), Guess: true, Data: []byte("\x10guess")})
+	}
+	guesses := len(w.sent)
+	if guesses < guessTotal || guesses > 2*guessTotal {
+		t.Errorf("%d guesses went out at once", guesses)
+	}
+	for range 10 {
+		r.send(punch.Datagram{To: peerAddr, Data: []byte("\x10probe")})
+	}
+	if n := len(w.sent) - guesses; n != 10 {
+		t.Errorf("%d probes went out beside the guesses", n)
+	}
+}

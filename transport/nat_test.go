@@ -48,6 +48,26 @@ func TestClassifyNAT(t *testing.T) {
 	}
 }
 
+// TestClassifyAgain: a step that was seen stays known while the mappings of later answers are of different age.
+func TestClassifyAgain(t *testing.T) {
+	h, _ := extraHub(t)
+	e := &Endpoint{hub: h}
+	for i, tt := range []struct {
+		got  []netip.AddrPort
+		step int
+	}{
+		{addrsAt(5000, 5002), 2},
+		{addrsAt(5000, 6234), 2},
+		{addrsAt(7000, 6999), -1},
+		{[]netip.AddrPort{netip.MustParseAddrPort("198.51.100.9:5000"), netip.MustParseAddrPort("198.51.100.9:7000")}, 0},
+		{addrsAt(5000, 5000), 0},
+	} {
+		if n := e.learn(tt.got); n.Step != tt.step {
+			t.Errorf("answer %d: step %d, want %d", i, n.Step, tt.step)
+		}
+	}
+}
+
 func TestWhy(t *testing.T) {
 	blocked := punch.NAT{Mapping: punch.MappingBlocked}
 	for _, tt := range []struct {

@@ -314,10 +314,13 @@ func (m *Machine) sampled(first, last netip.AddrPort) bool {
 	if !first.IsValid() || !last.IsValid() {
 		return false // no STUN server has answered
 	}
+	if first.Addr() != m.here.Public.Addr() || last.Addr() != first.Addr() {
+		return false // another network, or a pool of addresses
+	}
 	apart := int(last.Port()) - int(first.Port())
 	steps := max(m.hard.count-1, 1)
 	step := apart / steps
-	if first.Addr() != m.here.Public.Addr() || last.Addr() != first.Addr() || abs(apart) > max(predictProbes, 8*steps) || step == 0 || abs(step) > 127 {
+	if abs(apart) > max(predictProbes, 8*steps) || step == 0 || abs(step) > 127 {
 		if (apart > 0) == (m.here.Step > 0) || m.hard.tries > 1 { // else it may just have wrapped around
 			m.here.Mapping, m.here.Step = MappingRandom, 0
 			m.call(flagAnswer)

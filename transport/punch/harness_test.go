@@ -142,6 +142,8 @@ func (x *side) classify() NAT {
 	b, _ := x.host.MappedFor(stun2)
 	step := int(b.Port()) - int(a.Port())
 	switch {
+	case ok && a != b && x.behind.Mapping == MappingSequential && x.behind.Public.Addr() == a.Addr():
+		return NAT{Mapping: MappingSequential, Step: x.behind.Step, Public: a} // as transport does
 	case !ok:
 		return NAT{Mapping: MappingBlocked}
 	case a == b:
