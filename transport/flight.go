@@ -248,8 +248,15 @@ func (a *Attempt) tls() *tls.Config {
 	return conf
 }
 
-// Flight returns the packets for the offer.
-func (a *Attempt) Flight(ctx context.Context) [][]byte { return a.flight.Wait(ctx) }
+// Flight returns the packets for the offer, or none when the attempt has ended.
+func (a *Attempt) Flight(ctx context.Context) [][]byte {
+	select {
+	case <-a.done:
+		return nil
+	default:
+		return a.flight.Wait(ctx)
+	}
+}
 
 // Cancel ends the attempt unless a peer was found for it.
 func (a *Attempt) Cancel() {

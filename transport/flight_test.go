@@ -154,6 +154,9 @@ func TestAttemptExpires(t *testing.T) {
 	if attempt.err == nil {
 		t.Error("connected to nobody")
 	}
+	if len(attempt.Flight(t.Context())) > 0 {
+		t.Error("a flight of an attempt that has ended")
+	}
 	if err := a.Admit(meet(b, nil, attempt), Auto, false); err != nil {
 		t.Fatal(err)
 	}
