@@ -35,7 +35,7 @@ func (n *Node) offer(ctx context.Context, k callKey, c *call) (rendezvous.Envelo
 	n.mu.Lock()
 	c.told = n.ep.Candidates()
 	if id, m := n.memberLocked(k.name); m != nil {
-		h.Lost = rendezvous.Nonce(n.ep.LastLink(id, k.path))
+		h.Lost = rendezvous.Nonce(n.ep.LostLink(id, k.path))
 	}
 	n.mu.Unlock()
 	return n.hello(h)
@@ -130,8 +130,9 @@ func (n *Node) handleHello(e rendezvous.Envelope) error {
 		return nil
 	}
 	// A link that the caller does not know of has come up since it called, and stays.
-	lost := transport.LinkID(h.Lost)
-	flight, err := n.ep.AdmitCaller(p, path, fresh && lost != transport.LinkID{} && lost == n.ep.LastLink(id, path))
+	up := n.ep.Up(id, path)
+	lost := fresh && up != nil && h.Lost != rendezvous.Nonce{} && transport.LinkID(h.Lost) == up.ID()
+	flight, err := n.ep.AdmitCaller(p, path, lost)
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,14 @@ func TestHandshakeInHellos(t *testing.T) {
 		if b.Up(a.PeerID(), RelayOnly) != nil {
 			t.Error("the callee has a link with an instance that has not proven its identity")
 		}
+		id := l.ID()
+		if lost := a.LostLink(b.PeerID(), RelayOnly); id == (LinkID{}) || lost != (LinkID{}) {
+			t.Errorf("link %x is up, and %x is lost", id, lost)
+		}
+		_ = l.Close()
+		if lost := a.LostLink(b.PeerID(), RelayOnly); lost != id {
+			t.Errorf("link %x has ended, and %x is lost", id, lost)
+		}
 	})
 	t.Run("server calls", func(t *testing.T) {
 		offer, err := b.Attempt(Auto)

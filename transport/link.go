@@ -57,11 +57,14 @@ func (l *Link) ID() (id LinkID) {
 	return id
 }
 
-// LastLink is the link of a class with a peer, be it up or the last that was; zero if none is known.
-func (e *Endpoint) LastLink(id peer.ID, class Class) LinkID {
+// LostLink is the last link of a class with a peer if it has ended; zero if one is up or none is known.
+func (e *Endpoint) LostLink(id peer.ID, class Class) LinkID {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if s := e.links[linkKey{id, class}]; s != nil && s.link != nil {
+		if s.up() {
+			return LinkID{}
+		}
 		return s.link.ID()
 	}
 	if r := e.peers[id]; r != nil {
