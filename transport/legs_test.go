@@ -23,13 +23,6 @@ func (l *namedLeg) Addr() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, l.id[0]}), 3478)
 }
 
-// take returns what was sent since the last call.
-func (l *namedLeg) take() []string {
-	sent := l.sent
-	l.sent = nil
-	return sent
-}
-
 // twoRelays runs f with a hub in virtual time, whose peer's home is relay h; o is another.
 func twoRelays(t *testing.T, f func(h *hub, r *remote, send func(string), home, other *namedLeg, from func(*namedLeg))) {
 	synctest.Test(t, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -55,7 +56,17 @@ func (w *wire) Close() error              { close(w.done); return nil }
 
 // fakeLeg is a relay whose frames are the packet behind one byte, 0x20, and the sender's short.
 type fakeLeg struct {
-	sent []string // tag and packets
+	mu   sync.Mutex // guards what follows
+	sent []string   // tag and packets
+}
+
+// take returns what was sent since the last call.
+func (l *fakeLeg) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sent := l.sent
+	l.sent = nil
+	return sent
 }
 
 func (*fakeLeg) ID() string             { return "r" }
@@ -63,6 +74,8 @@ func (*fakeLeg) Addr() netip.AddrPort   { return netip.MustParseAddrPort("192.0.
 func (*fakeLeg) Ready() <-chan struct{} { return closedChan }
 func (*fakeLeg) Usable() bool           { return true }
 func (l *fakeLeg) Send(_ ident.Short, tag uint32, b []byte, _ int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.sent = append(l.sent, string(rune('0'+tag))+":"+string(b))
 	return nil
 }
@@ -218,8 +231,8 @@ func TestBothWays(t *testing.T) {
 	if len(w.sent) != 1 || w.sent[0].at != peerAddr {
 		t.Errorf("direct: %v", w.sent)
 	}
-	if len(leg.sent) != 1 || leg.sent[0][0] != '2' {
-		t.Errorf("relayed: %q", leg.sent)
+	if sent := leg.take(); len(sent) != 1 || sent[0][0] != '2' {
+		t.Errorf("relayed: %q", sent)
 	}
 }
 
