@@ -256,7 +256,8 @@ func (n *Node) runCall(k callKey, c *call) {
 	if c.link != nil {
 		c.err = nil
 		if n.cfg.Metrics != nil {
-			n.cfg.Metrics.Linked(LinkEvent{Peer: k.name, Path: c.link.Status().Path, Took: time.Since(began)})
+			// On its own, since Close waits for this goroutine, and Linked may want to close.
+			go n.cfg.Metrics.Linked(LinkEvent{Peer: k.name, Path: c.link.Status().Path, Took: time.Since(began)})
 		}
 	}
 }

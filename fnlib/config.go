@@ -83,7 +83,8 @@ func (c *Config) check() (job.Key, error) {
 	return job.ParseKey(c.JobKey)
 }
 
-// Metrics is told of events. Its methods may be called at the same time and must not block.
+// Metrics is told of events. Its methods may be called at the same time and must not block; Linked may be called a moment late, and may
+// close the node.
 type Metrics interface {
 	// Linked: a link to a peer is up.
 	Linked(LinkEvent)

@@ -75,11 +75,16 @@ func (n *Node) queueHello(e rendezvous.Envelope) {
 	}
 }
 
+var errSuperseded = errors.New("fnlib: of an instance that a newer one has fenced off")
+
 func (n *Node) runHellos() {
 	for {
 		select {
 		case e := <-n.hellos:
-			if err := n.handleHello(e); err != nil {
+			err := n.handleHello(e)
+			if errors.Is(err, errSuperseded) { // it was parked while its sender departed
+				n.log.Debug("fnlib: offer or answer refused", "from", e.FromName, "error", err)
+			} else if err != nil {
 				n.log.Warn("fnlib: offer or answer refused", "from", e.FromName, "error", err)
 			}
 		case <-n.ctx.Done():
@@ -174,7 +179,7 @@ func (n *Node) learn(id peer.ID, h rendezvous.Hello) (fresh bool, err error) {
 	for p, m := range n.members {
 		if m.name == h.FromName && p != id {
 			if m.epoch > h.FromEpoch {
-				return false, fmt.Errorf("%q: epoch %d is fenced off by %d", h.FromName, h.FromEpoch, m.epoch)
+				return false, fmt.Errorf("%w: %q: epoch %d, now %d", errSuperseded, h.FromName, h.FromEpoch, m.epoch)
 			}
 			if m.epoch < h.FromEpoch && !n.linked(p) {
 				delete(n.members, p)

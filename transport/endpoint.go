@@ -94,6 +94,9 @@ type Endpoint struct {
 
 	looks chan struct{} // for mind, capacity 1
 
+	closing  sync.Once
+	closeErr error // of the one close
+
 	mu     sync.Mutex // guards what follows
 	host   []netip.AddrPort
 	local  []netip.AddrPort
@@ -290,14 +293,15 @@ func (e *Endpoint) Stats() Stats {
 	}
 }
 
-// Close ends all links and goroutines and closes the sockets. It may be called more than once.
+// Close ends all links and goroutines and closes the sockets. It may be called more than once; each call returns when all has ended,
+// with the same error.
 func (e *Endpoint) Close() error {
+	e.closing.Do(func() { e.closeErr = e.close() })
+	return e.closeErr
+}
+
+func (e *Endpoint) close() error {
 	e.mu.Lock()
-	if e.closed {
-		e.mu.Unlock()
-		e.wg.Wait()
-		return nil
-	}
 	e.closed = true
 	links := make([]*Link, 0, len(e.links))
 	for _, s := range e.links {
@@ -308,11 +312,11 @@ func (e *Endpoint) Close() error {
 	trs := e.trs
 	e.mu.Unlock()
 
-	var closing sync.WaitGroup
+	var ending sync.WaitGroup
 	for _, l := range links {
-		closing.Go(func() { _ = l.Close() })
+		ending.Go(func() { _ = l.Close() })
 	}
-	closing.Wait()
+	ending.Wait()
 	e.cancel()
 	var err error
 	for class, tr := range trs {

@@ -111,6 +111,7 @@ func (e *Endpoint) careForSilent() {
 		t := &r.talks[k.class]
 		since, silent := t.silent()
 		if silent >= renewAfter {
+			r.repeat(k.class, againFirst)
 			s.link.renew()
 		}
 		if silent >= silentAfter && e.cfg.Gone != nil && !r.asking {

@@ -123,6 +123,19 @@ func (c *Conn) setup() {
 	})
 }
 
+// Fragment allows routers to fragment what is sent from now on over IPv4, or forbids it, as at first.
+func (c *Conn) Fragment(allow bool) {
+	raw, err := c.udp.SyscallConn()
+	if err != nil {
+		return
+	}
+	how := unix.IP_PMTUDISC_PROBE
+	if allow {
+		how = unix.IP_PMTUDISC_DONT
+	}
+	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, how) })
+}
+
 // Read waits for packets. ICMP errors of earlier sends are not its business and are skipped.
 func (c *Conn) Read(b *Batch) error {
 	var oob [controlBytes]byte

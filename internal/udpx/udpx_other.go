@@ -12,6 +12,9 @@ import (
 // HasECN says whether ECN marks are sent and reported.
 const HasECN = false
 
+// Fragment does nothing here.
+func (*Conn) Fragment(bool) {}
+
 // HasGSO says whether a batch usually costs one system call rather than one per packet.
 const HasGSO = false
 
