@@ -94,6 +94,8 @@ type Endpoint struct {
 
 	looks chan struct{} // for mind, capacity 1
 
+	split split // touched by mind only
+
 	closing  sync.Once
 	closeErr error // of the one close
 

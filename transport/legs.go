@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/udpx"
 )
 
 const (
@@ -148,6 +149,17 @@ func (h *hub) fragment(allow bool) {
 	if c, ok := h.v4.(*coalescer); ok {
 		if s, ok := c.Socket.(interface{ Fragment(bool) }); ok {
 			s.Fragment(allow)
+		}
+	}
+}
+
+// batches has batches sent by one system call from now on, or each packet by its own.
+func (h *hub) batches(on bool) {
+	for _, s := range []udpx.Socket{h.v4, h.v6} {
+		if c, ok := s.(*coalescer); ok {
+			if s, ok := c.Socket.(interface{ Batches(bool) }); ok {
+				s.Batches(on)
+			}
 		}
 	}
 }

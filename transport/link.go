@@ -28,6 +28,9 @@ type Link struct {
 	remote  net.Addr      // of the handshake; at the dialling side quic-go's own getter races with Switch
 	gen     atomic.Uint32 // of the path that QUIC sends on, at the dialling side
 
+	lastSent, lastLost uint64 // packets; this and lossy are touched by Endpoint.mind only
+	lossy              int    // looks in a row at which many were lost
+
 	renewals chan struct{} // for follow, capacity 1
 	fresh    uint16        // paths by the relay that were tried; this and renewed are touched by follow only
 	renewed  time.Time

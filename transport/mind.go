@@ -108,6 +108,7 @@ func (e *Endpoint) careForSilent() {
 		if r == nil || !s.up() {
 			continue
 		}
+		e.split.look(e, s.link)
 		t := &r.talks[k.class]
 		since, silent := t.silent()
 		if silent >= renewAfter {

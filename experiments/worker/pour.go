@@ -222,16 +222,16 @@ func (f *function) take(ctx context.Context, each func(*fnlib.Conn, []byte) erro
 	if err != nil {
 		return p, err
 	}
-	st, err := f.startStreaming()
-	if err != nil {
-		return p, err
-	}
-	defer f.endStreaming()
 	ln, err := node.Listen("")
 	if err != nil {
 		return p, err
 	}
 	defer ln.Close()
+	st, err := f.startStreaming()
+	if err != nil {
+		return p, err
+	}
+	defer f.endStreaming()
 	defer context.AfterFunc(ctx, func() { _ = ln.Close() })()
 	accepted, err := ln.Accept()
 	if err != nil {

@@ -136,6 +136,9 @@ func (c *Conn) Fragment(allow bool) {
 	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, how) })
 }
 
+// Batches has batches sent by one system call from now on, as at first where the kernel can, or each packet by its own.
+func (c *Conn) Batches(on bool) { c.gso.Store(on) }
+
 // Read waits for packets. ICMP errors of earlier sends are not its business and are skipped.
 func (c *Conn) Read(b *Batch) error {
 	var oob [controlBytes]byte

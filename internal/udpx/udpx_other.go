@@ -15,6 +15,9 @@ const HasECN = false
 // Fragment does nothing here.
 func (*Conn) Fragment(bool) {}
 
+// Batches does nothing here: there are none.
+func (*Conn) Batches(bool) {}
+
 // HasGSO says whether a batch usually costs one system call rather than one per packet.
 const HasGSO = false
 
