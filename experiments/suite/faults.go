@@ -153,8 +153,11 @@ func (f *faultsRun) one(ctx context.Context, ft fault, mode string, rec *results
 		return err
 	})
 	flow.Go(func() (err error) {
-		for _, err = c.b.Poured(fctx); err != nil; _, err = c.b.Poured(fctx) { // it does not listen yet
-			if err = pause(fctx, faultPoll); err != nil {
+		for {
+			if _, err := c.b.Poured(fctx); err == nil { // it listens
+				break
+			}
+			if err := pause(fctx, faultPoll); err != nil {
 				return err
 			}
 		}

@@ -53,7 +53,6 @@ func TestPathThatComesAndGoesDoesNotFlap(t *testing.T) {
 		if !s.bothDirect() {
 			t.Errorf("gone every %v: not direct %v after it has become steady\n%s\n%s", period, 70*time.Second, s.a.story(), s.b.story())
 		}
-		from = len(s.a.history)
 		s.talk(s.a, 20*ms, 2*time.Minute) // then nothing is held against it
 		s.cut(true, true)
 		s.talk(s.a, 20*ms, 2*time.Second)
