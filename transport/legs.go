@@ -21,6 +21,7 @@ const (
 	// quietFor is the pause after which a send begins a new question: the last word of a conversation, an
 	// acknowledgement, is never answered.
 	quietFor = 5 * time.Second
+	flowing  = 4 // sends without such a pause; keep-alives come to two on each side
 )
 
 // leg returns the relay that reaches the peer, or nil: its home, or, while that does not work, the one by which it came
@@ -96,8 +97,19 @@ func (p *remote) ask(now int64, class Class) time.Duration {
 		asked = now
 	}
 	t.used.Store(now)
-	p.used.Store(now)
+	p.flow(now)
 	return time.Duration(now - asked)
+}
+
+// flow notes a send at now. The machine, which sleeps while nothing flows over the relay, is told when something does again:
+// more than QUIC's keep-alives and their acknowledgements.
+func (p *remote) flow(now int64) {
+	if time.Duration(now-p.used.Swap(now)) > quietFor {
+		p.sends.Store(0)
+	}
+	if p.sends.Add(1) == flowing {
+		p.wake()
+	}
 }
 
 // silent returns since when and for how long the peer has not answered; 0 if it has.

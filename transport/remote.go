@@ -39,6 +39,7 @@ type remote struct {
 	// Times in hub.now units, written on the packet path.
 	sent, heard, relayHeard atomic.Int64
 	used                    atomic.Int64           // last send, by any path
+	sends                   atomic.Int32           // since a pause of quietFor
 	direct                  atomic.Int64           // last offer or answer that asked for a direct link
 	shun                    atomic.Int64           // until when the home relay is not used
 	via                     atomic.Pointer[string] // the relay by which it came, when that was not the home
