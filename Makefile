@@ -63,10 +63,10 @@ lint-tool:
 	echo "compiling golangci-lint $(LINT_VERSION) into $(LINT_DIR)"; \
 	GOBIN="$(LINT_DIR)" GOFLAGS= $(GO) install $(LINT_MODULE)@$(LINT_VERSION)
 
-cross: ## compile fnlib and fnwire for every system that functions run on
+cross: ## compile for every system that functions run on: all commands, and vet what a function links
 	@set -e; export CGO_ENABLED=0; for p in $(PLATFORMS); do \
 	  echo "$$p"; export GOOS=$${p%/*} GOARCH=$${p#*/}; \
-	  $(GO) build -trimpath -o /dev/null ./cmd/fnwire; $(GO) build -trimpath ./fnlib/...; \
+	  $(GO) build -trimpath ./fnlib/... ./cmd/...; \
 	  $(GO) vet ./fnlib/... ./transport/... ./relay ./rendezvous ./internal/... ./cmd/fnwire; \
 	done
 

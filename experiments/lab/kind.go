@@ -39,6 +39,7 @@ func Kinds() []Kind {
 const OptionHelp = "+remap (ports not preserved), +hairpin, +step=N (of sequential), +timeout=10s (of mappings), +mtu=1280 (of the line)"
 
 const (
+	mtu        = 1500
 	minMTU     = 576 // the least that IPv4 hosts must take (RFC 791)
 	minTimeout = time.Second
 	maxTimeout = 24 * time.Hour

@@ -37,6 +37,14 @@ func (*Lab) Start(context.Context, string, *exec.Cmd) (*Proc, error) { return ni
 func (*Lab) Block(string, string) (func() error, error)              { return nil, unavailable() }
 func (*Lab) BlockOneWay(string, string) (func() error, error)        { return nil, unavailable() }
 func (*Lab) BlockUDP(string, string) (func() error, error)           { return nil, unavailable() }
+func (*Lab) Lose(string, string, int) (func() error, error)          { return nil, unavailable() }
+func (*Lab) Narrow(string, string, int) (func() error, error)        { return nil, unavailable() }
+func (*Lab) NarrowLine(string, int) (func() error, error)            { return nil, unavailable() }
+func (*Lab) LoseBatches(string) (func() error, error)                { return nil, unavailable() }
+func (*Lab) RebootNAT(string) error                                  { return unavailable() }
+func (*Lab) ChangePublicAddr(string) (netip.Addr, error)             { return netip.Addr{}, unavailable() }
+func (*Lab) ChangeAddr(string) (netip.Addr, error)                   { return netip.Addr{}, unavailable() }
+func (*Lab) AddNetwork(string, netip.Prefix) error                   { return unavailable() }
 func (*Proc) Wait() error                                            { return unavailable() }
 func (*Proc) Signal(os.Signal) error                                 { return unavailable() }
 func (*Proc) Pid() int                                               { return 0 }

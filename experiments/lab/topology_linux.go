@@ -13,7 +13,6 @@ import (
 )
 
 const (
-	mtu        = 1500
 	bridgeName = "inet"
 	wanName    = "wan"  // a router's outside interface
 	lanName    = "lan"  // a router's inside interface

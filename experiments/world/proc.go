@@ -112,10 +112,10 @@ func (p *Proc) Kill() {
 }
 
 // Freeze stops the process where it is, without a word to it, until Thaw: what function platforms do between invocations.
-func (p *Proc) Freeze() error { return p.proc.Signal(syscall.SIGSTOP) }
+func (p *Proc) Freeze() error { return p.proc.Signal(sigStop) }
 
 // Thaw lets a frozen process go on.
-func (p *Proc) Thaw() error { return p.proc.Signal(syscall.SIGCONT) }
+func (p *Proc) Thaw() error { return p.proc.Signal(sigCont) }
 
 func (p *Proc) kill() { _ = p.proc.Signal(syscall.SIGKILL) } // it may have ended
 
