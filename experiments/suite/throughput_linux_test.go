@@ -50,7 +50,11 @@ func TestThroughputSkips(t *testing.T) {
 // Admitted pairs go on under a flood of binds, which get no bytes back. The rate is low: what it takes at full rate is for a
 // measurement, not for a test.
 func TestAttack(t *testing.T) {
-	byCase := run(t, "attack", map[string]string{"for": "1s", "rate": "5000", "from": "512", "load": "2MB"})
+	set := map[string]string{"for": "1s", "rate": "5000", "from": "512", "load": "2MB", "cases": "calm,other-port,bad-tokens"}
+	byCase := run(t, "attack", set)
+	// In a world of their own: the bad tokens that still wait in the kernel keep replays from being looked at.
+	set["cases"] = "replays"
+	byCase["replays"] = run(t, "attack", set)["replays"]
 	for _, c := range []string{"calm", "other-port", "bad-tokens", "replays"} {
 		if len(byCase[c]) != 1 {
 			t.Errorf("%s: %d records", c, len(byCase[c]))
