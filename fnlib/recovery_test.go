@@ -230,7 +230,20 @@ func TestReceiverKilled(t *testing.T) {
 
 // A relay dies: a stream over it goes on by the other relay.
 func TestStreamMovesToAnotherRelay(t *testing.T) {
-	w := newWorld(t, 2)
+	streamMoves(t, 0)
+}
+
+// A relay is told to end: a stream over it has moved to the other relay before it ends.
+func TestStreamLeavesRelayThatDrains(t *testing.T) {
+	streamMoves(t, 3*time.Second)
+}
+
+func streamMoves(t *testing.T, drain time.Duration) {
+	t.Helper()
+	w := newWorld(t, 0)
+	w.drain = drain
+	w.startRelay(t, "r1", loopbackAny)
+	w.startRelay(t, "r2", loopbackAny)
 	a, b := w.join(t, "a"), w.join(t, "b")
 	l, err := b.Listen("")
 	if err != nil {
@@ -255,7 +268,23 @@ func TestStreamMovesToAnotherRelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := c1.(*fnlib.Conn).Link().Remote
-	w.rels[before[1]-'1'].stop()
+	old := w.rels[before[1]-'1']
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		old.stop()
+	}()
+	for drain > 0 && c1.(*fnlib.Conn).Link().Remote == before {
+		select {
+		case <-ended:
+			t.Fatalf("still over %s when it ended", before)
+		case <-time.After(time.Millisecond):
+		}
+		if err := both("meanwhile"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-ended
 	if err := both("after"); err != nil {
 		t.Fatal(err)
 	}

@@ -34,6 +34,8 @@ type world struct {
 	rdv  *rdv.Server
 	url  string
 	rels []*relayServer
+
+	drain time.Duration // of relays that are started from now on
 }
 
 type relayServer struct {
@@ -77,7 +79,7 @@ func (w *world) startRendezvous(t testing.TB, listen string) (stop func()) {
 // startRelay starts a relay and tells the rendezvous.
 func (w *world) startRelay(t testing.TB, id string, listen netip.AddrPort) *relayServer {
 	t.Helper()
-	s, err := relay.New(relay.Config{ID: id, Listen: listen, TokenKey: w.rdv.TokenKey, Logger: logger()})
+	s, err := relay.New(relay.Config{ID: id, Listen: listen, TokenKey: w.rdv.TokenKey, Drain: w.drain, Logger: logger()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -32,6 +33,7 @@ type options struct {
 	tlsCert, tlsKey              string
 	limits                       server.Limits
 	sockets                      int
+	drain                        time.Duration
 	json                         bool
 	logLevel                     string
 }
@@ -42,7 +44,10 @@ whose network blocks UDP; they know its certificate by its hash, so one that it 
 
 It admits who shows a token of its rendezvous. With --rendezvous it announces itself there, learns the key
 that verifies tokens, and is handed out to functions; FNWIRE_RELAY_SECRET must be that of the rendezvous.
-Otherwise give it that key by --token-key, and tell the rendezvous of the relay by its --relay flag.`
+Otherwise give it that key by --token-key, and tell the rendezvous of the relay by its --relay flag.
+
+SIGTERM or SIGINT has it tell its clients that it is about to end, refuse new ones, and end after --drain. A second signal ends
+it at once.`
 
 func newCommand() *cobra.Command {
 	var o options
@@ -77,6 +82,7 @@ func newCommand() *cobra.Command {
 	f.Int64Var(&o.limits.BytesPerSecond, "session-bytes", 0, "most bytes a second from one session (default no limit)")
 	f.Int64Var(&o.limits.TotalBytesPerSecond, "total-bytes", 0, "most bytes a second from all sessions (default no limit)")
 	f.IntVar(&o.sockets, "sockets", 0, "sockets that share the port (default one per core, at most 8)")
+	f.DurationVar(&o.drain, "drain", time.Second, "for how long to forward on after SIGTERM or SIGINT, while clients move to other relays")
 	f.BoolVar(&o.json, "json", false, "ready line and log as JSON")
 	f.StringVar(&o.logLevel, "log-level", cli.Env("FNWIRE_LOG_LEVEL", "info"), "debug, info, warn or error (env FNWIRE_LOG_LEVEL)")
 	return cmd
@@ -109,7 +115,10 @@ func (o *options) plan(stderr io.Writer) (p plan, err error) {
 		second = listen.Port() + 1
 	}
 	p.cfg.ID, p.cfg.Listen, p.cfg.Listen2 = o.id, listen, netip.AddrPortFrom(listen.Addr(), second)
-	p.cfg.Limits, p.cfg.Sockets = o.limits, o.sockets
+	p.cfg.Limits, p.cfg.Sockets, p.cfg.Drain = o.limits, o.sockets, o.drain
+	if o.drain < 0 {
+		return p, errors.New("--drain: want a time of 0 or more, as 1s")
+	}
 	if err := o.planHTTPS(&p); err != nil {
 		return p, err
 	}

@@ -72,7 +72,7 @@ func allFaults() []fault {
 			if err != nil {
 				return nil, err
 			}
-			return nil, p.Stop()
+			return nil, p.Terminate()
 		}},
 		{name: "relay-restarted", relayed: true, lasts: time.Second, do: func(ctx context.Context, s *scene) (func() error, error) {
 			s.w.Relay().Kill()

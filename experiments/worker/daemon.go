@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/fnwire/fnwire/rendezvous"
 	rendezvousserver "github.com/fnwire/fnwire/rendezvous/server"
@@ -53,6 +54,8 @@ func (c *Client) Relay(ctx context.Context, a RelayArgs) error { return c.Call(c
 func (c *Client) Forwarded(ctx context.Context) (s relayserver.Stats, err error) {
 	return s, c.Call(ctx, opForwarded, None{}, &s)
 }
+
+const drainFor = time.Second // as the command relay has it
 
 // daemon is a server that runs beside the operations of its worker.
 type daemon struct {
@@ -141,7 +144,7 @@ func (d *daemon) forwarded(context.Context, None) (relayserver.Stats, error) {
 func (d *daemon) relay(ctx context.Context, a RelayArgs) (None, error) {
 	var key atomic.Pointer[ed25519.PublicKey]
 	s, err := relayserver.New(relayserver.Config{
-		ID: a.ID, Listen: a.Listen, Listen2: a.STUN2, HTTPS: a.HTTPS,
+		ID: a.ID, Listen: a.Listen, Listen2: a.STUN2, HTTPS: a.HTTPS, Drain: drainFor,
 		TokenKey: func() ed25519.PublicKey {
 			if k := key.Load(); k != nil {
 				return *k

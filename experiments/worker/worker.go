@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/fnwire/fnwire/experiments/flood"
@@ -63,6 +66,7 @@ func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
 		r := &daemon{}
 		ops, stop = map[string]op{opRendezvous: handle(r.rendezvous)}, r.stop
 	case Relay:
+		in = untilSIGTERM(in)
 		r := &daemon{}
 		ops, stop = map[string]op{opRelay: handle(r.relay), opForwarded: handle(r.forwarded)}, r.stop
 	case Attacker:
@@ -73,6 +77,28 @@ func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
 		return fmt.Errorf("worker: no role %q", role)
 	}
 	return errors.Join(rpc.Serve(ctx, in, out, ops), stop())
+}
+
+// untilSIGTERM returns what ends when in does or a SIGTERM comes, for the input of a process: a goroutine reads on after the signal.
+func untilSIGTERM(in io.Reader) io.Reader {
+	r, w := io.Pipe()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	ended := make(chan struct{})
+	go func() {
+		_, err := io.Copy(w, in)
+		_ = w.CloseWithError(err)
+		close(ended)
+	}()
+	go func() {
+		defer signal.Stop(signals)
+		select {
+		case <-signals:
+			_ = w.Close()
+		case <-ended:
+		}
+	}()
+	return r
 }
 
 const opFlood = "flood"

@@ -90,9 +90,17 @@ func (w *World) startCommand(ctx context.Context, host string, cmd *exec.Cmd, ro
 
 // Stop has the process leave in an orderly way and waits for its end; it is killed if it takes too long. The error
 // tells if it ended badly.
-func (p *Proc) Stop() error {
+func (p *Proc) Stop() error { return p.leave(func() { _ = p.in.Close() }) }
+
+// Terminate is Stop by SIGTERM, for a relay: it drains first.
+func (p *Proc) Terminate() error {
+	return p.leave(func() { _ = p.proc.Signal(syscall.SIGTERM) }) // it may have ended
+}
+
+func (p *Proc) leave(ask func()) error {
 	p.once.Do(func() {
-		_ = p.in.Close()
+		defer p.in.Close()
+		ask()
 		timer := time.AfterFunc(stopPatience, p.kill)
 		defer timer.Stop()
 		if err := p.proc.Wait(); err != nil {

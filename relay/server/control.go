@@ -183,6 +183,9 @@ func (s *Server) bind(b []byte, from origin, wall time.Time) []byte {
 	if wall.Sub(m.Time).Abs() > freshFor {
 		return refuse(relay.ReasonClock)
 	}
+	if s.draining.Load() {
+		return refuse(relay.ReasonDraining)
+	}
 	now := s.now()
 	r := request{
 		short: ident.ShortOf(tok.Job, tok.Peer[:]), job: tok.Job, key: tok.Peer, from: from, nonce: m.Nonce,

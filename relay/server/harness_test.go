@@ -33,19 +33,26 @@ type world struct {
 	job    job.Key
 	cfg    server.Config
 	srv    *server.Server
-	stop   func()
+	ask    func() // the relay to end
+	stop   func() // it and wait for its end
 }
 
 func newWorld(t testing.TB, l server.Limits) *world {
+	t.Helper()
+	return newWorldOf(t, func(c *server.Config) { c.Limits = l })
+}
+
+func newWorldOf(t testing.TB, change func(*server.Config)) *world {
 	t.Helper()
 	pub, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &world{t: t, public: pub, key: key, job: job.NewKey(), cfg: server.Config{
-		ID: relayID, Listen: netip.MustParseAddrPort("127.0.0.1:0"), TokenKey: func() ed25519.PublicKey { return pub }, Limits: l,
+		ID: relayID, Listen: netip.MustParseAddrPort("127.0.0.1:0"), TokenKey: func() ed25519.PublicKey { return pub },
 		HTTPS: netip.MustParseAddrPort("127.0.0.1:0"),
 	}}
+	change(&w.cfg)
 	w.startRelay()
 	return w
 }
@@ -65,6 +72,7 @@ func (w *world) startRelay() {
 		w.t.Fatal(err)
 	}
 	w.cfg.Listen, w.cfg.HTTPS, w.srv = srv.Addr(), srv.HTTPSAddr(), srv
+	w.ask = cancel
 	w.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

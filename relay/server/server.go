@@ -27,6 +27,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"crypto/ed25519"
@@ -52,8 +53,11 @@ type Config struct {
 	// Certificate is what HTTPS shows; nil makes one, signed by itself. Clients know it by its hash.
 	Certificate *tls.Certificate
 	Limits      Limits
-	Sockets     int          // that share the packets of the main port, for as many cores; 0 is one per core, at most 8
-	Logger      *slog.Logger // nil discards
+	// Drain is for how long the relay goes on forwarding after it was told to end, so that its clients, which it tells at
+	// once, can move to another. Zero is not at all.
+	Drain   time.Duration
+	Sockets int          // that share the packets of the main port, for as many cores; 0 is one per core, at most 8
+	Logger  *slog.Logger // nil discards
 	// Conns, when set, are used instead of the system's sockets: an in-memory network in virtual time. The last one is
 	// the second STUN address, those before it share the main one.
 	Conns []udpx.Socket
@@ -75,6 +79,7 @@ type Server struct {
 	total   bucket
 	ports   [2]udpx.Socket // a socket of the main port and that of the second; set before any is read
 	counters
+	draining atomic.Bool // binds are refused
 
 	ready  chan struct{}
 	mu     sync.Mutex // guards addresses
@@ -169,9 +174,9 @@ func (s *Server) Revoke(id ident.Short) {
 // now counts from the start of the server, on the monotonic clock.
 func (s *Server) now() time.Duration { return time.Since(s.start) }
 
-// Run opens the sockets and forwards until ctx ends; it then returns nil, and everything it started
-// has ended. It is called once.
-func (s *Server) Run(ctx context.Context) error {
+// Run opens the sockets and forwards until ctx ends, and for Config.Drain longer; it then returns nil, and everything
+// it started has ended. It is called once.
+func (s *Server) Run(asked context.Context) error {
 	main, steered, second, err := s.open()
 	if err != nil {
 		return fmt.Errorf("relay: %w", err)
@@ -184,7 +189,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("relay: %w", err)
 	}
 	s.ports = [2]udpx.Socket{main[0], second}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(asked))
 	defer cancel()
 	var wg sync.WaitGroup
 	failed := make(chan error, len(main)+2)
@@ -212,9 +217,11 @@ func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("relay: listening", "addr", main[0].LocalAddr(), "stun2", second.LocalAddr(), "sockets", len(main), "steered", steered, "https", s.HTTPSAddr())
 
 	select {
-	case <-ctx.Done():
-		err = nil
+	case <-asked.Done():
+		err = s.drain(failed)
 	case err = <-failed:
+	}
+	if err != nil {
 		err = fmt.Errorf("relay: socket: %w", err)
 	}
 	cancel()

@@ -18,7 +18,7 @@ const (
 
 var (
 	dropNames   = [drops]string{"stranger", "malformed", "replay", "gone", "cross_job", "limit", "amplification", "send", "queue"}
-	reasonNames = [...]string{"other", "expired", "clock", "full", "job_full", "prefix_full", "revoked"}
+	reasonNames = [...]string{"other", "expired", "clock", "full", "job_full", "prefix_full", "revoked", "draining"}
 )
 
 type counters struct {

@@ -132,6 +132,18 @@ func (t *table) dest(to ident.Short, now time.Duration) *session {
 	return nil
 }
 
+// proven returns the live sessions that get packets and have proven their address.
+func (t *table) proven(now time.Duration) (all []*session) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, h := range t.byShort {
+		if s := h.active; s != nil && s.proven.Load() && now < s.ends() {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 func (t *table) nonceOf(s *session) relay.Nonce {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
