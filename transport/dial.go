@@ -262,10 +262,13 @@ func noDirect(st punch.State) error {
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
 func reasonOf(st punch.State) string {
-	if st.Reason == "" {
-		return "not tried"
+	switch {
+	case st.Reason != "":
+		return st.Reason
+	case st.Path.IsValid():
+		return "a direct path was found, but QUIC is not on it yet"
 	}
-	return st.Reason
+	return "not tried"
 }
 
 // install makes conn the link of its peer and class; a link that was there is closed.

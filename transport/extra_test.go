@@ -61,17 +61,23 @@ func read(t *testing.T, c *udpx.Conn) (data []byte, seg int, from netip.AddrPort
 
 func event[E punch.Event](t *testing.T, r *remote) E {
 	t.Helper()
+	var events []punch.Event
 	select {
-	case e := <-r.events:
-		got, ok := e.(E)
-		if !ok {
-			t.Fatalf("event %+v", e)
-		}
-		return got
+	case e := <-r.probes:
+		events = []punch.Event{e}
+	case <-r.kick:
+		events = r.orders.take()
 	case <-time.After(10 * time.Second):
 		t.Fatal("no event")
-		panic("unreachable")
 	}
+	if len(events) != 1 {
+		t.Fatalf("events %+v", events)
+	}
+	got, ok := events[0].(E)
+	if !ok {
+		t.Fatalf("event %+v", events[0])
+	}
+	return got
 }
 
 // TestExtraSockets: a fan sends from as many ports as it has sockets, a probe that comes back is told by its socket, and

@@ -125,7 +125,11 @@ func (l *Link) follow() {
 	defer retry.Stop()
 	for {
 		st, changed := l.peer.watch()
-		if l.upgradable(st) {
+		switch {
+		case !l.upgradable(st):
+		case l.peer.leg() == nil:
+			retry.Reset(time.Second) // the relay may come, as after a freeze, and nothing else tells of it
+		default:
 			if err := l.upgrade(st.Generation); err != nil {
 				l.e.log.Debug("transport: QUIC did not validate the direct path; retrying", "peer", l.peer.id, "error", err)
 				retry.Reset(time.Second)
@@ -144,11 +148,11 @@ func (l *Link) follow() {
 	}
 }
 
-// upgradable: only the QUIC client can move a connection, and only over a relay is there a need to,
-// since without one the connection is on the direct path already.
+// upgradable: only the QUIC client can move a connection, and only while there is a relay is there a need to,
+// since without one its packets go directly already.
 func (l *Link) upgradable(st punch.State) bool {
 	return l.dialled && l.class == Auto && st.Route == punch.RouteDirect &&
-		uint32(st.Generation) > l.gen.Load() && l.peer.leg() != nil && l.conn.Context().Err() == nil
+		uint32(st.Generation) > l.gen.Load() && l.conn.Context().Err() == nil
 }
 
 // upgrade moves the QUIC connection to the direct path of this generation.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +52,8 @@ type remote struct {
 	kick                    chan struct{}
 
 	ctx      context.Context // ends run
-	events   chan punch.Event
+	probes   chan punch.Packet
+	orders   orders
 	machine  *punch.Machine // touched by run only, as are
 	relayed  bool           // what machine was told of the peer's relay
 	extras   extras         // the sockets that machine asked for
@@ -109,7 +111,7 @@ func newRemote(h *hub, id peer.ID, short ident.Short, m *punch.Machine) *remote 
 		hub: h, id: id, short: short, machine: m,
 		relayAddr: virtualAddr(short, relayGeneration),
 		kick:      make(chan struct{}, 1),
-		events:    make(chan punch.Event, punchQueueSize),
+		probes:    make(chan punch.Packet, punchQueueSize),
 		changed:   make(chan struct{}),
 	}
 	p.route.Store(&route{how: punch.RouteRelay})
@@ -200,15 +202,57 @@ func (p *remote) sendEarly() {
 
 // receivePunch queues a probe. When the queue is full the probe is lost, as on any network.
 func (p *remote) receivePunch(from netip.AddrPort, socket int, b []byte) {
-	p.post(punch.Packet{From: from, Socket: socket, Data: append([]byte(nil), b...)})
-}
-
-func (p *remote) post(e punch.Event) {
 	select {
-	case p.events <- e:
+	case p.probes <- punch.Packet{From: from, Socket: socket, Data: append([]byte(nil), b...)}:
 	default:
 		p.hub.stats.dropped.Add(1)
 	}
+}
+
+// post has the state machine take an event that must not be lost, however many probes arrive: after a freeze there are many at once.
+func (p *remote) post(e punch.Event) {
+	p.orders.put(e)
+	p.wake()
+}
+
+// orders are such events, until run takes them. Of those of which the newest says all, it alone waits; of Opened there is
+// one for each Open.
+type orders struct {
+	mu   sync.Mutex
+	list []punch.Event
+}
+
+func (o *orders) put(e punch.Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i, old := range o.list {
+		replaced := false
+		switch was := old.(type) {
+		case punch.Start:
+			next, ok := e.(punch.Start)
+			if ok {
+				next.Call = next.Call || was.Call
+				e, replaced = next, true
+			}
+		case punch.SetLocal:
+			_, replaced = e.(punch.SetLocal)
+		case punch.Disturbed:
+			_, replaced = e.(punch.Disturbed)
+		}
+		if replaced {
+			o.list = slices.Delete(o.list, i, i+1)
+			break
+		}
+	}
+	o.list = append(o.list, e)
+}
+
+func (o *orders) take() []punch.Event {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	list := o.list
+	o.list = nil
+	return list
 }
 
 // run drives the state machine until ctx ends.
@@ -220,14 +264,15 @@ func (p *remote) run() {
 	var wake time.Time
 	for {
 		var ev punch.Event
+		var first []punch.Event
 		select {
 		case <-p.ctx.Done():
 			return
-		case ev = <-p.events:
+		case ev = <-p.probes:
 		case <-timer.C:
 			ev = p.traffic()
 		case <-p.kick:
-			ev = p.traffic()
+			first, ev = p.orders.take(), p.traffic()
 		case <-p.waiting():
 			p.sendEarly()
 			continue
@@ -236,6 +281,9 @@ func (p *remote) run() {
 		if has := p.leg() != nil; has != p.relayed {
 			p.relayed = has
 			p.apply(p.machine.Step(now, punch.Relay{Usable: has}))
+		}
+		for _, e := range first {
+			p.apply(p.machine.Step(now, e))
 		}
 		if e, ok := ev.(punch.Packet); ok && !e.From.IsValid() {
 			// What a CALL asks for may depend on whether traffic flows, and there may have been no tick.

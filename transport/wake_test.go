@@ -30,6 +30,8 @@ func TestRelayedTrafficWakesPunching(t *testing.T) {
 			synctest.Wait()
 			n := len(w.sent)
 			w.sent = nil
+			r.wake() // so that run sees it
+			synctest.Wait()
 			return n
 		}
 		there := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.7:9")}
