@@ -30,6 +30,26 @@ func (l *Lab) Lose(a, b string, percent int) (mend func() error, err error) {
 		&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: binaryutil.BigEndian.PutUint32(uint32(percent))}))
 }
 
+// Reorder holds percent of the UDP packets through a host's NAT, both ways, back at random for 5 to 20 ms, so that later ones
+// overtake them. The NAT must be one that runs outside of the kernel, as with the option "+timeout".
+func (l *Lab) Reorder(host string, percent int, seed uint64) (mend func() error, err error) {
+	if percent < 1 || percent > 100 {
+		return nil, fmt.Errorf("lab: reorder %d %%: want 1 to 100", percent)
+	}
+	s, err := l.site(host)
+	if err != nil {
+		return nil, err
+	}
+	if s.user == nil {
+		return nil, fmt.Errorf("lab: the NAT of %s, of kind %s, is the kernel's and cannot reorder: give it an option, as +timeout=2m", host, s.traits.Kind())
+	}
+	s.user.setReorder(percent, seed)
+	return mender(func() error {
+		s.user.setReorder(0, 0)
+		return nil
+	}), nil
+}
+
 // Narrow lowers the MTU of the path between the outside addresses of a and b, which must both have routers, to size bytes, each way.
 // What asks the kernel for the path's MTU is told by ICMP; QUIC does not.
 func (l *Lab) Narrow(a, b string, size int) (mend func() error, err error) {

@@ -82,6 +82,45 @@ func TestLose(t *testing.T) {
 	}
 }
 
+func TestReorder(t *testing.T) {
+	l := labtest.New(t, lab.Host{Name: "a", NAT: lab.FullCone + "+timeout=1m"}, lab.Host{Name: "b"})
+	a, b := listen(t, l, "a", 4000), listen(t, l, "b", 5000)
+	atB := at(l, "b", b)
+	overtaken := func() (n int) {
+		t.Helper()
+		const sent = 200
+		for i := range sent {
+			a.send(atB, fmt.Sprintf("%03d", i))
+		}
+		last := ""
+		for range sent {
+			msg, _, ok := b.recv(moment)
+			if !ok {
+				t.Fatal("a packet is lost")
+			}
+			if msg < last {
+				n++
+			}
+			last = max(last, msg)
+		}
+		return n
+	}
+	if n := overtaken(); n > 0 {
+		t.Errorf("%d packets overtaken at first", n)
+	}
+	mend := mended(t, func() (func() error, error) { return l.Reorder("a", 20, 1) })
+	if n := overtaken(); n < 10 || n > 80 { // 40 are held back
+		t.Errorf("%d of 200 packets overtaken", n)
+	}
+	mend()
+	if n := overtaken(); n > 0 {
+		t.Errorf("%d packets overtaken after mending", n)
+	}
+	if _, err := l.Reorder("b", 5, 1); err == nil {
+		t.Error("a host without a NAT reorders")
+	}
+}
+
 func TestRebootNAT(t *testing.T) {
 	l, a, b, atA, atB := punched(t)
 	if err := l.RebootNAT("a"); err != nil {

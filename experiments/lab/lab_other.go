@@ -40,6 +40,7 @@ func (*Lab) BlockUDP(string, string) (func() error, error)           { return ni
 func (*Lab) Lose(string, string, int) (func() error, error)          { return nil, unavailable() }
 func (*Lab) Narrow(string, string, int) (func() error, error)        { return nil, unavailable() }
 func (*Lab) NarrowLine(string, int) (func() error, error)            { return nil, unavailable() }
+func (*Lab) Reorder(string, int, uint64) (func() error, error)       { return nil, unavailable() }
 func (*Lab) LoseBatches(string) (func() error, error)                { return nil, unavailable() }
 func (*Lab) RebootNAT(string) error                                  { return unavailable() }
 func (*Lab) ChangePublicAddr(string) (netip.Addr, error)             { return netip.Addr{}, unavailable() }

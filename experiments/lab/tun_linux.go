@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -21,6 +23,9 @@ const (
 	tunName  = "nat"
 	tunTable = 7    // routing table of what goes to the device
 	tunQueue = 4096 // packets
+
+	heldLeast, heldMost = 5 * time.Millisecond, 20 * time.Millisecond // see Reorder
+	heldPackets         = 1024                                        // at most, at a time
 )
 
 // userNAT is a NAT for UDP outside of the kernel, for kinds that the kernel does not have. It reads and writes packets by a TUN
@@ -33,8 +38,12 @@ type userNAT struct {
 	file *os.File
 	wg   sync.WaitGroup
 
-	mu  sync.Mutex // guards nat
-	nat *usernat.NAT
+	held atomic.Int32 // packets, held back
+
+	mu      sync.Mutex // guards what follows
+	nat     *usernat.NAT
+	reorder int        // percent of the packets are held back
+	rand    *rand.Rand // says which and for how long
 }
 
 // startUserNAT starts a NAT in the namespace of the thread, which must have its interfaces, and ip_forward.
@@ -133,11 +142,34 @@ func (u *userNAT) run() {
 		}
 		u.mu.Lock()
 		pass := u.nat.Translate(time.Now(), buf[:n])
+		var wait time.Duration
+		if pass && u.reorder > 0 && u.rand.IntN(100) < u.reorder && u.held.Load() < heldPackets {
+			wait = heldLeast + time.Duration(u.rand.Int64N(int64(heldMost-heldLeast)))
+		}
 		u.mu.Unlock()
-		if pass {
+		switch {
+		case wait > 0:
+			u.hold(slices.Clone(buf[:n]), wait)
+		case pass:
 			_, _ = u.file.Write(buf[:n]) // what the kernel does not take is lost, as on any wire
 		}
 	}
+}
+
+// hold sends a packet later. After close it is lost.
+func (u *userNAT) hold(packet []byte, wait time.Duration) {
+	u.held.Add(1)
+	time.AfterFunc(wait, func() {
+		defer u.held.Add(-1)
+		_, _ = u.file.Write(packet)
+	})
+}
+
+// setReorder has percent of the packets held back, which ones being the same for the same seed and packets.
+func (u *userNAT) setReorder(percent int, seed uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.reorder, u.rand = percent, rand.New(rand.NewPCG(seed, 0))
 }
 
 // forget drops all mappings.

@@ -21,6 +21,7 @@ type fault struct {
 	name    string
 	relayed bool          // no direct path: both NATs are symmetric
 	relays  int           // 0 is 1
+	option  lab.Kind      // of the NATs, as "+timeout=2m"
 	lasts   time.Duration // until it is mended; < 0 is the setting "long"
 	// do breaks it and returns how to mend it, or nil if the world stays as it is now.
 	do func(context.Context, *scene) (mend func() error, err error)
@@ -33,7 +34,7 @@ func (f fault) hosts() []lab.Host {
 	if f.relayed {
 		kind = lab.Symmetric
 	}
-	return []lab.Host{{Name: "a", NAT: kind}, {Name: "b", NAT: kind}}
+	return []lab.Host{{Name: "a", NAT: kind + f.option}, {Name: "b", NAT: kind + f.option}}
 }
 
 func allFaults() []fault {
@@ -47,6 +48,8 @@ func allFaults() []fault {
 		{name: "loss-1", lasts: some, do: loss(1)},
 		{name: "loss-5", lasts: some, do: loss(5)},
 		{name: "loss-30", lasts: some, do: loss(30)},
+		{name: "reordering", option: "+timeout=1m", lasts: some, do: reorder},
+		{name: "reordering-relayed", relayed: true, option: "+timeout=1m", lasts: some, do: reorder},
 		{name: "nat-reboot-sender", do: func(_ context.Context, s *scene) (func() error, error) { return nil, s.w.Lab().RebootNAT("a") }},
 		{name: "nat-reboot-receiver", do: func(_ context.Context, s *scene) (func() error, error) { return nil, s.w.Lab().RebootNAT("b") }},
 		{name: "nat-reboot-relayed", relayed: true, do: func(_ context.Context, s *scene) (func() error, error) {
@@ -95,6 +98,9 @@ func allFaults() []fault {
 func loss(percent int) func(context.Context, *scene) (func() error, error) {
 	return func(_ context.Context, s *scene) (func() error, error) { return s.w.Lab().Lose("a", "b", percent) }
 }
+
+// reorder holds back 5 % of the sender's packets, and of those to it.
+func reorder(_ context.Context, s *scene) (func() error, error) { return s.w.Lab().Reorder("a", 5, 1) }
 
 func publicAddress(host string) func(context.Context, *scene) (func() error, error) {
 	return func(_ context.Context, s *scene) (func() error, error) {
