@@ -1,5 +1,26 @@
 package transport
 
-import "log/slog"
+import (
+	"context"
+	"log/slog"
+)
 
 var discard = slog.New(slog.DiscardHandler)
+
+// AbandonPaths begins to move the QUIC connection to n paths by the relay, one after another, and gives each up when the server has
+// had time to hear of it. It must not be called while the link follows a direct path.
+func (l *Link) AbandonPaths(ctx context.Context, n uint16) error {
+	for i := range n {
+		path, err := l.conn.AddPath(l.shimFor(firstFresh + 100 + i))
+		if err != nil {
+			return err
+		}
+		if err := path.Probe(ctx); err != nil {
+			return err
+		}
+		if err := path.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -32,7 +32,9 @@ type Link struct {
 	lossy              int    // looks in a row at which many were lost
 
 	renewals chan struct{} // for follow, capacity 1
-	fresh    uint16        // paths by the relay that were tried; this and renewed are touched by follow only
+	fresh    uint16        // paths by the relay that were taken; this and what follows are touched by follow only
+	tries    uint          // to take one
+	failed   bool          // the last attempt to move to a direct path
 	renewed  time.Time
 
 	mu   sync.Mutex // guards path and shims
@@ -156,8 +158,18 @@ func (l *Link) upgradable(st punch.State) bool {
 }
 
 // upgrade moves the QUIC connection to the direct path of this generation.
+//
+// A quic-go server keeps a connection ID for each path that was tried and given up, until the connection moves to another, and has
+// two to spare: a third path waits for ever. So after a failure the connection is moved to a fresh path by the relay, which
+// either has its connection ID already or makes the server forget the oldest, and all others as soon as it is taken.
 func (l *Link) upgrade(gen uint16) error {
-	if err := l.move(gen); err != nil {
+	if l.failed {
+		if err := l.refresh(); err != nil {
+			return err
+		}
+	}
+	err := l.move(gen)
+	if l.failed = err != nil; l.failed {
 		return err
 	}
 	l.gen.Store(uint32(gen))
@@ -184,11 +196,21 @@ func (l *Link) renewPath() error {
 	if st, _ := l.peer.watch(); l.class == DirectOnly || l.class == Auto && st.Path.IsValid() {
 		return nil
 	}
-	if l.fresh > 0 && time.Since(l.renewed) < renewPause<<min(l.fresh, 5) {
+	if l.tries > 0 && time.Since(l.renewed) < renewPause<<min(l.tries, 5) {
 		return nil
 	}
-	l.fresh, l.renewed = (l.fresh+1)%firstFresh, time.Now()
-	return l.move(firstFresh + l.fresh)
+	l.renewed = time.Now()
+	l.tries++
+	return l.refresh()
+}
+
+// refresh moves the connection to a fresh path by the relay: the same one until that succeeds, so that the server has one to remember.
+func (l *Link) refresh() error {
+	if err := l.move(firstFresh + l.fresh); err != nil {
+		return err
+	}
+	l.fresh = (l.fresh + 1) % firstFresh
+	return nil
 }
 
 // move moves the QUIC connection to the path of a generation: QUIC validates it (RFC 9000, 8.2) and starts congestion control, RTT and
