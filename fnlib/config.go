@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/fnwire/fnwire/fnlib/store"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/transport"
 )
@@ -42,6 +43,15 @@ type Config struct {
 	// Call names functions that this one calls at once. Offers to the first four go with the join, which brings
 	// the first byte there two round trips sooner. A call that nobody waits for is given up after ten seconds.
 	Call []string
+	// Store keeps states whose receiver is not there in time, and is looked into for states when the node has joined. All
+	// functions of the job that send or receive such states need the same one. It is not closed by the node. Nil: none.
+	Store store.Store
+	// SpillAfter is how long Send tries to reach a receiver before it stores the state; 0 is 5 s.
+	SpillAfter time.Duration
+	// StoreTTL is how long a stored state waits for its receiver; 0 is a day.
+	StoreTTL time.Duration
+	// Grace is how long Close may take to store what was not delivered; 0 is 2 s, of which Lambda leaves that much.
+	Grace time.Duration
 	// Listen is the local UDP address; the zero value is every interface and a free port.
 	Listen netip.AddrPort
 	// PortMap asks the router for a port, by PCP or NAT-PMP: behind a home's NAT, strangers to it can then link directly. It
@@ -136,6 +146,8 @@ var (
 	ErrDigest = errors.New("fnlib: digest mismatch")
 	// ErrLink: the link to the peer broke before the peer confirmed.
 	ErrLink = errors.New("fnlib: link to the peer is lost")
+	// ErrStore: a state could not be stored, or not be read from the store.
+	ErrStore = errors.New("fnlib: store")
 	// ErrNoDirect: there is no direct path and the policy allows no other.
 	ErrNoDirect = transport.ErrNoDirect
 )

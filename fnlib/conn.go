@@ -143,13 +143,21 @@ func (n *Node) newConn(s *transport.Stream, local, remote Addr, opened bool) *Co
 	return &Conn{Stream: s, local: local, remote: remote, traffic: t, read: t.begin(opened)}
 }
 
-// openStream opens a stream and writes its header. A link that turns out to be dead is made anew once.
-func (n *Node) openStream(ctx context.Context, name string, path Path, header []byte) (*transport.Stream, callPhases, error) {
+// checkTo returns an error unless name may be the name of another function.
+func (n *Node) checkTo(name string) error {
 	if err := job.CheckName(name); err != nil {
-		return nil, callPhases{}, fmt.Errorf("%w: %w", ErrName, err)
+		return fmt.Errorf("%w: %w", ErrName, err)
 	}
 	if name == n.cfg.Name {
-		return nil, callPhases{}, fmt.Errorf("%w: %q is this function itself", ErrName, name)
+		return fmt.Errorf("%w: %q is this function itself", ErrName, name)
+	}
+	return nil
+}
+
+// openStream opens a stream and writes its header. A link that turns out to be dead is made anew once.
+func (n *Node) openStream(ctx context.Context, name string, path Path, header []byte) (*transport.Stream, callPhases, error) {
+	if err := n.checkTo(name); err != nil {
+		return nil, callPhases{}, err
 	}
 	for try := 0; ; try++ {
 		l, phases, err := n.link(ctx, name, path)

@@ -26,25 +26,33 @@
 //
 //	offset  size  field
 //	     0     1  type, 0x02
-//	     1     1  flags, zero; others are refused
+//	     1     1  flags: 1 resume; others are refused
 //	     2     2  n, length of the key, at most 1024
 //	     4     8  size of the state in bytes, all ones if not known
-//	    12     n  key
+//	    12    16  ID of the state, random
+//	    28     4  milliseconds since the first header with that ID, with resume; else 0
+//	    32     n  key
 //	          then chunks: 4 bytes length (1 to 1,048,576), the bytes;
 //	          then the trailer: 4 bytes zero, 8 bytes total, 32 bytes SHA-256 of the state
 //
-// TAKEN, the other end's first word on a SEND stream whose state is of more than 2048 bytes or of unknown size:
-// its application has turned to the state. Of states for which it was not said, a sender has at most 8 MiB
-// under way on a link, each counting as its size and at most 512 KiB; others wait with their header sent.
+// With resume set the sender has lost the stream before, and sends nothing more until TAKEN says from what offset to go on. An
+// instance that does not know the ID says 0; one that has settled the state says REPLY again. The digest is that of the
+// whole state as its sender has read it once, so that two versions of it are never taken for one.
+//
+// TAKEN, the other end's word on a SEND stream whose state is of more than 2048 bytes or of unknown size, or that resumes: its
+// application has turned to the state and has read so many bytes of it. It is said at first, and again for each MiB. A sender keeps
+// at most 16 MiB that were not taken yet, to send them again if the link breaks. Of states for which it was never said, a sender has at
+// most 8 MiB under way on a link, each counting as its size and at most 512 KiB; others wait with their header sent.
 //
 //	offset  size  field
 //	     0     1  type, 0x06
+//	     1     8  bytes
 //
 // REPLY, the other end's last word on a SEND stream.
 //
 //	offset  size  field
 //	     0     1  type, 0x03
-//	     1     1  status: 0 accepted, 1 rejected by the application, 2 digest differs, 3 malformed
+//	     1     1  status: 0 accepted, 1 rejected by the application, 2 digest differs, 3 malformed, 4 not known any more
 //	     2     2  n, length of the reason, at most 1024
 //	     4     8  bytes received
 //	    12    32  SHA-256 of them

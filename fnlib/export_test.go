@@ -3,6 +3,10 @@ package fnlib
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -33,4 +37,58 @@ func CallsOf(n *Node) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return len(n.calls)
+}
+
+// BreakLinks ends all of n's links as a network would that both ends gave up, and returns how many there were.
+func BreakLinks(n *Node) (broken int) {
+	n.mu.Lock()
+	links := slices.Collect(maps.Keys(n.traffic))
+	n.mu.Unlock()
+	for _, l := range links {
+		l.Break()
+		broken++
+	}
+	return broken
+}
+
+// PendingOf returns how many states wait for n's application.
+func PendingOf(n *Node) int {
+	n.inbound.mu.Lock()
+	defer n.inbound.mu.Unlock()
+	return len(n.inbound.queue)
+}
+
+// CheckSettledOnce holds what inbound promises, also beyond what it remembers.
+func CheckSettledOnce(t *testing.T) {
+	var b inbound
+	b.init()
+	state := func(i int) *Incoming { return newIncoming(nil, "a", sendHeader{id: stateID{byte(i), byte(i >> 8)}}) }
+	for i := range maxSettled + 10 {
+		in := state(i)
+		if live, verdict := b.add(in, 0); live != nil || verdict != nil {
+			t.Fatalf("%d: known before", i)
+		}
+		if took, _ := b.take(nil); took != in {
+			t.Fatalf("%d: not queued", i)
+		}
+		if live, _ := b.add(state(i), time.Hour); live != in {
+			t.Fatalf("%d: not known", i)
+		}
+		b.settle(in, reply{status: statusAccepted, bytes: uint64(i)})
+		if b.settle(state(i), reply{status: statusRejected}) == nil {
+			t.Fatalf("%d: settled twice", i)
+		}
+		if _, verdict := b.add(state(i), time.Hour); verdict == nil || verdict.bytes != uint64(i) {
+			t.Fatalf("%d: verdict %+v", i, verdict)
+		}
+	}
+	if _, verdict := b.add(state(0), time.Hour); verdict == nil || verdict.status != statusUnknown {
+		t.Errorf("a state that was forgotten and resumes: %+v", verdict)
+	}
+	if _, verdict := b.add(state(maxSettled+10), time.Nanosecond); verdict != nil {
+		t.Errorf("a state that began after all that were forgotten: %+v", verdict)
+	}
+	if n := len(b.settled); n != maxSettled || len(b.order) != n || len(b.times) != n {
+		t.Errorf("%d verdicts, %d in order, %d times", n, len(b.order), len(b.times))
+	}
 }

@@ -99,6 +99,10 @@ func (n *Node) handleHello(e rendezvous.Envelope) error {
 	if err != nil {
 		return err
 	}
+	if h.Kind == rendezvous.KindStored {
+		n.noticed(h.Stored)
+		return nil
+	}
 	id, err := peer.Decode(h.FromPeer)
 	if err != nil {
 		return err

@@ -57,8 +57,3 @@ func (n *Node) PortMapping() PortMapping {
 // Candidates are the UDP addresses at which the node may be reached directly: what the router forwards, if it was asked,
 // those of its interfaces, then those that STUN has shown.
 func (n *Node) Candidates() []netip.AddrPort { return n.ep.Candidates() }
-
-// SetReadDeadline makes Read fail with os.ErrDeadlineExceeded from t on; the zero time, or a later one, takes that
-// back, and no byte is lost. Unlike the other methods
-// it may be called while another goroutine reads: it is how to stop waiting for a sender.
-func (in *Incoming) SetReadDeadline(t time.Time) error { return in.s.SetReadDeadline(t) }

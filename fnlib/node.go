@@ -25,7 +25,7 @@ const (
 	leaveTimeout   = time.Second
 	lingerTimeout  = 2 * time.Second
 	helloQueue     = 256
-	receiveQueue   = 64
+	noticeQueue    = 1024
 	maxMembers     = 16384 // peers whose hellos are remembered
 	relayTimeout   = time.Second
 	stunSettle     = 50 * time.Millisecond
@@ -55,8 +55,13 @@ type Node struct {
 	ending atomic.Pointer[error] // why, from the moment that links are closed
 	joined Timings
 
-	incoming chan *Incoming
-	mapped   atomic.Pointer[PortMapping] // nil: not asked, or no answer yet
+	inbound inbound
+	leaving chan struct{}               // closed (under mu) when the node begins to close
+	sends   sync.WaitGroup              // that may store their states; Add under mu
+	look    chan struct{}               // for runStored, capacity 1: look into the store
+	notices chan string                 // for runStored: names of stored states
+	more    atomic.Bool                 // there are stored states that did not fit
+	mapped  atomic.Pointer[PortMapping] // nil: not asked, or no answer yet
 
 	mu        sync.Mutex // guards what follows
 	epoch     uint64
@@ -109,7 +114,9 @@ func join(ctx context.Context, cfg Config, w wires) (*Node, error) {
 		hellos:    make(chan rendezvous.Envelope, helloQueue),
 		answers:   make(chan struct{}, maxAnswers),
 		again:     make(chan struct{}),
-		incoming:  make(chan *Incoming, receiveQueue),
+		leaving:   make(chan struct{}),
+		look:      make(chan struct{}, 1),
+		notices:   make(chan string, noticeQueue),
 		members:   make(map[peer.ID]*member),
 		calls:     make(map[callKey]*call),
 		listeners: make(map[string]*Listener),
@@ -120,6 +127,7 @@ func join(ctx context.Context, cfg Config, w wires) (*Node, error) {
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
+	n.inbound.init()
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	if err := n.start(ctx, w); err != nil {
 		n.close(err)
@@ -170,6 +178,10 @@ func (n *Node) start(ctx context.Context, w wires) error {
 	n.relays.set(joined.Relays)
 	for _, e := range joined.Parked {
 		n.queueHello(e)
+	}
+	if n.cfg.Store != nil {
+		poke(n.look)
+		n.wg.Go(n.runStored)
 	}
 	n.wg.Go(n.runHellos) // answers need not wait for the relay
 	call()
@@ -243,6 +255,7 @@ func (n *Node) onReconnect() {
 	n.epoch = n.client.Epoch()
 	close(n.again)
 	n.again = make(chan struct{})
+	poke(n.look) // a notice may have been lost
 }
 
 // Name is the node's name in the job.
@@ -308,7 +321,8 @@ func (n *Node) Stats() transport.Stats { return n.ep.Stats() }
 func (n *Node) NAT() transport.NAT { return n.ep.NAT() }
 
 // Close leaves the job and ends everything that Join started. What was written to connections and
-// closed there is delivered first, within two seconds. Close may be called more than once.
+// closed there is delivered first, within two seconds; before that states that are not delivered yet go to Config.Store, within
+// Config.Grace. Close may be called more than once.
 func (n *Node) Close() error {
 	n.shut(ErrClosed)
 	n.wg.Wait()
@@ -319,6 +333,7 @@ func (n *Node) Close() error {
 func (n *Node) shut(why error) {
 	n.once.Do(func() {
 		if !errors.Is(why, ErrFenced) {
+			n.spill()
 			n.linger()
 			n.leave()
 		}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -177,17 +178,59 @@ func TestRelayAdded(t *testing.T) {
 	}
 }
 
-// The receiver is killed in the middle of a state: the sender is told within its context, and a new
-// instance of the name can be sent to.
+// The receiver is killed in the middle of a state: the next instance of the name gets it from its beginning, if the state
+// can be read again. Else the sender is told.
 func TestReceiverKilled(t *testing.T) {
 	w := newWorld(t, 1)
 	a := w.join(t, "a")
+	state := randomBytes(64 << 20)
+	for _, again := range []bool{true, false} {
+		name := fmt.Sprintf("b-%v", again)
+		var r io.Reader = bytes.NewReader(state)
+		if !again {
+			r = io.MultiReader(r)
+		}
+		cmd, lines := w.receiver(t, name)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		sent := make(chan error, 1)
+		go func() {
+			_, err := a.Send(ctx, name, "k", r)
+			sent <- err
+		}()
+		lines.expect(t, "receiving <nil>")
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		b := w.join(t, name)
+		if !again {
+			if _, _, err := accept(ctx, b); !errors.Is(err, fnlib.ErrLink) {
+				t.Errorf("a state without its beginning: %v", err)
+			}
+			if err := <-sent; !errors.Is(err, fnlib.ErrLink) || !strings.Contains(err.Error(), "io.Seeker") {
+				t.Errorf("a state that cannot be read again: %v", err)
+			}
+			continue
+		}
+		if _, got, err := accept(ctx, b); err != nil || !bytes.Equal(got, state) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// receiver starts a process that joins under a name and reads 20 MiB of the first state.
+func (w *world) receiver(t *testing.T, name string) (*exec.Cmd, output) {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), self)
-	cmd.Env = append(os.Environ(), "FNWIRE_TEST_RECEIVER=b", fnlib.EnvURL+"="+w.url, fnlib.EnvJobKey+"="+w.key.Encode())
+	cmd.Env = append(os.Environ(), "FNWIRE_TEST_RECEIVER="+name, fnlib.EnvURL+"="+w.url, fnlib.EnvJobKey+"="+w.key.Encode())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -195,36 +238,18 @@ func TestReceiverKilled(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	lines := bufio.NewScanner(out)
-	expect := func(want string) {
-		t.Helper()
-		if !lines.Scan() || !strings.HasPrefix(lines.Text(), want) {
-			t.Fatalf("receiver says %q, want %q", lines.Text(), want)
-		}
-	}
-	expect("joined")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	sent := make(chan error, 1)
-	go func() {
-		_, err := a.Send(ctx, "b", "k", bytes.NewReader(make([]byte, 64<<20)))
-		sent <- err
-	}()
-	expect("receiving <nil>")
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
-	if err := <-sent; !errors.Is(err, fnlib.ErrLink) {
-		t.Errorf("send to a receiver that was killed: %v", err)
-	}
-	b := w.join(t, "b")
-	go func() { _, err := a.Send(ctx, "b", "k", strings.NewReader("again")); sent <- err }()
-	if _, got, err := accept(ctx, b); err != nil || string(got) != "again" {
-		t.Errorf("%q, %v", got, err)
-	}
-	if err := <-sent; err != nil {
-		t.Error(err)
+	lines := output{bufio.NewScanner(out)}
+	lines.expect(t, "joined")
+	return cmd, lines
+}
+
+// output is what a process says, a line at a time.
+type output struct{ *bufio.Scanner }
+
+func (o output) expect(t *testing.T, want string) {
+	t.Helper()
+	if !o.Scan() || !strings.HasPrefix(o.Text(), want) {
+		t.Fatalf("receiver says %q, want %q", o.Text(), want)
 	}
 }
 

@@ -13,7 +13,7 @@ type source struct {
 	r       io.Reader
 	at      int64 // where it was at first, if it can be rewound
 	rewinds bool
-	left    bool // by a send that did not wait for the reader
+	left    bool // by a read that was stopped: the reader still has its buffer
 	want    chan []byte
 	got     chan readResult
 }
@@ -61,14 +61,18 @@ func (s *source) close() {
 	}
 }
 
-// read reads once. After errStopped the reader may still write to b.
-func (s *source) read(b []byte, stop ...<-chan struct{}) (int, error) {
+// read reads once. After errStopped the reader may still write to b, and the next read waits for that and
+// returns it: b must be the same then.
+func (s *source) read(b []byte, stop stops) (int, error) {
 	if s.want == nil {
 		return s.r.Read(b)
 	}
-	s.want <- b
+	if !s.left {
+		s.want <- b
+	}
 	select {
 	case g := <-s.got:
+		s.left = false
 		return g.n, g.err
 	case <-stop[0]:
 	case <-stop[1]:
@@ -78,6 +82,9 @@ func (s *source) read(b []byte, stop ...<-chan struct{}) (int, error) {
 	s.left = true
 	return 0, errStopped
 }
+
+// stops are what ends a wait. Those that are nil do not.
+type stops [4]<-chan struct{}
 
 // rewind takes the reader back to where it was at first, or reports that this cannot be done.
 func (s *source) rewind() bool {

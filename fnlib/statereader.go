@@ -40,6 +40,9 @@ func (s *stateReader) Read(b []byte) (int, error) {
 	return n, unexpected(err)
 }
 
+// goOn continues on another stream, which begins with the chunk at the byte after those that were read.
+func (s *stateReader) goOn(r io.Reader) { s.r, s.have, s.left = r, 0, 0 }
+
 // next reads the next chunk's length, or the trailer.
 func (s *stateReader) next() error {
 	if err := s.fill(4); err != nil {

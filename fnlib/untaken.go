@@ -1,9 +1,5 @@
 package fnlib
 
-import (
-	"github.com/fnwire/fnwire/transport"
-)
-
 // QUIC counts what nobody reads against the window of the whole connection, so states that wait for their
 // turn at the receiver would stop the one that it reads. Therefore a sender has only so much under way on a
 // link in states that the receiver's application has not taken yet; the others wait with their headers sent.
@@ -57,28 +53,4 @@ func (w *word) await(t *traffic, size uint64) {
 		}
 		release()
 	}()
-}
-
-// take tells the sender that the application has turned to the state, if it may be waiting for that.
-func (in *Incoming) take() {
-	if in.Size < 0 || untakenCost(uint64(in.Size)) > 0 {
-		_, _ = in.s.Write([]byte{streamTaken}) // waits for nothing; if the link is gone, Read tells
-	}
-}
-
-// word is what the receiver says of a state.
-type word struct {
-	taken chan struct{} // closed when the application has turned to it; maybe never
-	come  chan struct{} // closed when the rest is set
-	reply reply
-	err   error
-}
-
-func listenFor(s *transport.Stream) *word {
-	w := &word{taken: make(chan struct{}), come: make(chan struct{})}
-	go func() {
-		defer close(w.come)
-		w.reply, w.err = readReply(s, func() { close(w.taken) })
-	}()
-	return w
 }

@@ -1,11 +1,15 @@
 package fnlib
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"time"
 )
 
 // Types of stream: its first byte.
@@ -28,7 +32,8 @@ const (
 
 	unknownSize = ^uint64(0)
 
-	sendHeaderSize  = 12
+	sendHeaderSize  = 32
+	takenSize       = 9
 	trailerSize     = 4 + 8 + sha256.Size
 	replyHeaderSize = 44
 	pingSize        = 9
@@ -41,12 +46,14 @@ const (
 	statusRejected = 1 // by the application
 	statusDigest   = 2 // bytes received differ from bytes sent
 	statusProtocol = 3 // malformed
+	statusUnknown  = 4 // taken up again so late that the receiver no longer knows what became of it
 )
 
 // Stream error codes.
 const (
 	resetNotListening = 0x10
 	resetAborted      = 0x11
+	resetMoved        = 0x12 // the state goes on by another stream
 )
 
 var errWire = errors.New("malformed stream")
@@ -71,16 +78,37 @@ func readConnHeader(r io.Reader) (service string, err error) {
 	return string(b), err
 }
 
-// sendHeader opens a stream that carries a state.
-type sendHeader struct {
-	key  string
-	size uint64 // unknownSize if the sender does not know
+// stateID tells a state from all others, however often its sending is taken up again.
+type stateID [16]byte
+
+func newStateID() (id stateID) {
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	return id
 }
 
+func (id stateID) String() string { return hex.EncodeToString(id[:]) }
+
+// sendHeader opens a stream that carries a state.
+type sendHeader struct {
+	key    string
+	size   uint64 // unknownSize if the sender does not know
+	id     stateID
+	resume bool
+	age    time.Duration // since the first header of this state, in milliseconds
+}
+
+const flagResume = 1
+
 func appendSendHeader(b []byte, h sendHeader) []byte {
-	b = append(b, streamSend, 0)
+	var flags byte
+	if h.resume {
+		flags = flagResume
+	}
+	b = append(b, streamSend, flags)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(h.key)))
 	b = binary.BigEndian.AppendUint64(b, h.size)
+	b = append(b, h.id[:]...)
+	b = binary.BigEndian.AppendUint32(b, uint32(min(h.age.Milliseconds(), math.MaxUint32)))
 	return append(b, h.key...)
 }
 
@@ -90,11 +118,14 @@ func readSendHeader(r io.Reader) (h sendHeader, err error) {
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return h, err
 	}
-	if b[0] != 0 {
+	if b[0]&^flagResume != 0 {
 		return h, fmt.Errorf("%w: flags %#x", errWire, b[0])
 	}
 	n := binary.BigEndian.Uint16(b[1:])
+	h.resume = b[0]&flagResume != 0
 	h.size = binary.BigEndian.Uint64(b[3:])
+	h.id = stateID(b[11:])
+	h.age = time.Duration(binary.BigEndian.Uint32(b[27:])) * time.Millisecond
 	if n > MaxKey {
 		return h, fmt.Errorf("%w: key of %d bytes", errWire, n)
 	}
@@ -133,15 +164,28 @@ func appendReply(b []byte, r reply) []byte {
 	return append(b, reason...)
 }
 
-// readReply reads the reply, and calls taken if the receiver says before it that it has taken the state.
-func readReply(r io.Reader, taken func()) (p reply, err error) {
+func appendTaken(b []byte, offset int64) []byte {
+	return binary.BigEndian.AppendUint64(append(b, streamTaken), uint64(offset))
+}
+
+// readReply reads the reply, and calls taken for each time that the receiver says before it how far its application has come.
+func readReply(r io.Reader, taken func(offset int64) error) (p reply, err error) {
 	var b [replyHeaderSize]byte
-	if _, err := io.ReadFull(r, b[:1]); err != nil {
-		return p, err
-	}
-	if b[0] == streamTaken {
-		taken()
+	for {
 		if _, err := io.ReadFull(r, b[:1]); err != nil {
+			return p, err
+		}
+		if b[0] != streamTaken {
+			break
+		}
+		if _, err := io.ReadFull(r, b[1:takenSize]); err != nil {
+			return p, err
+		}
+		offset := binary.BigEndian.Uint64(b[1:])
+		if offset > 1<<62 {
+			return p, fmt.Errorf("%w: offset %d", errWire, offset)
+		}
+		if err := taken(int64(offset)); err != nil {
 			return p, err
 		}
 	}
@@ -149,7 +193,7 @@ func readReply(r io.Reader, taken func()) (p reply, err error) {
 		return p, err
 	}
 	n := binary.BigEndian.Uint16(b[2:])
-	if b[0] != streamReply || b[1] > statusProtocol || n > maxReason {
+	if b[0] != streamReply || b[1] > statusUnknown || n > maxReason {
 		return p, fmt.Errorf("%w: reply", errWire)
 	}
 	p.status = b[1]

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 // Golden bytes of every message in the package comment.
@@ -18,16 +19,23 @@ func TestWireGolden(t *testing.T) {
 	for i := range digest {
 		digest[i] = byte(i)
 	}
+	id := stateID(digest[:16])
+	const i = "000102030405060708090a0b0c0d0e0f"
 	const d = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 	for name, c := range map[string]struct {
 		got  []byte
 		want string
 	}{
 		"CONN":         {appendConnHeader(nil, "http"), "01" + "04" + "68747470"},
-		"SEND":         {appendSendHeader(nil, sendHeader{key: "k1", size: 258}), "02" + "00" + "0002" + "0000000000000102" + "6b31"},
-		"SEND unknown": {appendSendHeader(nil, sendHeader{size: unknownSize}), "02" + "00" + "0000" + "ffffffffffffffff"},
-		"trailer":      {appendTrailer(nil, 258, digest), "00000000" + "0000000000000102" + d},
-		"REPLY":        {appendReply(nil, reply{status: statusRejected, bytes: 258, digest: digest, reason: "no"}), "03" + "01" + "0002" + "0000000000000102" + d + "6e6f"},
+		"SEND":         {appendSendHeader(nil, sendHeader{key: "k1", size: 258, id: id}), "02" + "00" + "0002" + "0000000000000102" + i + "00000000" + "6b31"},
+		"SEND unknown": {appendSendHeader(nil, sendHeader{size: unknownSize, id: id}), "02" + "00" + "0000" + "ffffffffffffffff" + i + "00000000"},
+		"SEND resumed": {
+			appendSendHeader(nil, sendHeader{key: "k1", size: 258, id: id, resume: true, age: 258 * time.Millisecond}),
+			"02" + "01" + "0002" + "0000000000000102" + i + "00000102" + "6b31",
+		},
+		"TAKEN":   {appendTaken(nil, 258), "06" + "0000000000000102"},
+		"trailer": {appendTrailer(nil, 258, digest), "00000000" + "0000000000000102" + d},
+		"REPLY":   {appendReply(nil, reply{status: statusRejected, bytes: 258, digest: digest, reason: "no"}), "03" + "01" + "0002" + "0000000000000102" + d + "6e6f"},
 	} {
 		if got := hex.EncodeToString(c.got); got != c.want {
 			t.Errorf("%s:\n got %s\nwant %s", name, got, c.want)
@@ -41,11 +49,11 @@ func TestWireLimits(t *testing.T) {
 		read func(io.Reader) error
 	}{
 		"CONN with a long service": {[]byte{maxService + 1}, func(r io.Reader) error { _, err := readConnHeader(r); return err }},
-		"SEND with flags":          {append([]byte{1}, make([]byte, 10)...), func(r io.Reader) error { _, err := readSendHeader(r); return err }},
-		"SEND with a long key":     {append([]byte{0, 0xff, 0xff}, make([]byte, 8)...), func(r io.Reader) error { _, err := readSendHeader(r); return err }},
-		"SEND of an absurd size":   {[]byte{0, 0, 0, 0x7f, 0, 0, 0, 0, 0, 0, 0}, func(r io.Reader) error { _, err := readSendHeader(r); return err }},
-		"REPLY of another type":    {make([]byte, replyHeaderSize), func(r io.Reader) error { _, err := readReply(r, func() {}); return err }},
-		"REPLY with a long reason": {append([]byte{streamReply, 0, 0xff, 0xff}, make([]byte, 40)...), func(r io.Reader) error { _, err := readReply(r, func() {}); return err }},
+		"SEND with flags":          {append([]byte{2}, make([]byte, 30)...), func(r io.Reader) error { _, err := readSendHeader(r); return err }},
+		"SEND with a long key":     {append([]byte{0, 0xff, 0xff}, make([]byte, 28)...), func(r io.Reader) error { _, err := readSendHeader(r); return err }},
+		"SEND of an absurd size":   {append([]byte{0, 0, 0, 0x7f}, make([]byte, 27)...), func(r io.Reader) error { _, err := readSendHeader(r); return err }},
+		"REPLY of another type":    {make([]byte, replyHeaderSize), func(r io.Reader) error { _, err := readReply(r, func(int64) error { return nil }); return err }},
+		"REPLY with a long reason": {append([]byte{streamReply, 0, 0xff, 0xff}, make([]byte, 40)...), func(r io.Reader) error { _, err := readReply(r, func(int64) error { return nil }); return err }},
 	} {
 		if err := c.read(bytes.NewReader(c.b)); !errors.Is(err, errWire) {
 			t.Errorf("%s: %v", name, err)
@@ -86,13 +94,39 @@ func FuzzSendHeader(f *testing.F) {
 func FuzzReply(f *testing.F) {
 	f.Add(appendReply(nil, reply{status: statusAccepted, bytes: 7}))
 	f.Add(appendReply(nil, reply{status: statusRejected, reason: "no"}))
-	f.Add(appendReply([]byte{streamTaken}, reply{status: statusAccepted}))
+	f.Add(appendReply(appendTaken(nil, 0), reply{status: statusAccepted}))
+	f.Add(appendReply(appendTaken(appendTaken(nil, 7), 1<<40), reply{status: statusUnknown, reason: "late"}))
 	f.Add([]byte{streamTaken, streamTaken})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		words := 0
-		p, err := readReply(bytes.NewReader(b), func() { words++ })
-		if words > 1 || err == nil && !bytes.HasPrefix(b[words:], appendReply(nil, p)) {
+		var words []byte
+		p, err := readReply(bytes.NewReader(b), func(offset int64) error {
+			words = appendTaken(words, offset)
+			return nil
+		})
+		if !bytes.HasPrefix(b, words) || err == nil && !bytes.HasPrefix(b[len(words):], appendReply(nil, p)) {
 			t.Errorf("%q does not come back", b)
+		}
+	})
+}
+
+// FuzzStoredHead holds that what a store gives is read as it was written, or refused.
+func FuzzStoredHead(f *testing.F) {
+	f.Add(appendSendHeader([]byte{5, 'm', 'a', 'p', '-', '3'}, sendHeader{key: "part-7", size: 9}))
+	f.Add(appendSendHeader([]byte{0}, sendHeader{}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		from, h, err := readStoredHead(bytes.NewReader(b))
+		if err == nil && !bytes.HasPrefix(b, appendSendHeader(append([]byte{byte(len(from))}, from...), h)) {
+			t.Errorf("%q does not come back", b)
+		}
+	})
+}
+
+func FuzzStoredName(f *testing.F) {
+	f.Add(storedName(time.UnixMilli(1<<40), stateID{1, 2, 3}))
+	f.Add("-")
+	f.Fuzz(func(t *testing.T, name string) {
+		if id, err := parseStoredName(name); err == nil && !strings.HasSuffix(name, "-"+id.String()) {
+			t.Errorf("%q does not come back", name)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -152,7 +153,7 @@ func (w *world) waitFor(ctx context.Context, name string) error {
 }
 
 // receiverProcess is what this test binary does when it is started as a function of its own: it joins,
-// says so, receives one byte of one state, says so, and does no more until it is killed.
+// says so, reads 20 MiB of one state, says so, and does no more until it is killed.
 func receiverProcess(name string) int {
 	cfg := fnlib.FromEnv()
 	cfg.Name, cfg.Listen, cfg.NoIPv6 = name, netip.MustParseAddrPort("127.0.0.1:0"), true
@@ -164,7 +165,7 @@ func receiverProcess(name string) int {
 	fmt.Println("joined")
 	in, err := n.Receive(context.Background())
 	if err == nil {
-		_, err = in.Read(make([]byte, 1))
+		_, err = io.CopyN(io.Discard, in, 20<<20)
 	}
 	fmt.Println("receiving", err)
 	select {}

@@ -79,6 +79,7 @@ const (
 	MaxEnvelope   = 8 << 10          // bytes of an envelope in JSON
 	MaxCandidates = 16               // candidates in a hello
 	MaxFlight     = 4000             // bytes of QUIC packets in a hello
+	MaxStored     = 128              // bytes of the name of a stored state
 	MaxJoinOffers = 4                // offers that go with a join
 	MaxParked     = 16               // offers that wait for one name
 	MaxPark       = 10 * time.Minute // how long an offer may wait, and the age at which Open refuses it

@@ -17,6 +17,7 @@ import (
 const (
 	KindOffer  = "offer"
 	KindAnswer = "answer"
+	KindStored = "stored" // a state for the addressee is in the store; sent like an answer
 )
 
 // Classes of path that the sender of a hello accepts.
@@ -35,7 +36,7 @@ type Candidate struct {
 // Hello is the body of an offer or an answer.
 type Hello struct {
 	Job        job.ID         `json:"job"`
-	Kind       string         `json:"kind"` // KindOffer or KindAnswer
+	Kind       string         `json:"kind"` // KindOffer, KindAnswer or KindStored
 	FromName   string         `json:"from_name"`
 	FromPeer   string         `json:"from_peer"`
 	FromEpoch  uint64         `json:"from_epoch"`
@@ -56,6 +57,9 @@ type Hello struct {
 	Lost Nonce `json:"lost,omitzero"`
 	// Flight is what the sender's QUIC says first, at most MaxFlight bytes of packets.
 	Flight [][]byte `json:"flight,omitempty"`
+
+	// Stored is the name of a state in the store, at most MaxStored bytes; of KindStored only.
+	Stored string `json:"stored,omitempty"`
 
 	// Joining says that the offer went with the sender's join: FromEpoch is what the service says it is, and
 	// a relay is not known yet.
@@ -186,10 +190,12 @@ func (h *Hello) check() error {
 		return err
 	}
 	switch {
-	case h.Kind != KindOffer && h.Kind != KindAnswer:
+	case h.Kind != KindOffer && h.Kind != KindAnswer && h.Kind != KindStored:
 		return fmt.Errorf("kind %.16q", h.Kind)
-	case h.Kind == KindAnswer && h.ToPeer == "":
-		return fmt.Errorf("answer to nobody")
+	case h.Kind != KindOffer && h.ToPeer == "":
+		return fmt.Errorf("%s to nobody", h.Kind)
+	case (h.Kind == KindStored) != (h.Stored != "") || len(h.Stored) > MaxStored:
+		return fmt.Errorf("name of a stored state of %d bytes", len(h.Stored))
 	case h.Class > ClassRelay:
 		return fmt.Errorf("class %d", h.Class)
 	case len(h.Relay) > MaxRelayID:
@@ -257,7 +263,7 @@ func (e *Envelope) Size() int {
 
 // Check tests what the service can test without the job key.
 func (e *Envelope) Check() error {
-	if e.V != 1 || (e.Kind != KindOffer && e.Kind != KindAnswer) || len(e.MAC) != 32 {
+	if e.V != 1 || (e.Kind != KindOffer && e.Kind != KindAnswer && e.Kind != KindStored) || len(e.MAC) != 32 {
 		return fmt.Errorf("%w: malformed", ErrEnvelope)
 	}
 	if err := job.CheckName(e.ToName); err != nil {

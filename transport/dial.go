@@ -29,6 +29,7 @@ const (
 	codeReplaced = 1
 	codeRefused  = 2
 	codeGone     = 3
+	codeLost     = 4
 )
 
 // Errors of links.

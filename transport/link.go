@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -92,8 +93,18 @@ func (l *Link) Done() <-chan struct{} { return l.conn.Context().Done() }
 // Err tells why the link is gone, or nil.
 func (l *Link) Err() error { return context.Cause(l.conn.Context()) }
 
+// Finished tells that the link is gone and that the peer is too: it has closed, or its process has ended. Otherwise
+// it may come back by another link.
+func (l *Link) Finished() bool {
+	var by *quic.ApplicationError
+	return errors.As(l.Err(), &by) && (by.ErrorCode == codeGone || by.Remote && by.ErrorCode == codeClosed)
+}
+
 // Close ends the link and all its streams, and waits until that is done.
 func (l *Link) Close() error { return l.conn.CloseWithError(codeClosed, "closed") }
+
+// Break ends the link as if it had been lost: both ends may come back by another one.
+func (l *Link) Break() { _ = l.conn.CloseWithError(codeLost, "lost") } // an error says that it was gone before
 
 // OpenStream opens a stream; it waits while the peer allows no more.
 func (l *Link) OpenStream(ctx context.Context) (*Stream, error) {

@@ -117,6 +117,9 @@ func (s *Stream) Reset(code uint64) {
 	s.s.CancelWrite(quic.StreamErrorCode(code))
 }
 
+// Aborted tells that the stream can carry no more of this side's words: the peer does not listen, or the link is gone, or this side has closed.
+func (s *Stream) Aborted() bool { return s.s.Context().Err() != nil }
+
 // LocalAddr returns the address that QUIC knows this end by, which is virtual.
 func (s *Stream) LocalAddr() net.Addr { return virtualAddr(s.link.e.hub.self, relayGeneration) }
 

@@ -1,0 +1,158 @@
+package fnlib
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fnwire/fnwire/transport"
+)
+
+// maxSettled is how many states a node remembers after it has said its last word on them. What resumes
+// and began before the last one that was forgotten is refused, since it may have been accepted.
+const maxSettled = 8192
+
+// pruneAt is how many states may wait before those are looked for that nobody sends any more. QUIC allows a link 4,096 streams, so
+// that those which are sent are bounded.
+const pruneAt = 256
+
+// inboundKey tells states apart: senders choose the ID.
+type inboundKey struct {
+	from string
+	id   stateID
+}
+
+// inbound is what a node knows of the states that come, whichever way: it is why none is accepted twice
+// by one instance.
+type inbound struct {
+	mu        sync.Mutex // guards what follows
+	queue     []*Incoming
+	changed   chan struct{} // closed and replaced when queue has grown
+	live      map[inboundKey]*Incoming
+	settled   map[inboundKey]reply
+	order     []inboundKey // of settled, oldest first
+	forgotten time.Time    // when the newest state that is not remembered was settled
+	times     map[inboundKey]time.Time
+}
+
+func (b *inbound) init() {
+	b.changed = make(chan struct{})
+	b.live = make(map[inboundKey]*Incoming)
+	b.settled = make(map[inboundKey]reply)
+	b.times = make(map[inboundKey]time.Time)
+}
+
+// add queues a state for the application, unless it is known already: then live or the verdict says how it stands.
+func (b *inbound) add(in *Incoming, age time.Duration) (live *Incoming, verdict *reply) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p, ok := b.settled[in.key()]; ok {
+		return nil, &p
+	}
+	if live = b.live[in.key()]; live != nil {
+		return live, nil
+	}
+	if age > 0 && time.Now().Add(-age).Before(b.forgotten) {
+		return nil, &reply{status: statusUnknown, reason: fmt.Sprintf("the receiver remembers only the last %d states that it has accepted, and this may have been one before", maxSettled)}
+	}
+	if len(b.queue) >= pruneAt && len(b.queue)%pruneAt == 0 {
+		b.prune()
+	}
+	b.live[in.key()] = in
+	b.queue = append(b.queue, in)
+	close(b.changed)
+	b.changed = make(chan struct{})
+	return nil, nil
+}
+
+// prune drops states whose senders gave up before anybody took them. It runs under b.mu.
+func (b *inbound) prune() {
+	b.queue = slices.DeleteFunc(b.queue, func(in *Incoming) bool {
+		drop := in.abandoned()
+		if drop && b.live[in.key()] == in {
+			delete(b.live, in.key())
+		}
+		return drop
+	})
+}
+
+// take removes the first state that all filters want, or returns what is closed when there may be one.
+func (b *inbound) take(want []Filter) (*Incoming, <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, in := range b.queue {
+		if !slices.ContainsFunc(want, func(f Filter) bool { return !f(in.From, in.Key) }) {
+			b.queue = slices.Delete(b.queue, i, i+1)
+			return in, nil
+		}
+	}
+	return nil, b.changed
+}
+
+// settle notes the last word on a state. It returns the word that was said before, if there was one.
+func (b *inbound) settle(in *Incoming, p reply) (before *reply) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	k := in.key()
+	if was, ok := b.settled[k]; ok {
+		return &was
+	}
+	if b.live[k] == in {
+		delete(b.live, k)
+	}
+	b.settled[k], b.times[k] = p, time.Now()
+	if b.order = append(b.order, k); len(b.order) > maxSettled {
+		old := b.order[0]
+		b.forgotten = b.times[old]
+		delete(b.settled, old)
+		delete(b.times, old)
+		b.order = b.order[1:]
+	}
+	return nil
+}
+
+// forget drops a state whose sender gave up. If it comes again, it comes from its beginning.
+func (b *inbound) forget(in *Incoming) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.live[in.key()] == in {
+		delete(b.live, in.key())
+	}
+}
+
+// waiting is how many states of a store wait for the application.
+func (b *inbound) waiting() (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, in := range b.queue {
+		if in.stored != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// serveSend takes a state that begins, or goes on, on a stream.
+func (n *Node) serveSend(s *transport.Stream) error {
+	h, err := readSendHeader(s)
+	if err != nil {
+		return err
+	}
+	_ = s.SetReadDeadline(time.Time{})
+	n.trafficOf(s.Link()).begin(false)() // counted as seen; a sender waits for the receipt by itself
+	in := newIncoming(n, n.nameOf(s.Link().Peer()), h)
+	in.s, in.resumed = s, h.resume
+	live, verdict := n.inbound.add(in, h.age)
+	switch {
+	case verdict != nil:
+		_ = s.SetWriteDeadline(time.Now().Add(headerDeadline))
+		_, err = s.Write(appendReply(nil, *verdict))
+		_ = s.Close()
+	case live != nil && h.resume:
+		live.move(s)
+	case live != nil:
+		s.Reset(resetMoved) // a header that its sender believes lost; it resumes
+	}
+	return err
+}

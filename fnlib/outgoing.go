@@ -1,0 +1,417 @@
+package fnlib
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/fnwire/fnwire/transport"
+)
+
+// outgoing is a state on its way, by as many links as it takes. One goroutine works on it.
+type outgoing struct {
+	n      *Node
+	to     string
+	header sendHeader
+	opt    SendOptions
+	src    *source
+	began  time.Time // of the first header
+
+	window window
+	hash   hash.Hash // of what was read
+	ended  bool      // the state was read to its end, and digest is set
+	digest Digest
+
+	resumes bool            // the stream at hand is not the first
+	last    *transport.Link // that it is, or was, on
+	phases  callPhases      // of the first link
+	linked  atomic.Bool     // there is a stream
+	poured  time.Time       // when the last byte was handed to QUIC, the last time
+
+	told   time.Time // when the progress was told
+	path   string    // at that time
+	direct int64     // bytes that were written while the link was direct
+}
+
+const (
+	retryPause   = 50 * time.Millisecond // before the second link, then twice as long each time
+	maxRetry     = 2 * time.Second
+	lastingRetry = 5 * time.Second // a link that lived for so long is not held against the next
+)
+
+// errNoLink is why a state was given to the store: no link within Config.SpillAfter.
+var errNoLink = errors.New("the receiver was not reached in time")
+
+// deliver sends the state until the receiver has said its last word. A link that breaks is made anew, and the state
+// goes on where the receiver's application is; another instance of the name gets it from its beginning.
+func (o *outgoing) deliver(ctx context.Context) error {
+	pause := retryPause
+	var last error
+	for {
+		s, err := o.open(ctx)
+		if err != nil {
+			return lostBefore(last, err)
+		}
+		opened := time.Now()
+		o.header.resume = true
+		o.linked.Store(true)
+		if err = o.sendOn(ctx, s); !errors.Is(err, errLost) {
+			return err
+		}
+		last = err
+		o.linked.Store(false)
+		o.n.log.Debug("fnlib: a state lost its link", "to", o.to, "state", o.header.id, "error", err)
+		if time.Since(opened) > lastingRetry {
+			pause = retryPause
+		}
+		if err := o.wait(ctx, s.Link(), pause); err != nil {
+			return lostBefore(last, err)
+		}
+		pause = min(2*pause, maxRetry)
+	}
+}
+
+// lostBefore adds to err what broke the last link.
+func lostBefore(last, err error) error {
+	if last == nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w; since then: %w", ErrLink, last, err)
+}
+
+// wait lets a link end, whose streams end a moment before it does, and some time pass.
+func (o *outgoing) wait(ctx context.Context, l *transport.Link, pause time.Duration) error {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for _, c := range []<-chan struct{}{l.Done(), nil} {
+		select {
+		case <-c:
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-o.n.ctx.Done():
+			return o.n.Err()
+		}
+	}
+	return nil
+}
+
+// open opens a stream for the state, within Config.SpillAfter if there is a store.
+func (o *outgoing) open(ctx context.Context) (*transport.Stream, error) {
+	if o.n.cfg.Store != nil && !o.opt.NoStore {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, o.n.spillAfter(), errNoLink)
+		defer cancel()
+	}
+	if o.resumes = o.header.resume; o.resumes {
+		o.header.age = time.Since(o.began)
+	}
+	s, phases, err := o.n.openStream(ctx, o.to, o.opt.Path, appendSendHeader(nil, o.header))
+	if o.last == nil {
+		o.phases = phases
+	}
+	if err != nil {
+		if context.Cause(ctx) == errNoLink { //nolint:errorlint // the very cause given above
+			return nil, fmt.Errorf("%w: %w", errNoLink, err)
+		}
+		return nil, err
+	}
+	o.last = s.Link()
+	if o.began.IsZero() {
+		o.began = time.Now()
+	}
+	return s, nil
+}
+
+// errLost is a link that broke before the receiver's last word.
+var errLost = errors.New("the link was lost")
+
+// sendOn sends the state on a stream that has its header, and waits for the receiver's word, which may
+// come before the state has been sent: a refusal, or what it said before.
+func (o *outgoing) sendOn(ctx context.Context, s *transport.Stream) error {
+	defer context.AfterFunc(ctx, func() { s.Reset(resetAborted) })() // which ends word too
+	t := o.n.trafficOf(s.Link())
+	defer t.begin(true)()
+	word := listenFor(s)
+	defer func() {
+		s.Reset(resetAborted) // does nothing to a stream that is closed
+		<-word.come
+	}()
+	stop := stops{ctx.Done(), o.n.ctx.Done(), s.Link().Done(), word.come}
+	if err := o.pour(s, t, word, stop); err != nil {
+		return o.failed(ctx, s, word, err)
+	}
+	<-word.come
+	if word.err != nil {
+		return o.failed(ctx, s, word, word.err)
+	}
+	_ = s.Close()
+	return o.check(word.reply)
+}
+
+// pour writes what the receiver does not have. It returns early if the receiver has said its last word.
+func (o *outgoing) pour(s *transport.Stream, t *traffic, word *word, stop stops) error {
+	from := int64(0)
+	if o.resumes {
+		select {
+		case <-word.taken:
+			from = word.offset.Load()
+		case <-word.come:
+			return word.err
+		case <-stop[0]:
+			return errStopped
+		case <-stop[1]:
+			return errStopped
+		}
+	} else {
+		word.await(t, o.header.size)
+	}
+	if err := o.goTo(from); err != nil {
+		return err
+	}
+	err := o.window.from(from, func(raw []byte) error {
+		_, err := s.Write(appendChunk(raw))
+		return err
+	})
+	for err == nil && !o.ended {
+		err = o.pourNext(s, word, stop)
+	}
+	if err != nil {
+		return err
+	}
+	o.poured = time.Now()
+	if _, err := s.Write(appendTrailer(nil, uint64(o.window.end), o.digest)); err != nil {
+		return err
+	}
+	o.account(s, 0)
+	return s.CloseWrite()
+}
+
+// appendChunk frames what is sent again.
+func appendChunk(raw []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(make([]byte, 0, frameHead+len(raw)), uint32(len(raw))), raw...)
+}
+
+// goTo makes the window hold the byte at an offset, if that can be: of a state that began anew at another instance the first.
+func (o *outgoing) goTo(offset int64) error {
+	if offset >= o.window.start && offset <= o.window.end {
+		return nil
+	}
+	if offset != 0 || !o.src.rewind() {
+		return fmt.Errorf("%w: the receiver was replaced and begins at byte %d; of %d bytes read the first %d are gone, and the state cannot be read again (it can if Send is given an io.Seeker)",
+			ErrLink, offset, o.window.end, o.window.start)
+	}
+	o.restart()
+	return nil
+}
+
+// restart begins the state anew with a source that was rewound.
+func (o *outgoing) restart() {
+	o.window.clear(0, false)
+	o.hash.Reset()
+	o.ended = false
+}
+
+// pourNext reads and writes a chunk. One read, one chunk: what a pipe gives is not held up until a chunk is full.
+func (o *outgoing) pourNext(s *transport.Stream, word *word, stop stops) error {
+	o.window.release(word.offset.Load())
+	room := o.window.room()
+	if room == nil {
+		select {
+		case <-word.further:
+			return nil
+		case <-word.come:
+			return word.early()
+		case <-stop[0]:
+		case <-stop[1]:
+		}
+		return errStopped
+	}
+	chunk, err := o.next(room, stop)
+	if err != nil || chunk == nil {
+		return err
+	}
+	if err := o.write(s, chunk); err != nil {
+		return err
+	}
+	o.account(s, int64(len(chunk)-frameHead))
+	return nil
+}
+
+// next reads a chunk into the window. None and no error is the end of the state, or a reader that gave nothing.
+func (o *outgoing) next(room []byte, stop stops) ([]byte, error) {
+	n, err := o.src.read(room, stop)
+	if n > 0 {
+		return o.window.add(n), nil // an error comes again, or does not matter
+	}
+	switch {
+	case err == io.EOF: //nolint:errorlint // wrapped, it is a failure and not the end of the state
+		o.ended = true
+		o.hash.Sum(o.digest[:0])
+		return nil, nil
+	case o.src.left:
+		return nil, errStopped
+	case err != nil:
+		return nil, &readError{err}
+	}
+	return nil, nil
+}
+
+// write writes a chunk and hashes it meanwhile: QUIC takes bytes only while Write is called, and must not
+// wait for the hash.
+func (o *outgoing) write(s io.Writer, chunk []byte) error {
+	hashed := make(chan struct{})
+	go func() {
+		defer close(hashed)
+		_, _ = o.hash.Write(chunk[frameHead:]) // never fails (hash.Hash)
+	}()
+	_, err := s.Write(chunk)
+	<-hashed
+	return err
+}
+
+// failed resets the stream, so that the receiver notices, and finds the cause that says most.
+func (o *outgoing) failed(ctx context.Context, s *transport.Stream, word *word, err error) error {
+	var unread *readError
+	var reset *transport.ResetError
+	own := errors.As(err, &unread) || !errors.Is(err, transport.ErrReset) && !errors.Is(err, transport.ErrLinkClosed) && !errors.Is(err, errStopped)
+	if own {
+		s.Reset(resetAborted)
+	} else if <-word.come; word.err == nil { // said before the end, whatever that was
+		return o.check(word.reply)
+	} else if errors.Is(err, errStopped) {
+		err = word.err
+	}
+	if cerr := ctx.Err(); cerr != nil {
+		return cerr
+	}
+	if dead := o.n.dead(); dead != nil {
+		return dead
+	}
+	switch {
+	case own:
+		return err
+	case errors.As(err, &reset) && reset.Code != resetMoved:
+		return fmt.Errorf("%w: %w", ErrLink, err)
+	}
+	return fmt.Errorf("%w: %w", errLost, err)
+}
+
+// account notes over what path a chunk went and tells the progress.
+func (o *outgoing) account(s *transport.Stream, n int64) {
+	now := time.Now()
+	if n > 0 && !o.told.IsZero() && now.Sub(o.told) < 100*time.Millisecond && o.path != "" {
+		if o.path != "relay" {
+			o.direct += n
+		}
+		return
+	}
+	o.told = now
+	path := s.Link().Status().Path
+	if path != "relay" {
+		o.direct += n
+		path = "direct"
+	}
+	o.path = path
+	if o.opt.Progress != nil {
+		o.opt.Progress(o.window.end, path)
+	}
+}
+
+// fill completes the receipt of a state that went over links.
+func (o *outgoing) fill(rc *Receipt) {
+	rc.Phases.Answer, rc.Phases.Link = o.phases.answer, o.phases.link
+	if !o.poured.IsZero() {
+		rc.Phases.Transfer, rc.Phases.Confirm = o.poured.Sub(o.began), time.Since(o.poured)
+	}
+	if o.last == nil || !o.ended {
+		return
+	}
+	st := o.last.Status()
+	rc.Bytes, rc.Digest, rc.DirectBytes = o.window.end, o.digest, min(o.direct, o.window.end)
+	rc.RTT, rc.Reason = st.RTT, st.Reason
+	switch {
+	case o.direct == 0 && (rc.Bytes > 0 || o.path == "relay"):
+		rc.Path = "relay"
+	case o.direct < rc.Bytes:
+		rc.Path = "relay+direct"
+	default:
+		rc.Path = "direct"
+	}
+}
+
+// check compares the receiver's word with what was sent.
+func (o *outgoing) check(p reply) error {
+	switch {
+	case p.status == statusDigest:
+		return fmt.Errorf("%w (as the receiver found)", ErrDigest)
+	case p.status == statusUnknown:
+		return fmt.Errorf("%w: %s", ErrLink, p.reason)
+	case p.status != statusAccepted:
+		return fmt.Errorf("%w: %s", ErrRejected, p.reason)
+	case !o.ended || p.bytes != uint64(o.window.end) || p.digest != o.digest:
+		return ErrDigest
+	}
+	return nil
+}
+
+// word is what the receiver says of a state.
+type word struct {
+	taken   chan struct{} // closed when the application has turned to it; maybe never
+	further chan struct{} // poked when offset has grown; capacity 1
+	offset  atomic.Int64  // how far the application has come
+	come    chan struct{} // closed when the rest is set
+	reply   reply
+	err     error
+}
+
+func listenFor(s io.Reader) *word {
+	w := &word{taken: make(chan struct{}), further: make(chan struct{}, 1), come: make(chan struct{})}
+	go func() {
+		defer close(w.come)
+		said := false
+		w.reply, w.err = readReply(s, func(offset int64) error {
+			if offset < w.offset.Load() {
+				return fmt.Errorf("%w: offset %d after %d", errWire, offset, w.offset.Load())
+			}
+			w.offset.Store(offset)
+			if !said {
+				said = true
+				close(w.taken)
+			}
+			poke(w.further)
+			return nil
+		})
+	}()
+	return w
+}
+
+// early is the error of a word that came before the state was sent; nil if it is a reply, which says enough.
+func (w *word) early() error {
+	if w.err != nil {
+		return w.err
+	}
+	return errEarly
+}
+
+var errEarly = fmt.Errorf("%w: the receiver has said its last word", transport.ErrReset)
+
+func newOutgoing(n *Node, to, key string, r io.Reader, opt SendOptions) *outgoing {
+	return &outgoing{
+		n: n, to: to, opt: opt, src: newSource(r), hash: sha256.New(),
+		header: sendHeader{key: key, size: sizeOf(r, opt.Size), id: newStateID()},
+	}
+}
+
+// close lets go the source and the buffers.
+func (o *outgoing) close() {
+	o.window.clear(o.window.end, o.src.left)
+	o.src.close()
+}
