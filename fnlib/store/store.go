@@ -50,8 +50,9 @@ type Store interface {
 	// Put stores what r gives, whole or not at all, durably as far as the store is, and replaces what was there. It
 	// uses bounded memory, whatever the size. If r fails, Put's error wraps that failure.
 	Put(ctx context.Context, key string, r io.Reader, opt PutOptions) error
-	// Get opens an object, from offset on. Reading returns io.EOF at its end only: an object that turns out incomplete, or is
-	// replaced meanwhile, makes it fail. The reader ends with ctx, and must be closed.
+	// Get opens an object, from offset on; Info is that of the whole. An offset that is negative or beyond the end is an error.
+	// Reading returns io.EOF at the object's end only: one that turns out incomplete, or is replaced meanwhile, makes it fail, or
+	// gives the old bytes to their end. The reader ends with ctx, is for one goroutine, and must be closed.
 	Get(ctx context.Context, key string, offset int64) (io.ReadCloser, Info, error)
 	// Delete removes an object. One that is not there is no error.
 	Delete(ctx context.Context, key string) error
