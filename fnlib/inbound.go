@@ -70,8 +70,8 @@ func (b *inbound) add(in *Incoming, age time.Duration) (live *Incoming, verdict 
 func (b *inbound) prune() {
 	b.queue = slices.DeleteFunc(b.queue, func(in *Incoming) bool {
 		drop := in.abandoned()
-		if drop && b.live[in.key()] == in {
-			delete(b.live, in.key())
+		if drop {
+			b.forgetLocked(in)
 		}
 		return drop
 	})
@@ -112,12 +112,30 @@ func (b *inbound) settle(in *Incoming, p reply) (before *reply) {
 	return nil
 }
 
-// forget drops a state whose sender gave up. If it comes again, it comes from its beginning.
+// forget drops a state whose sender gave up. If it comes again, it comes from its beginning; and if it has come to the store
+// meanwhile, that is looked into.
 func (b *inbound) forget(in *Incoming) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.live[in.key()] == in {
-		delete(b.live, in.key())
+	b.forgetLocked(in)
+}
+
+func (b *inbound) forgetLocked(in *Incoming) {
+	if b.live[in.key()] != in {
+		return
+	}
+	delete(b.live, in.key())
+	if in.again {
+		poke(in.n.look)
+	}
+}
+
+// comesAgain notes that a state which comes over a link is in the store as well.
+func (b *inbound) comesAgain(in *Incoming) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if in.again = true; b.live[in.key()] != in { // it has ended since
+		poke(in.n.look)
 	}
 }
 

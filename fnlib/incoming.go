@@ -29,6 +29,7 @@ type Incoming struct {
 	end     error
 	verdict *reply  // what was said of it; nil before
 	stored  *stored // where it is, if it does not come over a link
+	again   bool    // it is in the store too; guarded by inbound.mu
 
 	mu       sync.Mutex        // guards what follows
 	s        *transport.Stream // that it comes on, at present

@@ -143,6 +143,9 @@ func (n *Node) find(name string) error {
 	if live != nil || verdict != nil {
 		st.close()
 	}
+	if live != nil && live.stored == nil {
+		n.inbound.comesAgain(live) // its sender has given it up, or will
+	}
 	if verdict != nil && verdict.status == statusAccepted {
 		return st.remove() // it came over a link after all
 	}
