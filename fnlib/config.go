@@ -54,8 +54,8 @@ type Config struct {
 	Grace time.Duration
 	// Listen is the local UDP address; the zero value is every interface and a free port.
 	Listen netip.AddrPort
-	// PortMap asks the router for a port, by PCP or NAT-PMP: behind a home's NAT, strangers to it can then link directly. It
-	// takes a few packets to the default gateway, and nothing waits for them.
+	// PortMap asks the router for a port, by PCP, NAT-PMP or UPnP: behind a home's NAT, strangers to it can then link directly. It
+	// takes a few packets to the default gateway, and for UPnP a search on its network and some HTTP with it; nothing waits for them.
 	PortMap bool
 	// NoIPv6 leaves IPv6 out.
 	NoIPv6 bool

@@ -43,7 +43,7 @@ func (c *common) register(root *cobra.Command) {
 	f.StringVar(&c.job, "job", "", "label of the job, for people only (env FNWIRE_JOB)")
 	f.StringVar(&c.jobKey, "job-key", "", "job key; others see it in the list of processes, so prefer env FNWIRE_JOB_KEY")
 	f.StringVar(&c.name, "name", "", "name to join under (env FNWIRE_NAME)")
-	f.BoolVar(&c.portMap, "portmap", false, "ask the router for a port, by PCP or NAT-PMP (env FNWIRE_PORTMAP=1)")
+	f.BoolVar(&c.portMap, "portmap", false, "ask the router for a port, by PCP, NAT-PMP or UPnP (env FNWIRE_PORTMAP=1)")
 	f.BoolVar(&c.json, "json", false, "print results as JSON, one object a line")
 	f.DurationVar(&c.timeout, "timeout", 0, "give up after this long, 0 never (default 10s for ping, ls and netcheck, else 0)")
 	f.StringVar(&c.logLevel, "log-level", "warn", "log on stderr: debug, info, warn or error")

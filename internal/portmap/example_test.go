@@ -19,5 +19,5 @@ func Example() {
 			cancel()
 		},
 	})
-	// Output: portmap: the router answers neither PCP nor NAT-PMP
+	// Output: portmap: the router answers neither PCP, NAT-PMP nor UPnP: allow one of them in its settings
 }

@@ -154,6 +154,7 @@ func TestRefusals(t *testing.T) {
 		"refused":             {&router{give: netip.AddrPortFrom(public, 1), code: 2}, "not authorized"},
 		"refused by NAT-PMP":  {&router{give: netip.AddrPortFrom(public, 1), code: 4, pmp: true}, "no resources"},
 		"behind another NAT":  {&router{give: netip.MustParseAddrPort("10.0.0.9:1")}, "no use outside"},
+		"a carrier's NAT":     {&router{give: netip.MustParseAddrPort("100.64.0.9:1")}, "no use outside"},
 		"no port":             {&router{give: netip.AddrPortFrom(public, 0)}, "no use outside"},
 		"the address is none": {&router{give: netip.MustParseAddrPort("0.0.0.0:9")}, "no use outside"},
 		"deaf":                {&router{give: netip.AddrPortFrom(public, 1), deaf: 100}, ErrSilent.Error()},
