@@ -35,11 +35,15 @@ type NAT struct {
 	PortPreserved bool             // the mapped port is the local port
 	Step          int              // between the ports of successive mappings, if they can be predicted; else 0
 	Reflexive     []netip.AddrPort // server-reflexive addresses, each once
+	Forwarded     netip.AddrPort   // what the router forwards to the endpoint, if it was asked: see Endpoint.SetMapped
 }
 
-// Punch returns n as peers are told of it.
+// Punch returns n as peers are told of it. A port that is forwarded is the same towards everybody, whatever the mapping is.
 func (n NAT) Punch() punch.NAT {
 	p := punch.NAT{}
+	if n.Forwarded.IsValid() && n.Mapping != MappingBlocked {
+		return punch.NAT{Mapping: punch.MappingStable, Public: n.Forwarded}
+	}
 	for _, a := range n.Reflexive {
 		if a.Addr().Is4() {
 			p.Public = a
@@ -120,7 +124,7 @@ func (e *Endpoint) Discover(ctx context.Context, servers []netip.AddrPort, settl
 func (e *Endpoint) SetBlocked() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.nat = NAT{Mapping: MappingBlocked}
+	e.nat = NAT{Mapping: MappingBlocked, Forwarded: e.nat.Forwarded}
 	e.tellPeers()
 }
 
@@ -143,6 +147,7 @@ func (e *Endpoint) learn(got []netip.AddrPort) NAT {
 	if old := e.nat; nat.Mapping == MappingDepends && old.Mapping == MappingDepends && nat.Step == 0 && sameIP(nat, old) {
 		nat.Step = old.Step // some of these mappings may be much older than others, which says nothing of the NAT
 	}
+	nat.Forwarded = e.nat.Forwarded
 	e.nat = nat
 	e.gather()
 	return e.nat
@@ -153,7 +158,7 @@ func (e *Endpoint) learn(got []netip.AddrPort) NAT {
 func (e *Endpoint) SetMapped(a netip.AddrPort) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.mapped = a
+	e.nat.Forwarded = a
 	e.gather()
 }
 
@@ -164,8 +169,8 @@ func (e *Endpoint) gather() {
 		// Some NATs with a mapping for each destination still forward the local port.
 		cands = append(cands, netip.AddrPortFrom(e.nat.Reflexive[0].Addr(), e.LocalPort()))
 	}
-	if e.mapped.IsValid() {
-		cands = append([]netip.AddrPort{e.mapped}, cands...) // the limit must not leave it out
+	if a := e.nat.Forwarded; a.IsValid() {
+		cands = append([]netip.AddrPort{a}, cands...) // the limit must not leave it out
 	}
 	e.local = limitCandidates(cands)
 	e.tellPeers()

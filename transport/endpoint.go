@@ -103,7 +103,6 @@ type Endpoint struct {
 	host   []netip.AddrPort
 	local  []netip.AddrPort
 	nat    NAT
-	mapped netip.AddrPort // by a router that was asked; see SetMapped
 	relays map[string]Relay
 	peers  map[peer.ID]*remote
 	trs    [classes]*quic.Transport

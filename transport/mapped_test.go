@@ -9,6 +9,7 @@ import (
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/internal/udpx"
+	"github.com/fnwire/fnwire/transport/punch"
 )
 
 // TestMappedAddress holds that a port that a router forwards is offered, beside what STUN tells, until it is lost.
@@ -46,11 +47,26 @@ func TestMappedAddress(t *testing.T) {
 		if before.Mapping != "" && before.Mapping != MappingUnknown {
 			t.Errorf("a router's word is no STUN answer: %+v", before)
 		}
+		stable := punch.NAT{Mapping: punch.MappingStable, Public: mapped}
+		if got := e.NAT().Punch(); got != stable {
+			t.Errorf("peers are told of %+v", got)
+		}
+		e.learn([]netip.AddrPort{seen, netip.MustParseAddrPort("203.0.113.9:7001")}) // of a symmetric NAT
+		if got := e.NAT().Punch(); got != stable {
+			t.Errorf("behind a symmetric NAT: peers are told of %+v", got)
+		}
+		e.SetBlocked()
+		if got := e.NAT().Punch(); got.Mapping != punch.MappingBlocked {
+			t.Errorf("where no UDP passes: peers are told of %+v", got)
+		}
 		e.learn([]netip.AddrPort{seen, seen})
 		want("mapped and seen", []netip.AddrPort{mapped, seen}, nil)
 		e.checkAddresses()
 		want("after a look at the interfaces", []netip.AddrPort{mapped, seen}, nil)
 		e.SetMapped(netip.AddrPort{})
 		want("lost", []netip.AddrPort{seen}, []netip.AddrPort{mapped})
+		if got := e.NAT().Punch(); got.Public != seen {
+			t.Errorf("lost: peers are told of %+v", got)
+		}
 	})
 }
