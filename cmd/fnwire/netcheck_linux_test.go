@@ -114,3 +114,30 @@ func TestOnePrivateNetwork(t *testing.T) {
 	b.interrupt()
 	b.want(cli.ExitOK)
 }
+
+// TestPortMapping holds that two functions behind NATs which rule a direct path out have one nevertheless if one of them
+// may ask its router, by UPnP, for a port.
+func TestPortMapping(t *testing.T) {
+	exe := labtest.Miniupnpd(t)
+	l := labtest.New(t, lab.Host{Name: "public"}, lab.Host{Name: "a", NAT: lab.Symmetric}, lab.Host{Name: "b", NAT: lab.Symmetric})
+	public := netip.MustParseAddr("192.30.0.1")
+	labtest.StartMiniupnpd(t, l, "a", exe, public, "enable_natpmp=no\n")
+	env := startDevIn(t, l, "public")
+	p := env.inLab(t, l, "a", "netcheck", "--portmap", "--json").want(cli.ExitOK)
+	var r netReport
+	p.decode(&p.out, &r)
+	if r.PortMap == nil || r.PortMap.Addr.Addr() != public || !slices.Contains(r.Candidates, r.PortMap.Addr) {
+		t.Errorf("%+v, candidates %v", r.PortMap, r.Candidates)
+	}
+	a := env.inLab(t, l, "a", "receive", "--portmap", "--verbose", "--name", "a", "--count", "0", "--out", t.TempDir())
+	a.await(&a.err, "the router forwards a port")
+	ping := env.inLab(t, l, "b", "ping", "a", "--path", "direct", "-c", "1", "--json").want(cli.ExitOK)
+	for _, one := range lines[pingReport](t, ping.out.String()) {
+		at, err := netip.ParseAddrPort(one.Remote)
+		if err != nil || one.Path != "direct" || at.Addr() != public {
+			t.Errorf("%+v, want a path to a port of %v", one, public)
+		}
+	}
+	a.interrupt()
+	a.want(cli.ExitOK)
+}

@@ -23,6 +23,7 @@ func helpers() map[string]func() int {
 		"parent":    parent,
 		"holder":    holder,
 		"net":       showNet,
+		"portmap":   mapPort,
 		"entered":   entered,
 		"forbidden": forbidden,
 	}

@@ -55,12 +55,18 @@ func (l *Lab) Start(ctx context.Context, host string, cmd *exec.Cmd) (*Proc, err
 	if err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
+	return l.start(ctx, l.nodes[info.Name], host, cmd)
+}
+
+// start starts cmd in the namespaces of a node, which errors call name.
+func (l *Lab) start(ctx context.Context, n *node, name string, cmd *exec.Cmd) (*Proc, error) {
+	err := ctx.Err()
+	if err != nil {
 		return nil, err
 	}
 	if cmd.Dir == "" {
 		if cmd.Dir, err = os.Getwd(); err != nil { // the spawner's is another
-			return nil, fmt.Errorf("lab: start on %s: %w", host, err)
+			return nil, fmt.Errorf("lab: start on %s: %w", name, err)
 		}
 	}
 	attr := syscall.SysProcAttr{}
@@ -79,13 +85,13 @@ func (l *Lab) Start(ctx context.Context, host string, cmd *exec.Cmd) (*Proc, err
 		return nil, ErrClosed
 	}
 	err = l.spawner.run(func() error {
-		if err := netns.Set(l.nodes[info.Name].ns); err != nil {
+		if err := netns.Set(n.ns); err != nil {
 			return err
 		}
 		return cmd.Start()
 	})
 	if err != nil {
-		return nil, fmt.Errorf("lab: start on %s: %w", host, err)
+		return nil, fmt.Errorf("lab: start on %s: %w", name, err)
 	}
 	l.procs.mu.Lock()
 	l.procs.running[p] = struct{}{}
