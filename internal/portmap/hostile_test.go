@@ -53,7 +53,7 @@ func TestHostileRouters(t *testing.T) {
 			"location by name":      {&device{location: "http://localhost:80/"}, ErrSilent.Error()},
 			"location with a user":  {&device{location: "http://127.0.0.1@127.0.0.2/"}, ErrSilent.Error()},
 			"location of a file":    {&device{location: "file:///etc/passwd"}, ErrSilent.Error()},
-			"another device":        {&device{elsewhat: "HTTP/1.1 200 OK\r\nST: upnp:rootdevice\r\nLOCATION: http://127.0.0.1/\r\n\r\n"}, ErrSilent.Error()},
+			"another device":        {&device{answer: "HTTP/1.1 200 OK\r\nST: upnp:rootdevice\r\nLOCATION: http://127.0.0.1/\r\n\r\n"}, ErrSilent.Error()},
 			"control URL elsewhere": {&device{control: victim.URL}, "at its own address"},
 			"control URL, no host":  {&device{control: "http:///ctl"}, "at its own address"},
 			"base elsewhere":        {&device{base: victim.URL}, "points elsewhere"},

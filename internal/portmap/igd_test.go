@@ -29,7 +29,7 @@ type device struct {
 	location string           // instead of where its description is
 	control  string           // instead of "/ctl"
 	base     string           // URLBase
-	elsewhat string           // instead of its answers to searches
+	answer   string           // instead of its answers to searches
 
 	ssdp *net.UDPConn
 	wg   sync.WaitGroup
@@ -99,8 +99,8 @@ func (d *device) answerSearches() {
 		_, target, _ := strings.Cut(string(buf[:n]), "\r\nST: ")
 		target, _, _ = strings.Cut(target, "\r\n")
 		answer := "HTTP/1.1 200 OK\r\nCache-Control: max-age=120\r\nst:" + target + "\r\nLocation: " + at + "\r\nOPT: \"x\"; ns=01\r\n\r\n"
-		if d.elsewhat != "" {
-			answer = d.elsewhat
+		if d.answer != "" {
+			answer = d.answer
 		}
 		_, _ = d.ssdp.WriteToUDPAddrPort([]byte("NOTIFY * HTTP/1.1\r\n\r\n"), from) // of no use
 		_, _ = other.WriteToUDPAddrPort([]byte(answer), from)
