@@ -142,13 +142,16 @@ func (r *relays) setHome(c *relay.Client) {
 // works reports whether packets flow over a leg.
 func works(c *relay.Client) bool { return c.Usable() }
 
-// rehome takes another home if this one does not work, or if another is much nearer: at most two thirds of the way, so that two
-// that are about as near do not take turns. It runs under r.mu.
+// nearer is how near another relay must be to become the home in place of one that works: at most two thirds of the way, so that
+// two that are about as near do not take turns.
+func nearer(home time.Duration) time.Duration { return min(home*2/3, home-rehomeLeast) }
+
+// rehome takes another home if this one does not work, or if another is much nearer. It runs under r.mu.
 func (r *relays) rehome() {
 	if r.home == nil {
 		return
 	}
-	limit := min(r.home.RTT()*2/3, r.home.RTT()-rehomeLeast)
+	limit := nearer(r.home.RTT())
 	if !works(r.home) {
 		limit = time.Hour
 	}

@@ -63,6 +63,7 @@ func TestCalibration(t *testing.T) {
 		"port-restricted+mtu=1460":      port,
 		"port-restricted+mtu=1280":      port,
 		"port-restricted+timeout=10s":   port,
+		"port-restricted+timeout=30s":   port,
 		"address-restricted+mtu=1280":   address,
 		"sequential":                    step(1),
 		"sequential+step=3":             step(3),

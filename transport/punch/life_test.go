@@ -95,6 +95,30 @@ func TestPathThatNarrows(t *testing.T) {
 	}
 }
 
+// Some NATs end a mapping after a time, whatever passes, and give another port. Each time data goes both ways until the path has
+// been found anew, none goes by the relay alone, and little is lost.
+func TestMappingsThatEndDespiteTraffic(t *testing.T) {
+	p := easy
+	p.kind.Preserve = false
+	for _, every := range []time.Duration{10 * time.Second, 30 * time.Second, 65 * time.Second} {
+		s := directPair(t, simConfig{a: p, b: p})
+		from, in, ends := len(s.a.history), s.b.dataIn, int(5*time.Minute/every)
+		for range ends {
+			s.talk(s.a, 10*ms, every)
+			s.a.nat.Forget()
+			s.net.After(time.Second, s.a.gather) // a second later the owner has asked STUN
+		}
+		s.talk(s.a, 10*ms, 2*time.Second)
+		s.net.Run(100 * ms)
+		sent := ends*int(every/(10*ms)) + 200
+		lost := sent - (s.b.dataIn - in)
+		t.Logf("every %v: %d ends, %d of %d packets lost, 10 ms apart, %d moves", every, ends, lost, sent, moves(s.a, from))
+		if n := moves(s.a, from); n > 0 || lost > 15*ends || !s.bothDirect() {
+			t.Errorf("every %v: %d moves, %d packets lost\n%s\n%s", every, n, lost, s.a.story(), s.b.story())
+		}
+	}
+}
+
 // A NAT that forgets within 10 s is learnt of by a path or two; then an idle path lives on.
 func TestMappingLifetimeIsLearnt(t *testing.T) {
 	p := easy

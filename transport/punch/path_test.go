@@ -66,9 +66,10 @@ func TestPathDies(t *testing.T) {
 				s.cut(tt.aToB, tt.bToA)
 				s.talk(x, 10*ms, 6*time.Second)
 				for _, y := range []*side{s.a, s.b} {
-					// Detection, the tick, and the way of the news from the other side.
+					// Three round trips and 50 ms of silence, and the way of the news from the other side; so within 300 ms where
+					// the round trip is 40 ms.
 					both, ok := y.since(cut, func(h State) bool { return h.Route == RouteBoth })
-					if limit := 600*ms + 2*50*ms + rtt*7/4; !ok || both > limit {
+					if limit := max(150*ms, min(3*rtt+50*ms, 600*ms)) + 10*ms + rtt*3/2; !ok || both > limit {
 						t.Errorf("%s, %s talks, rtt %v, %s: both after %v (%v)", tt.name, talker, rtt, y.name, both, ok)
 					}
 					relay, ok := y.since(cut, func(h State) bool { return h.Route == RouteRelay })
