@@ -17,7 +17,10 @@ const (
 )
 
 // disturbed notes that the process was frozen, or that addresses have changed.
-func (n *Node) disturbed() { poke(n.disturbances) }
+func (n *Node) disturbed() {
+	poke(n.disturbances)
+	poke(n.remap) // what was mapped may be another router's
+}
 
 // doubted notes that a path has failed.
 func (n *Node) doubted() { poke(n.doubts) }

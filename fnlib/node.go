@@ -47,6 +47,7 @@ type Node struct {
 	again   chan struct{} // closed and replaced (under mu) when the rendezvous came back
 
 	disturbances, doubts chan struct{} // for runNetwork, capacity 1
+	remap                chan struct{} // for mapPort, capacity 1
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -122,7 +123,7 @@ func join(ctx context.Context, cfg Config, w wires) (*Node, error) {
 		listeners: make(map[string]*Listener),
 		traffic:   make(map[*transport.Link]*traffic),
 
-		disturbances: make(chan struct{}, 1), doubts: make(chan struct{}, 1),
+		disturbances: make(chan struct{}, 1), doubts: make(chan struct{}, 1), remap: make(chan struct{}, 1),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -225,7 +226,7 @@ func (n *Node) discover(ctx context.Context, infos []rendezvous.RelayInfo) {
 // mapPort keeps a port of the router while the node is open.
 func (n *Node) mapPort() {
 	portmap.Run(n.ctx, portmap.Config{
-		Port: n.ep.LocalPort(),
+		Port: n.ep.LocalPort(), Again: n.remap,
 		OnChange: func(a netip.AddrPort) {
 			n.mapped.Store(&PortMapping{Addr: a})
 			n.ep.SetMapped(a)

@@ -17,6 +17,9 @@ type Config struct {
 	Port    uint16         // UDP, local
 	Gateway netip.AddrPort // of the router; zero is port 5351 of the default gateway
 	SSDP    uint16         // the router's port for searches by UPnP; zero is 1900
+	// Again has the router asked at once, with all that was known of it forgotten: the network may be another, or the router restarted.
+	// Nil is never.
+	Again <-chan struct{}
 	// OnChange is told of the port that the router has given, and of the zero value when it is lost. It must not block.
 	OnChange func(netip.AddrPort)
 	// OnError is told why there is none, each time that the router was asked in vain; nil is nobody.
@@ -63,6 +66,10 @@ func Run(ctx context.Context, cfg Config) {
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
+			continue
+		case <-cfg.Again:
+			timer.Stop()
+			c.pmp = false // an igd is asked again if it is the gateway still
 			continue
 		case <-ctx.Done():
 			timer.Stop()

@@ -29,7 +29,6 @@ type device struct {
 	location string           // instead of where its description is
 	control  string           // instead of "/ctl"
 	base     string           // URLBase
-	answer   string           // instead of its answers to searches
 
 	ssdp *net.UDPConn
 	wg   sync.WaitGroup
@@ -99,9 +98,6 @@ func (d *device) answerSearches() {
 		_, target, _ := strings.Cut(string(buf[:n]), "\r\nST: ")
 		target, _, _ = strings.Cut(target, "\r\n")
 		answer := "HTTP/1.1 200 OK\r\nCache-Control: max-age=120\r\nst:" + target + "\r\nLocation: " + at + "\r\nOPT: \"x\"; ns=01\r\n\r\n"
-		if d.answer != "" {
-			answer = d.answer
-		}
 		_, _ = d.ssdp.WriteToUDPAddrPort([]byte("NOTIFY * HTTP/1.1\r\n\r\n"), from) // of no use
 		_, _ = other.WriteToUDPAddrPort([]byte(answer), from)
 	}
@@ -279,6 +275,7 @@ func TestUPnP(t *testing.T) {
 // TestUPnPRenews holds that a mapping is renewed without another search, at the same port; after one if the router has been
 // restarted, forgot all, and serves elsewhere; and that the loss of the router is told.
 func TestUPnPRenews(t *testing.T) {
+	t.Parallel()
 	d := newDevice(t, &device{same: true})
 	c := &client{cfg: d.config()}
 	for i := range 3 {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -126,21 +127,29 @@ func TestRun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r = newRouter(t, r)
 			ctx, cancel := context.WithCancel(t.Context())
-			told, done := make(chan netip.AddrPort, 1), make(chan struct{})
+			told, done, again := make(chan netip.AddrPort, 1), make(chan struct{}), make(chan struct{})
 			go func() {
 				defer close(done)
 				Run(ctx, Config{
-					Port: 4000, Gateway: r.conn.LocalAddr().(*net.UDPAddr).AddrPort(),
+					Port: 4000, Gateway: r.conn.LocalAddr().(*net.UDPAddr).AddrPort(), Again: again,
 					OnChange: func(a netip.AddrPort) { told <- a }, OnError: func(err error) { t.Error(err) },
 				})
 			}()
 			if got := <-told; got != given {
 				t.Errorf("told of %v", got)
 			}
+			other := netip.AddrPortFrom(public, 5001)
+			r.mu.Lock()
+			r.give = other
+			r.mu.Unlock()
+			again <- struct{}{}
+			if got := <-told; got != other {
+				t.Errorf("told of %v when asked again", got)
+			}
 			cancel()
 			<-done
-			if got := r.lifetimes(); len(got) != 2 || got[0] != lifetime || got[1] != 0 {
-				t.Errorf("asked for %v, want a mapping and its end", got)
+			if got := r.lifetimes(); !slices.Equal(got, []time.Duration{lifetime, lifetime, 0}) {
+				t.Errorf("asked for %v, want a mapping twice and its end", got)
 			}
 		})
 	}

@@ -261,7 +261,7 @@ func unmarshal(b []byte, v any) error {
 	depth := 0
 	for d := newDecoder(b); ; {
 		token, err := d.RawToken()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

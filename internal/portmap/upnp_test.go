@@ -86,6 +86,18 @@ func TestUPnPParsers(t *testing.T) {
 	if _, err := parseReply([]byte(realPort), "AddPortMapping"); err == nil {
 		t.Error("the answer to one action was taken for another's")
 	}
+	for name, location := range map[string]string{
+		"another host": "http://10.2.0.9:33203/", "a name": "http://localhost:80/", "a user": "http://10.2.0.1@10.2.0.9/", "a file": "file:///etc/passwd",
+		"no URL": "://", "nothing": "", "TLS": "https://10.2.0.1/", "a port that is none": "http://10.2.0.1:99999/", "too long": "http://10.2.0.1/" + strings.Repeat("x", maxURL),
+	} {
+		answer := strings.Replace(realSearchAnswer, "http://10.2.0.1:33203/rootDesc.xml", location, 1)
+		if u, err := parseSearchAnswer([]byte(answer), realGateway); !errors.Is(err, errForeign) {
+			t.Errorf("%s: %v, %v", name, u, err)
+		}
+	}
+	if u, err := parseSearchAnswer([]byte("HTTP/1.1 200 OK\r\nST: upnp:rootdevice\r\nLOCATION: http://10.2.0.1/\r\n\r\n"), realGateway); !errors.Is(err, errForeign) {
+		t.Errorf("another kind of device: %v, %v", u, err)
+	}
 	if _, err := parseSearchAnswer([]byte(realSearchAnswer+strings.Repeat("x", ssdpMax)), realGateway); !errors.Is(err, errForeign) {
 		t.Errorf("too long: %v", err)
 	}
