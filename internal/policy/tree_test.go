@@ -238,6 +238,7 @@ var withoutExample = map[string]string{
 	"internal/cli":            "the commands are its examples",
 	"experiments/cli":         "the commands are its examples",
 	"experiments/lab/labtest": "it works on a running test only",
+	"fnlib/store/storetest":   "it works on a running test only",
 }
 
 func TestEveryPackageHasAnExample(t *testing.T) {
