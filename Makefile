@@ -15,15 +15,18 @@ LINT_VERSION := v2.15.0
 LINT_MODULE  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 LINT_DIR     ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fnwire/golangci-lint-$(LINT_VERSION)
 
+VERSITYGW_VERSION := v1.8.0
+VERSITYGW_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fnwire/versitygw-$(VERSITYGW_VERSION)
+
 # The commit goes into the binaries (--version) where there is one to ask for.
 VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && echo true || echo false)
 
 .DEFAULT_GOAL := help
 PEERS := $(patsubst experiments/peer/%/go.mod,%,$(wildcard experiments/peer/*/go.mod))
-.PHONY: help build peers demo test race lint fmt vet cross fuzz bench lab report cover clean lint-tool
+.PHONY: help build peers demo test race lint fmt vet cross fuzz bench lab report cover clean lint-tool versitygw
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## compile the commands into ./bin
 	@mkdir -p $(BIN)
@@ -62,6 +65,11 @@ lint-tool:
 	if golangci-lint version 2>/dev/null | grep -qwF "$$want"; then exit 0; fi; \
 	echo "compiling golangci-lint $(LINT_VERSION) into $(LINT_DIR)"; \
 	GOBIN="$(LINT_DIR)" GOFLAGS= $(GO) install $(LINT_MODULE)@$(LINT_VERSION)
+
+versitygw: ## compile the S3 server that tests and experiments start (first use: minutes)
+	@if [ -x "$(VERSITYGW_DIR)/versitygw" ]; then exit 0; fi; \
+	echo "compiling versitygw $(VERSITYGW_VERSION) into $(VERSITYGW_DIR)"; \
+	GOBIN="$(VERSITYGW_DIR)" GOFLAGS= $(GO) install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
 
 cross: ## compile for every system that functions run on: all commands, and vet what a function links
 	@set -e; export CGO_ENABLED=0; for p in $(PLATFORMS); do \

@@ -28,6 +28,7 @@ var unreachable = []string{
 	module + "/rendezvous/server",
 	module + "/experiments",
 	module + "/internal/natsim",
+	module + "/internal/testserver",
 }
 
 // host is what makes libp2p a full host. Its TLS alone reaches other parts of p2p.

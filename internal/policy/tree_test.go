@@ -234,11 +234,12 @@ func TestOneCommentPerPackage(t *testing.T) {
 // withoutExample lists the packages that need no Example, and why. Commands (package main) are
 // shown in README and need none either.
 var withoutExample = map[string]string{
-	"internal/policy":         "it has no code",
-	"internal/cli":            "the commands are its examples",
-	"experiments/cli":         "the commands are its examples",
-	"experiments/lab/labtest": "it works on a running test only",
-	"fnlib/store/storetest":   "it works on a running test only",
+	"internal/policy":                "it has no code",
+	"internal/cli":                   "the commands are its examples",
+	"experiments/cli":                "the commands are its examples",
+	"experiments/lab/labtest":        "it works on a running test only",
+	"fnlib/store/storetest":          "it works on a running test only",
+	"internal/testserver/servertest": "it works on a running test only",
 }
 
 func TestEveryPackageHasAnExample(t *testing.T) {
