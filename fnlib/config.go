@@ -20,6 +20,7 @@ const (
 	EnvJob    = "FNWIRE_JOB"     // label of the job, for people only
 	EnvJobKey = "FNWIRE_JOB_KEY" // the job key in base64
 	EnvName   = "FNWIRE_NAME"    // this function's name in the job
+	EnvStore  = "FNWIRE_STORE"   // URL of the store; FromEnv leaves it to fnlib/store/open, which links every driver
 
 	EnvPortMap = "FNWIRE_PORTMAP" // 1: ask the router for a port
 )

@@ -50,7 +50,7 @@ func (b *inbound) add(in *Incoming, age time.Duration) (live *Incoming, verdict 
 	if p, ok := b.settled[in.key()]; ok {
 		return nil, &p
 	}
-	if live = b.live[in.key()]; live != nil {
+	if live, ok := b.live[in.key()]; ok {
 		return live, nil
 	}
 	if age > 0 && time.Now().Add(-age).Before(b.forgotten) {

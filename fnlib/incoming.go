@@ -241,7 +241,7 @@ func (in *Incoming) broken(err error) error {
 		return fmt.Errorf("%w: state %q from %q, after %d bytes: %w", ErrStore, in.Key, in.From, in.state.read, in.stored.trouble(err))
 	}
 	var reset *transport.ResetError
-	if errors.As(err, &reset) && reset.Code == resetAborted {
+	if errors.As(err, &reset) && reset.Code == resetAborted || errors.Is(err, transport.ErrLinkClosed) && in.bound.Link().Left() {
 		err = errGaveUp
 	}
 	return fmt.Errorf("%w: state %q from %q broke off after %d bytes: %w", ErrLink, in.Key, in.From, in.state.read, err)

@@ -184,6 +184,8 @@ func TestReceiverKilled(t *testing.T) {
 	w := newWorld(t, 1)
 	a := w.join(t, "a")
 	state := randomBytes(64 << 20)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
 	for _, again := range []bool{true, false} {
 		name := fmt.Sprintf("b-%v", again)
 		var r io.Reader = bytes.NewReader(state)
@@ -191,8 +193,6 @@ func TestReceiverKilled(t *testing.T) {
 			r = io.MultiReader(r)
 		}
 		cmd, lines := w.receiver(t, name)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
 		sent := make(chan error, 1)
 		go func() {
 			_, err := a.Send(ctx, name, "k", r)

@@ -225,10 +225,10 @@ func TestDeadlineStores(t *testing.T) {
 		},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		defer cancel()
 		if rc, err := send(ctx); !errors.Is(err, context.DeadlineExceeded) || rc.Stored != "" {
 			t.Errorf("%s: %+v, %v", name, rc, err)
 		}
+		cancel()
 	}
 	if _, err := plain.SendWith(t.Context(), "b", "k", strings.NewReader("x"), fnlib.SendOptions{StoreOnly: true}); !errors.Is(err, fnlib.ErrStore) {
 		t.Errorf("StoreOnly without a store: %v", err)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -82,6 +83,10 @@ func connect(ctx context.Context, c natsConfig) (*nats.Conn, error) {
 	nc, err := connectOnce(ctx, c, opts)
 	if withKey && errors.Is(err, nats.ErrNkeysNotSupported) { // a NATS that asks nobody who he is
 		nc, err = connectOnce(ctx, c, opts[:len(opts)-1])
+	}
+	// A server that refuses a connection says why and hangs up. Who was writing still does not hear it, and asks again.
+	for tries := 0; tries < 3 && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)); tries++ {
+		nc, err = connectOnce(ctx, c, opts)
 	}
 	if err != nil {
 		return nil, connectError(ctx, c.url, withKey, err)

@@ -97,7 +97,13 @@ func (l *Link) Err() error { return context.Cause(l.conn.Context()) }
 // it may come back by another link.
 func (l *Link) Finished() bool {
 	var by *quic.ApplicationError
-	return errors.As(l.Err(), &by) && (by.ErrorCode == codeGone || by.Remote && by.ErrorCode == codeClosed)
+	return l.Left() || errors.As(l.Err(), &by) && by.ErrorCode == codeGone
+}
+
+// Left tells that the peer has closed the link.
+func (l *Link) Left() bool {
+	var by *quic.ApplicationError
+	return errors.As(l.Err(), &by) && by.Remote && by.ErrorCode == codeClosed
 }
 
 // Close ends the link and all its streams, and waits until that is done.

@@ -16,6 +16,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/fnwire/fnwire/fnlib"
+	"github.com/fnwire/fnwire/fnlib/store"
+	"github.com/fnwire/fnwire/fnlib/store/open"
 	"github.com/fnwire/fnwire/internal/cli"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
@@ -27,6 +29,8 @@ const lookTimeout = 10 * time.Second
 // common are the flags that all commands take.
 type common struct {
 	url, creds, job, jobKey, name string
+
+	store string // of commands with storeFlag
 
 	json, verbose bool
 	portMap       bool
@@ -104,6 +108,32 @@ func (c *common) config(name string, stderr io.Writer) (fnlib.Config, error) {
 	var err error
 	cfg.Logger, err = c.logger(stderr)
 	return cfg, err
+}
+
+// storeFlag gives a command that moves states the flag --store.
+func (c *common) storeFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.store, "store", "", "URL of the store for states whose receiver is not there (env FNWIRE_STORE)")
+}
+
+func (c *common) storeURL() string { return cmp.Or(c.store, os.Getenv(fnlib.EnvStore)) }
+
+// openStore returns nil if there is none.
+func (c *common) openStore(ctx context.Context) (store.Store, error) {
+	url := c.storeURL()
+	if url == "" {
+		return nil, nil
+	}
+	s, err := open.URL(ctx, url)
+	if err != nil {
+		return nil, fmt.Errorf("--store: %w", err)
+	}
+	return s, nil
+}
+
+func closeStore(s store.Store) {
+	if s != nil {
+		_ = s.Close() // what it was asked for, it has told of
+	}
 }
 
 // functionName is the name of a function: a flag or the environment gives it, or it is "".

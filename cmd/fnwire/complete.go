@@ -22,10 +22,8 @@ func complete(cmd *cobra.Command, flag string, f cobra.CompletionFunc) {
 	}
 }
 
-// pathNames completes --path.
-func pathNames(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	return []cobra.Completion{"auto", "direct", "relay"}, cobra.ShellCompDirectiveNoFileComp
-}
+// pathNames are the policies for the path of a link.
+var pathNames = []cobra.Completion{"auto", "direct", "relay"}
 
 // completeNames completes the name of a function that has joined; of none if the rendezvous does not tell.
 func (c *common) completeNames(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {

@@ -81,7 +81,6 @@ func TestWrongCalls(t *testing.T) {
 	none.run(t, "keygen", "--id").fails(cli.ExitUsage, "FNWIRE_JOB_KEY")
 
 	env.run(t, "send", "--to", "b", file+"-not").fails(cli.ExitFailed, "no such file")
-	env.run(t, "send", "--to", "b", t.TempDir()).fails(cli.ExitFailed, "directory", "tar")
 }
 
 // TestNoRendezvous holds that a rendezvous that is not there, or does not talk, is told within the timeout.

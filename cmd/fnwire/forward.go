@@ -41,7 +41,7 @@ prints events instead, one a line: ready, open, close.`,
 	fl.StringVar(&f.pathName, "path", "auto", "auto: relay first, direct as soon as possible; direct: never a relay; relay: never direct")
 	f.register(cmd, "the other function")
 	complete(cmd, "to", c.completeNames)
-	complete(cmd, "path", pathNames)
+	complete(cmd, "path", cobra.FixedCompletions(pathNames, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

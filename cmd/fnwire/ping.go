@@ -75,7 +75,7 @@ ping joins as cli-<random> unless --name is given. FNWIRE_NAME is left to the fu
 	f.IntVarP(&p.count, "count", "c", 4, "number of pings, 0 for no end")
 	f.DurationVarP(&p.interval, "interval", "i", time.Second, "time between them")
 	f.StringVar(&p.path, "path", "auto", "auto, direct or relay: what ways the link may use")
-	complete(cmd, "path", pathNames)
+	complete(cmd, "path", cobra.FixedCompletions(pathNames, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

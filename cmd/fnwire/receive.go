@@ -26,7 +26,7 @@ type receiveReport struct {
 	Key     string  `json:"key"`
 	Bytes   int64   `json:"bytes"`
 	Digest  string  `json:"digest"`  // SHA-256
-	Path    string  `json:"path"`    // at the end: direct, relay, or both while a direct path is in doubt
+	Path    string  `json:"path"`    // at the end: direct, relay, both while a direct path is in doubt, or store
 	Seconds float64 `json:"seconds"` // from the state's first bytes to its acceptance
 	File    string  `json:"file"`
 }
@@ -37,6 +37,7 @@ type receiver struct {
 	count     int
 	key       string
 	overwrite bool
+	extract   bool
 
 	node    *fnlib.Node
 	sink    sink
@@ -57,14 +58,15 @@ func newReceive(c *common) *cobra.Command {
 complete and its digest is right; then the sender gets its receipt.
 
 With --out DIR each state is a file below DIR under its key; what exists is not replaced unless --overwrite
-says so. With --out FILE the file is replaced. With --out - states go to standard output as they come, and
+says so. With --extract it is a directory there, without the key's ".tar". With --out FILE the file is replaced. With --out - states go to standard output as they come, and
 reports to standard error: there the exit code tells whether what was written is whole.
 
 A state that is refused or breaks off does not count, and is told of on standard error. With --count 0 receive
 goes on until Ctrl-C.`,
 		Example: `  fnwire receive --name B                        # one state, into the current directory
   fnwire receive --name B --out in/ --count 0    # all there are
-  fnwire receive --name B --out - | tar x`,
+  fnwire receive --name B --extract              # a directory that was sent
+  fnwire receive --name B --out - | wc -c`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: c.run(func(cmd *cobra.Command, _ []string) error { return r.run(cmd) }),
 	}
@@ -73,6 +75,8 @@ goes on until Ctrl-C.`,
 	f.IntVar(&r.count, "count", 1, "states to receive, 0 for no end")
 	f.StringVar(&r.key, "key", "", "accept only states with this key")
 	f.BoolVar(&r.overwrite, "overwrite", false, "replace files that exist in DIR")
+	f.BoolVarP(&r.extract, "extract", "x", false, "states are tar streams, as send makes of directories: unpack each into a directory below DIR")
+	c.storeFlag(cmd)
 	return cmd
 }
 
@@ -96,9 +100,13 @@ func (r *receiver) run(cmd *cobra.Command) error {
 		return cli.Usage(fmt.Errorf("--out: %w", err))
 	}
 	defer r.sink.close()
-	if s, ok := r.sink.(*dirSink); ok && s.file != "" && r.count != 1 {
-		return cli.Usage(fmt.Errorf("--out %s is one file and --count asks for more states: give a directory", r.out))
+	if err := r.checkOut(); err != nil {
+		return cli.Usage(err)
 	}
+	if cfg.Store, err = r.openStore(ctx); err != nil {
+		return err
+	}
+	defer closeStore(cfg.Store)
 	r.reports, r.notes = cmd.OutOrStdout(), cmd.ErrOrStderr()
 	if r.out == "-" {
 		r.reports, r.jsonErrors = r.notes, r.notes
@@ -119,6 +127,20 @@ func (r *receiver) run(cmd *cobra.Command) error {
 		return nil // that is how it was meant to end
 	}
 	return err
+}
+
+// checkOut refuses what --out cannot hold.
+func (r *receiver) checkOut() error {
+	s, ok := r.sink.(*dirSink)
+	switch {
+	case r.extract && (!ok || s.file != ""):
+		return fmt.Errorf("--extract makes directories, and --out %s is none", r.out)
+	case ok && s.file != "" && r.count != 1:
+		return fmt.Errorf("--out %s is one file and --count asks for more states: give a directory", r.out)
+	case ok:
+		s.extract = r.extract
+	}
+	return nil
 }
 
 // receiveAll takes states, several at a time where the sink allows, until count were accepted.
@@ -178,6 +200,9 @@ func (r *receiver) take(ctx context.Context, in *fnlib.Incoming) (accepted bool,
 		return false, r.failed(ctx, in, t, readErr, writeErr)
 	}
 	where, err := t.commit()
+	if errors.As(err, new(unfit)) {
+		return false, r.refuse(in, err)
+	}
 	if err != nil {
 		_ = in.Reject("the receiver cannot keep the state") // told below
 		return false, fmt.Errorf("state %q from %s: %w", in.Key, in.From, err)
@@ -207,6 +232,9 @@ func (r *receiver) failed(ctx context.Context, in *fnlib.Incoming, t target, rea
 		r.broken.Store(true)
 		_ = in.Reject("the receiver was stopped") // the sender notices in any case
 		return fmt.Errorf("state %q from %s broke off after %s: %w", in.Key, in.From, size(in.Bytes()), err)
+	}
+	if errors.As(writeErr, new(unfit)) {
+		return r.refuse(in, writeErr)
 	}
 	if writeErr != nil {
 		_ = in.Reject("the receiver cannot write the state") // likewise

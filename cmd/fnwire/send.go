@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,10 +24,11 @@ type sendReport struct {
 	To          string  `json:"to"`
 	Key         string  `json:"key"`
 	Bytes       int64   `json:"bytes"`
-	Digest      string  `json:"digest"` // SHA-256
-	Path        string  `json:"path"`   // direct, relay, or relay+direct
+	Digest      string  `json:"digest"`           // SHA-256
+	Stored      string  `json:"stored,omitempty"` // the store that keeps it for the receiver; without, the receiver has accepted it
+	Path        string  `json:"path"`             // direct, relay, relay+direct, or store
 	DirectBytes int64   `json:"direct_bytes"`
-	Reason      string  `json:"reason,omitempty"` // why the link was relayed at the end
+	Reason      string  `json:"reason,omitempty"` // why the link was relayed at the end, or the state stored
 	RTT         float64 `json:"rtt_s"`
 	Seconds     float64 `json:"seconds"` // from the call to the receipt; join is not in it
 	Phases      struct {
@@ -46,12 +48,17 @@ type sender struct {
 func newSend(c *common) *cobra.Command {
 	s := sender{common: c}
 	cmd := &cobra.Command{
-		Use:   "send --to NAME FILE|-",
+		Use:   "send --to NAME FILE|DIR|-",
 		Short: "Send a state to a function",
-		Long: `Send a file, or standard input, to the function of that name, and wait until it has accepted it. If nobody
-holds the name yet, send waits until somebody joins.`,
+		Long: `Send a file, standard input, or a directory (as a tar stream), to the function of that name, and wait until it
+has accepted it. If nobody holds the name yet, send waits until somebody joins.
+
+With --store, or FNWIRE_STORE, a state whose receiver is not reached within some seconds goes to that store, sealed, and the
+receiver finds it there when it joins. So it does on Ctrl-C and on SIGTERM, if the state can still be read from its beginning.`,
 		Example: `  fnwire send --name A --to B part-7.parquet
-  tar c dir | fnwire send --name A --to B --key dir.tar -`,
+  fnwire send --name A --to B results/
+  pg_dump db | fnwire send --name A --to B --key db.sql -
+  fnwire send --name A --to B --path store --store s3://bucket/prefix part-7.parquet`,
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: c.run(func(cmd *cobra.Command, args []string) error {
 			return s.run(cmd, args[0])
@@ -60,16 +67,35 @@ holds the name yet, send waits until somebody joins.`,
 	f := cmd.Flags()
 	f.StringVar(&s.to, "to", "", "name of the receiver")
 	f.StringVar(&s.key, "key", "", "key of the state (default: the file's name, or \"stdin\")")
-	f.StringVar(&s.path, "path", "auto", "auto: relay first, direct as soon as possible; direct: never a relay; relay: never direct")
+	f.StringVar(&s.path, "path", "auto", "auto: relay first, direct as soon as possible; direct: never a relay; relay: never direct; store: over no link")
+	c.storeFlag(cmd)
 	complete(cmd, "to", c.completeNames)
-	complete(cmd, "path", pathNames)
+	complete(cmd, "path", cobra.FixedCompletions(append(slices.Clone(pathNames), viaStore), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-func (s *sender) run(cmd *cobra.Command, file string) error {
+// viaStore is the path of a state that goes to the store alone.
+const viaStore = "store"
+
+// options are those of the transfer, as far as flags tell.
+func (s *sender) options() (fnlib.SendOptions, error) {
+	if s.path == viaStore {
+		if s.storeURL() == "" {
+			return fnlib.SendOptions{}, errors.New("--path store: no store: give --store URL or set FNWIRE_STORE")
+		}
+		return fnlib.SendOptions{StoreOnly: true}, nil
+	}
 	path, err := fnlib.ParsePath(s.path)
 	if err != nil {
-		return cli.Usage(fmt.Errorf("--path: %w", err))
+		return fnlib.SendOptions{}, fmt.Errorf("--path: %w, or store", err)
+	}
+	return fnlib.SendOptions{Path: path}, nil
+}
+
+func (s *sender) run(cmd *cobra.Command, file string) error {
+	opt, err := s.options()
+	if err != nil {
+		return cli.Usage(err)
 	}
 	if s.to == "" {
 		return cli.Usage(errors.New("to whom? give --to NAME"))
@@ -94,8 +120,11 @@ func (s *sender) run(cmd *cobra.Command, file string) error {
 		return err
 	}
 	defer in.close()
-
-	if path == fnlib.Auto {
+	if cfg.Store, err = s.openStore(ctx); err != nil {
+		return err
+	}
+	defer closeStore(cfg.Store)
+	if opt.Path == fnlib.Auto && !opt.StoreOnly {
 		cfg.Call = []string{s.to} // the offer goes with the join
 	}
 	node, err := fnlib.Join(ctx, cfg)
@@ -103,27 +132,32 @@ func (s *sender) run(cmd *cobra.Command, file string) error {
 		return err
 	}
 	defer node.Close()
-	receipt, err := s.send(ctx, node, in, path, cmd.ErrOrStderr())
+	if cfg.Store != nil {
+		// Whoever is stopped gives its state to the store, for which Close takes care, and not the end of the context.
+		stop := context.AfterFunc(ctx, func() { _ = node.Close() }) // the deferred one tells the same
+		defer stop()
+		ctx = context.WithoutCancel(ctx)
+	}
+	receipt, err := s.send(ctx, node, in, opt, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
 	return s.print(cmd.OutOrStdout(), receipt, node.Timings().Total)
 }
 
-func (s *sender) send(ctx context.Context, node *fnlib.Node, in *state, path fnlib.Path, stderr io.Writer) (fnlib.Receipt, error) {
+func (s *sender) send(ctx context.Context, node *fnlib.Node, in *state, opt fnlib.SendOptions, stderr io.Writer) (fnlib.Receipt, error) {
 	key := cmp.Or(s.key, in.key)
 	p := newProgress(stderr, false)
 	p.wait("waiting for %s", s.to)
 	var m *meter
-	rc, err := node.SendWith(ctx, s.to, key, in.r, fnlib.SendOptions{
-		Path: path, Size: max(in.size, 0),
-		Progress: func(bytes int64, path string) {
-			if m == nil {
-				m = p.start(key, "to "+s.to, in.size)
-			}
-			m.set(bytes, path)
-		},
-	})
+	opt.Size = max(in.size, 0)
+	opt.Progress = func(bytes int64, path string) {
+		if m == nil {
+			m = p.start(key, "to "+s.to, in.size)
+		}
+		m.set(bytes, path)
+	}
+	rc, err := node.SendWith(ctx, s.to, key, in.r, opt)
 	if m != nil {
 		m.done()
 	}
@@ -132,13 +166,18 @@ func (s *sender) send(ctx context.Context, node *fnlib.Node, in *state, path fnl
 }
 
 func (s *sender) print(out io.Writer, rc fnlib.Receipt, joined time.Duration) error {
+	if !s.json && rc.Stored != "" {
+		_, err := fmt.Fprintf(out, "stored %q for %s in %s (%s): %s in %v, sha256 %s\n", rc.Key, rc.To, rc.Stored, rc.Reason,
+			size(rc.Bytes), short(rc.Phases.Total), rc.Digest)
+		return err
+	}
 	if !s.json {
 		_, err := fmt.Fprintf(out, "sent %q to %s: %s in %v%s, %s%s, sha256 %s\n", rc.Key, rc.To, size(rc.Bytes),
 			short(rc.Phases.Total), rate(rc.Bytes, rc.Phases.Transfer+rc.Phases.Confirm), rc.Path, because(rc.Path, rc.Reason), rc.Digest)
 		return err
 	}
 	r := sendReport{
-		OK: true, From: rc.From, To: rc.To, Key: rc.Key, Bytes: rc.Bytes, Digest: rc.Digest.String(), Path: rc.Path,
+		OK: true, From: rc.From, To: rc.To, Key: rc.Key, Bytes: rc.Bytes, Digest: rc.Digest.String(), Stored: rc.Stored, Path: rc.Path,
 		DirectBytes: rc.DirectBytes, Reason: rc.Reason, RTT: seconds(rc.RTT), Seconds: seconds(rc.Phases.Total),
 	}
 	p := rc.Phases
@@ -176,7 +215,7 @@ func openState(ctx context.Context, file string, stdin io.Reader) (*state, error
 			return nil, err
 		case st.IsDir():
 			in.close()
-			return nil, fmt.Errorf("%s is a directory; send an archive: tar c %s | fnwire send ... -", file, file)
+			return openTree(file)
 		case st.Mode().IsRegular():
 			if at, err := f.Seek(0, io.SeekCurrent); err == nil {
 				in.size = max(st.Size()-at, 0)

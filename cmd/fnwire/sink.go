@@ -107,6 +107,7 @@ const maxParallel = 16
 type dirSink struct {
 	root      *os.Root
 	overwrite bool
+	extract   bool   // states are tar streams, and become directories
 	file      string // if set, the name of the only file, whatever the keys
 
 	mu sync.Mutex // held while a file gets its name
@@ -125,7 +126,7 @@ func (s *dirSink) begin(key string) (target, error) {
 	name := s.file
 	if name == "" {
 		var err error
-		if name, err = fileName(key); err != nil {
+		if name, err = fileName(s.base(key)); err != nil {
 			return nil, err
 		}
 	}
@@ -138,12 +139,29 @@ func (s *dirSink) begin(key string) (target, error) {
 			return nil, refusal(key, err)
 		}
 	}
-	temp := filepath.Join(dir, ".fnwire-"+rand.Text()[:12]+".part")
+	temp := tempName(dir)
+	if s.extract {
+		t, err := s.beginTree(temp, name)
+		if err != nil {
+			return nil, refusal(key, err)
+		}
+		return t, nil
+	}
 	f, err := s.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return nil, refusal(key, err)
 	}
 	return &fileTarget{file: f, s: s, temp: temp, name: name}, nil
+}
+
+func tempName(dir string) string { return filepath.Join(dir, ".fnwire-"+rand.Text()[:12]+".part") }
+
+// base is what a state of that key is called here.
+func (s *dirSink) base(key string) string {
+	if s.extract {
+		return strings.TrimSuffix(key, ".tar")
+	}
+	return key
 }
 
 // fileName turns a key into a path below the directory. Only keys that are clean paths can be one.
@@ -175,7 +193,7 @@ func (s *dirSink) vacant(name string) error {
 		return nil
 	case err != nil:
 		return refusal(filepath.ToSlash(name), err)
-	case st.IsDir():
+	case st.IsDir() && !s.extract:
 		return fmt.Errorf("%q is a directory at the receiver", filepath.ToSlash(name))
 	case !s.overwrite:
 		return fmt.Errorf("%q exists at the receiver already (receive --overwrite replaces it)", filepath.ToSlash(name))
@@ -200,18 +218,36 @@ func (t *fileTarget) commit() (string, error) {
 	err := t.Sync()
 	err = errors.Join(err, t.Close())
 	if err == nil {
-		t.s.mu.Lock()
-		defer t.s.mu.Unlock()
-		if err = t.s.vacant(t.name); err == nil { // two states may have had the same key
-			err = t.s.root.Rename(t.temp, t.name)
-		}
+		err = t.s.place(t.temp, t.name)
 	}
 	if err != nil {
 		t.remove()
 		return "", err
 	}
-	t.s.syncDir(filepath.Dir(t.name))
 	return filepath.Join(t.s.root.Name(), t.name), nil
+}
+
+// place gives what is complete its name, and returns when that is on the disk.
+func (s *dirSink) place(temp, name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.vacant(name); err != nil { // two states may have had the same key
+		return err
+	}
+	if s.extract { // no rename replaces a directory that is not empty
+		old := tempName(filepath.Dir(name))
+		switch err := s.root.Rename(name, old); {
+		case err == nil:
+			defer func() { _ = s.root.RemoveAll(old) }() // it is out of the way
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	if err := s.root.Rename(temp, name); err != nil {
+		return err
+	}
+	s.syncDir(filepath.Dir(name))
+	return nil
 }
 
 // syncDir puts a new name on the disk. Not every system can be asked to; the name itself is there all the same.

@@ -251,7 +251,7 @@ func TestURLs(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}
-	dir := filepath.Join(t.TempDir(), "not yet/there")
+	dir := filepath.Join(t.TempDir(), "not yet", "there")
 	s, err := file.Open(t.Context(), "file://localhost"+strings.ReplaceAll(dir, " ", "%20"))
 	if err != nil {
 		t.Fatal(err)

@@ -172,7 +172,7 @@ func sameOrFails(r, want io.Reader) error {
 		}
 		switch {
 		case err == nil:
-		case err == io.EOF: //nolint:errorlint // io.EOF itself is what a reader must return
+		case err == io.EOF:
 			if n, _ := want.Read(b[:1]); n > 0 {
 				return errTorn
 			}

@@ -184,8 +184,12 @@ func testExpiry(t *testing.T, st store.Store, s Suite) {
 		put(t, st, "ever", 5, size, store.PutOptions{})
 		put(t, st, "short", 6, size, short)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		for err := error(nil); !errors.Is(err, store.ErrNotFound); {
-			if err = get(ctx, st, "short", 6, size, 0); ctx.Err() != nil {
+		for {
+			err := get(ctx, st, "short", 6, size, 0)
+			if errors.Is(err, store.ErrNotFound) {
+				break
+			}
+			if ctx.Err() != nil {
 				t.Fatalf("it does not expire: %v", err)
 			}
 		}

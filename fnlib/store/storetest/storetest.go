@@ -93,7 +93,7 @@ func same(r, want io.Reader) error {
 	a, b := make([]byte, 64<<10), make([]byte, 64<<10)
 	for at := int64(0); ; {
 		n, err := io.ReadFull(r, a)
-		if err != nil && err != io.EOF && !short(err, n) { //nolint:errorlint // io.EOF itself is what a reader must return
+		if err != nil && err != io.EOF && !short(err, n) {
 			return err
 		}
 		m, _ := io.ReadFull(want, b)

@@ -35,7 +35,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if ended := r.ctx.Err(); ended != nil {
 		return 0, ended
 	}
-	if err != nil && err != io.EOF { //nolint:errorlint // a wrapped io.EOF is a failure
+	if err != nil && err != io.EOF {
 		return n, &Error{err}
 	}
 	return n, err

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fnwire/fnwire/internal/cli"
+)
+
+// withStore is env with a directory as the store of its functions.
+func withStore(t *testing.T, env environment) (environment, string) {
+	t.Helper()
+	dir := t.TempDir()
+	return append(env[:len(env):len(env)], "FNWIRE_STORE=file://"+filepath.ToSlash(dir)), dir
+}
+
+// TestStored holds that what waits for nobody is stored whatever ends the wait, and that its receiver finds it.
+func TestStored(t *testing.T) {
+	env, _ := startDev(t)
+	env, dir := withStore(t, env)
+	state := pattern(3 << 20)
+	file, out := write(t, "state.bin", state), t.TempDir()
+	stop := func(args ...string) *process {
+		p := env.start(t, nil, append([]string{"send", "--verbose", "--name", "a", "--to", "b", "--json"}, args...)...)
+		p.await(&p.err, "fnlib: joined")
+		return p
+	}
+	for what, send := range map[string]func() *process{
+		"--path store": func() *process { return stop("--path", "store", file) },
+		"deadline":     func() *process { return stop("--timeout", "1s", file) },
+		"nobody comes": func() *process { return stop(file) },
+		"interrupt": func() *process {
+			p := stop(file)
+			p.interrupt()
+			return p
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := send()
+			s.want(cli.ExitOK)
+			var sent sendReport
+			s.decode(&s.out, &sent)
+			if !sent.OK || !strings.Contains(sent.Stored, dir) || sent.Path != viaStore || sent.Reason == "" ||
+				sent.Bytes != int64(len(state)) || sent.Digest != digest(state) {
+				t.Errorf("sent %+v", sent)
+			}
+			r := env.startReceive(t, "b", "--json", "--overwrite", "--out", out).want(cli.ExitOK)
+			var got receiveReport
+			r.decode(&r.out, &got)
+			if !got.OK || got.From != "a" || got.Key != "state.bin" || got.Path != viaStore || got.Digest != sent.Digest {
+				t.Errorf("received %+v", got)
+			}
+			wantFile(t, filepath.Join(out, "state.bin"), state)
+			if left := files(t, dir); !slices.Equal(left, []string{"+lock"}) { // which is that of the driver
+				t.Errorf("left in the store: %q", left)
+			}
+		})
+	}
+}
+
+// TestStoreErrors holds that a store that does not open, or is none, is told before anything is read or taken.
+func TestStoreErrors(t *testing.T) {
+	env, _ := startDev(t)
+	file := write(t, "x", []byte("x"))
+	env.run(t, "send", "--to", "b", "--path", "store", file).fails(cli.ExitUsage, "--store", "FNWIRE_STORE")
+	env.run(t, "send", "--to", "b", "--store", "gopher://h/x", file).fails(cli.ExitFailed, "--store", "file:///")
+	env.run(t, "receive", "--name", "b", "--store", "file://"+file, "--out", t.TempDir()).fails(cli.ExitFailed, "--store")
+	// A pipe that was read in part is not what can be stored any more.
+	s, pw := env.startPiped(t, "send", "--to", "b", "--store", "file://"+filepath.ToSlash(t.TempDir()), "--timeout", "1s", "-")
+	r := env.startReceive(t, "b", "--out", filepath.Join(t.TempDir(), "out"))
+	if _, err := pw.Write(bytes.Repeat(pattern(1<<20), 2)); err != nil {
+		t.Fatal(err)
+	}
+	s.fails(cli.ExitFailed, "b")
+	r.interrupt()
+}
