@@ -20,8 +20,8 @@ const (
 	// A function platform freezes processes for longer than this only between invocations. Whether a silent peer is alive is
 	// asked elsewhere, and sooner: see Endpoint.mind.
 	idleTimeout  = 3 * time.Minute
-	keepAlive    = 15 * time.Second
-	dialTimeout  = 10 * time.Second // one attempt
+	keepAlive    = punch.KeepAliveMost // what tells an idle side that the other has died; paths through NATs are kept alive by punch
+	dialTimeout  = 10 * time.Second    // one attempt
 	probeTimeout = 3 * time.Second
 
 	// QUIC application error codes.

@@ -38,6 +38,7 @@ type hub struct {
 	extras    atomic.Int64                     // see reserve
 	guesses   guessBudget
 	outlooks  outlooks
+	pace      pace
 	legs      atomic.Pointer[map[string]Relay] // by ID
 
 	tables atomic.Pointer[tables]

@@ -75,6 +75,7 @@ func (e *Endpoint) checkAddresses() (changed bool) {
 	e.mu.Unlock()
 	if changed {
 		e.log.Info("transport: the machine's addresses have changed")
+		e.hub.pace.forget()
 		e.disturbed("local addresses changed")
 	}
 	return changed

@@ -331,6 +331,7 @@ func (p *remote) traffic() punch.Traffic {
 		Received:      at(p.heard.Load()),
 		Size:          int(p.size.Load()),
 		RelayReceived: at(p.relayHeard.Load()),
+		KeepAlive:     p.hub.pace.pause(),
 		Wanted:        p.wanted.Load() > 0 || p.since(max(p.used.Load(), p.direct.Load())) < wantedFor,
 	}
 }
@@ -344,6 +345,7 @@ func (p *remote) apply(out punch.Output) {
 	for _, d := range out.Send {
 		p.send(d)
 	}
+	p.notePause(out)
 	if out.Close {
 		p.closeExtra(out.Keep)
 	}

@@ -56,6 +56,7 @@ type side struct {
 	dataIn                        int
 	size                          int // of the packets that say sends; 0 = small. A new path begins with small ones
 	sizeOf                        uint16
+	died                          time.Duration // the last pause that was too long
 	history                       []State
 	firstDirect                   time.Time
 	atOnce                        int // wake-ups in a row that were due when they were asked for
@@ -69,6 +70,7 @@ type sim struct {
 	rtt       time.Duration
 	relayLoss float64
 	relayDown bool
+	pause     time.Duration
 }
 
 type simConfig struct {
@@ -76,13 +78,14 @@ type simConfig struct {
 	a, b  place
 	rtt   time.Duration // by the relay, too
 	loss  float64
-	lan   bool // b shares a's NAT
-	mute  bool // neither side tells what NAT it is behind, as older versions do
+	lan   bool          // b shares a's NAT
+	pause time.Duration // that other peers have shown to fit, at both sides
+	mute  bool          // neither side tells what NAT it is behind, as older versions do
 	tweak func(*Config)
 }
 
 func newSim(t testing.TB, c simConfig) *sim {
-	s := &sim{t: t, rtt: c.rtt, net: natsim.New(c.seed, epoch, c.rtt/2)}
+	s := &sim{t: t, rtt: c.rtt, pause: c.pause, net: natsim.New(c.seed, epoch, c.rtt/2)}
 	s.net.Loss = func(_, _ netip.Addr) float64 { return c.loss }
 	s.relayLoss = c.loss
 	s.a = s.newSide("a", c.a, 1, true, c.tweak)
@@ -212,6 +215,9 @@ func (x *side) step(ev Event) {
 	now := x.sim.net.Now()
 	out := x.m.Step(now, ev)
 	x.check(before, out)
+	if out.Died > 0 {
+		x.died = out.Died
+	}
 	for _, d := range out.Send {
 		if d.To.IsValid() {
 			x.socket(d.Socket).Send(d.To, d.Data)
@@ -279,7 +285,7 @@ func (x *side) check(before State, out Output) {
 func (x *side) at() time.Duration { return x.sim.net.Now().Sub(epoch) }
 
 func (x *side) tick() {
-	x.step(Traffic{Sent: x.sent, Size: x.size, Received: x.received, RelayReceived: x.relayReceived, Wanted: x.wanted})
+	x.step(Traffic{Sent: x.sent, Size: x.size, Received: x.received, RelayReceived: x.relayReceived, Wanted: x.wanted, KeepAlive: x.sim.pause})
 }
 
 // relay carries something over the relay.

@@ -59,10 +59,17 @@ func (m *Machine) consider(c *candidate) {
 		return
 	case n.active() && !n.early:
 		return
-	case m.path.sure() && (!c.local || m.sameNetwork(m.path.addr.AddrPort)):
+	case m.path.sure() && (!c.local || m.sameNetwork(m.path.addr.AddrPort)) && !m.moved(c):
 		return
 	}
 	m.nominate(c, false)
+}
+
+// moved reports whether an address that has answered seems to be where the peer of the path is now: its NAT gave it another port,
+// by which it has been heard since the path was last. The path is kept until the new one is confirmed.
+func (m *Machine) moved(c *candidate) bool {
+	p := &m.path
+	return c.addr.Addr() == p.addr.Addr() && c.addr.Socket == p.addr.Socket && c.heard.Sub(p.heard) > max(m.cfg.DoubtMin, p.rtt)
 }
 
 func (m *Machine) nominationGap(c *candidate) time.Duration {

@@ -25,7 +25,8 @@ type path struct {
 	generation uint16
 	rtt        time.Duration
 	since      time.Time      // when it was selected
-	observed   netip.AddrPort // own address as the peer saw it then
+	observed   netip.AddrPort // own address as the peer saw it then,
+	mapped     netip.AddrPort // and last
 
 	sent       time.Time // last send of any kind
 	heard      time.Time // last authentic packet
@@ -36,6 +37,7 @@ type path struct {
 	relayLast  time.Time
 	idle       time.Duration // the keep-alive, jittered
 	pause      time.Duration // before the send at unanswered, in which nothing was sent or heard
+	survived   time.Duration // that pause, once something was heard after it
 	size       int           // of the packets that are sent on it; 0 = small ones only
 
 	confirms int // probes still to send after success
@@ -45,6 +47,7 @@ type path struct {
 	small  time.Time // when a small probe was answered in doubt; zero = not yet
 	tell   bool      // the doubt is our own, so the peer must know
 	next   time.Time // of the next probe in doubt
+	again  time.Time // when in doubt a round begins; zero = it has begun
 	gaveUp bool      // NoRelay: doubt has lasted for LostAfter
 }
 
@@ -60,11 +63,17 @@ func (p *path) hear(t time.Time) {
 	}
 	p.heard = t
 	if !t.Before(p.unanswered) {
-		p.unanswered, p.checks = time.Time{}, 0
+		p.answer()
 	}
 	if !t.Before(p.relayFirst) {
 		p.relayFirst = time.Time{}
 	}
+}
+
+// answer notes that what was sent has come through.
+func (p *path) answer() {
+	p.survived = max(p.survived, p.pause)
+	p.unanswered, p.checks, p.pause = time.Time{}, 0, 0
 }
 
 // transmit notes a send at t.
@@ -81,7 +90,7 @@ func (p *path) transmit(t time.Time) {
 // packets merely heard may come over a path that is broken the other way.
 func (p *path) confirm(now time.Time, t transaction) {
 	p.hear(now)
-	p.unanswered, p.checks = time.Time{}, 0
+	p.answer()
 	p.confirmed = now
 	p.addRTT(now.Sub(t.at))
 	if p.doubt.IsZero() || t.at.Before(p.doubt) {
@@ -112,8 +121,9 @@ func (m *Machine) choose(addr end, generation uint16, rtt time.Duration) {
 	}
 	m.path = path{
 		addr: addr, generation: generation, rtt: rtt, since: m.now, sent: m.now, heard: m.now,
-		confirmed: m.now, observed: m.observed, confirms: confirmCount, idle: m.keepAlive(),
+		confirmed: m.now, observed: m.observed, mapped: m.observed, confirms: confirmCount,
 	}
+	m.path.idle = m.keepAlive()
 	m.path.nextConf = m.now.Add(m.confirmGap())
 	m.generation, m.nominated = generation, max(m.nominated, generation)
 	m.hardWon(addr)
@@ -130,8 +140,32 @@ func (m *Machine) choose(addr end, generation uint16, rtt time.Duration) {
 	}
 }
 
+// keepAlive is the pause after which the path is probed, with a jitter of a tenth, so that of both sides one does it at a time.
 func (m *Machine) keepAlive() time.Duration {
-	return m.between(m.idle*9/10, m.idle*11/10)
+	d := m.pause()
+	return m.between(d*9/10, d*11/10)
+}
+
+func (m *Machine) pause() time.Duration {
+	if m.path.selected() && m.sameNetwork(m.path.addr.AddrPort) {
+		return neighbourAlive
+	}
+	if own := m.pace.Pause(); m.others == 0 || own < m.others {
+		return own
+	}
+	return m.others
+}
+
+// learnPause notes what a pause did to the path. Pauses that no NAT is so quick as to forget in say nothing.
+func (m *Machine) learnPause(survived, died time.Duration) {
+	switch {
+	case died >= keepAliveLeast:
+		m.pace.Died(m.now, died)
+		m.out.Died = died
+	case survived >= keepAliveLeast:
+		m.pace.Survived(m.now, survived)
+		m.out.Survived = survived
+	}
 }
 
 func (m *Machine) confirmGap() time.Duration {
@@ -141,7 +175,7 @@ func (m *Machine) confirmGap() time.Duration {
 // traffic takes over what the owner saw. Times from before the path was selected belong to an
 // older one.
 func (m *Machine) traffic(e Traffic) {
-	m.wanted = e.Wanted
+	m.wanted, m.others = e.Wanted, e.KeepAlive
 	p := &m.path
 	if !p.selected() {
 		return
@@ -152,6 +186,9 @@ func (m *Machine) traffic(e Traffic) {
 	if e.Sent.After(p.since) {
 		p.transmit(e.Sent)
 	}
+	if p.idle > m.pause()*11/10 {
+		p.idle = m.keepAlive()
+	}
 	p.size = min(max(p.size, e.Size), MaxSize)
 	if e.RelayReceived.After(p.since) && e.RelayReceived.After(p.heard) {
 		p.relayLast = e.RelayReceived
@@ -161,10 +198,10 @@ func (m *Machine) traffic(e Traffic) {
 	}
 }
 
-// doubtAfter is the silence after a send that raises doubt.
+// doubtAfter is the silence after a send that raises doubt: see Config.DoubtMin.
 func (m *Machine) doubtAfter() time.Duration {
 	rtt := m.path.rtt
-	return max(min(max(3*rtt+50*time.Millisecond, m.cfg.DoubtMin), m.cfg.DoubtMax), rtt*3/2)
+	return max(min(max(2*rtt+90*time.Millisecond, m.cfg.DoubtMin), m.cfg.DoubtMax), rtt*3/2)
 }
 
 // checkAt is when a path that has not answered is probed before it is doubted. A trailing
@@ -225,9 +262,14 @@ func (m *Machine) narrowAt() time.Time {
 
 func (m *Machine) advancePath() {
 	p := &m.path
+	if p.survived > 0 {
+		m.learnPause(p.survived, 0)
+		p.survived = 0
+	}
 	if p.sure() {
 		switch {
 		case m.due(m.doubtAt()):
+			m.learnPause(0, p.pause)
 			m.enterDoubt(m.silence(), true)
 		case m.due(m.relayDoubtAt()) && m.now.Sub(p.relayLast) <= relayFresh:
 			m.enterDoubt("peer sends through the relay", false)
@@ -252,6 +294,12 @@ func (m *Machine) advancePath() {
 	case m.due(m.lostAt()):
 		m.lose(m.silence(), true)
 	}
+	if p.selected() && m.due(p.again) {
+		p.again = time.Time{}
+		if !m.roundInDoubt() { // else the peer has called
+			m.startRound(p.tell)
+		}
+	}
 	if p.selected() && m.due(p.next) {
 		m.probeDoubt()
 	}
@@ -274,6 +322,7 @@ func (m *Machine) wakePath(w *time.Time) {
 		earlier(w, m.narrowAt())
 		earlier(w, m.lostAt())
 		earlier(w, p.next)
+		earlier(w, p.again)
 	}
 }
 
@@ -303,18 +352,30 @@ func (m *Machine) probeDoubt() {
 
 // enterDoubt makes data go both ways until the path answers again or is lost. tell lets the peer
 // know; a doubt that the peer caused is not told, or the two would keep each other in doubt.
+//
+// Another path is looked for before this one is given up: as soon as the first probe might have been answered, or at once where
+// a NAT may have forgotten the path while it was idle.
 func (m *Machine) enterDoubt(reason string, tell bool) {
-	m.path.doubt, m.path.tell, m.path.next, m.path.small = m.now, tell, m.now, time.Time{}
-	m.path.gaveUp = false
+	p := &m.path
+	p.doubt, p.tell, p.next, p.small = m.now, tell, m.now, time.Time{}
+	p.gaveUp = false
+	p.again = m.now
+	if p.pause < keepAliveLeast {
+		p.again = m.now.Add(max(m.cfg.DoubtMin, p.rtt*3/2))
+	}
+	p.pause = 0
 	m.reason = reason
+}
+
+// roundInDoubt reports whether a round that has begun since the path is doubted has enough time left.
+func (m *Machine) roundInDoubt() bool {
+	return m.round.active && m.path.selected() && !m.path.sure() &&
+		!m.round.began.Before(m.path.doubt) && m.now.Sub(m.round.began) < m.cfg.Round/2
 }
 
 // lose gives the path up and looks for another. Without a relay it stays selected, because a dead
 // path is as good as none.
 func (m *Machine) lose(reason string, call bool) {
-	if p := &m.path; p.pause >= m.cfg.KeepAliveMin {
-		m.idle = max(min(m.idle, p.pause*2/3), m.cfg.KeepAliveMin) // it died while nothing was sent: a NAT forgot it
-	}
 	if !m.cfg.NoRelay {
 		m.strike()
 		m.drop(reason, call)
@@ -338,9 +399,20 @@ func (m *Machine) strike() {
 // held reports whether no path is to be chosen yet, because the last ones were lost soon.
 func (m *Machine) held() bool { return m.now.Before(m.hold) }
 
-// drop forgets the path, which the peer does not use or which is lost, and looks for another.
+// drop forgets the path, which the peer does not use or which is lost, and looks for another. A round that has begun when the path
+// was doubted goes on, and probes its address too.
 func (m *Machine) drop(reason string, call bool) {
+	was, runs := m.path.addr, m.roundInDoubt()
 	m.path = path{}
 	m.reason, m.backoff = reason, m.cfg.RetryMin
-	m.startRound(call)
+	if !runs {
+		m.startRound(call)
+		return
+	}
+	if c := m.find(was); c != nil {
+		c.next = m.now
+	}
+	if call {
+		m.call(0)
+	}
 }

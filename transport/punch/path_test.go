@@ -49,13 +49,36 @@ func (x *side) since(t time.Time, is func(State) bool) (time.Duration, bool) {
 	return 0, false
 }
 
+// doubtAfter is what ARCHITECTURE says of the silence that raises doubt: two round trips and 90 ms, from 150 to 600 ms, but never
+// less than one and a half round trips.
+func doubtAfter(rtt time.Duration) time.Duration {
+	return max(min(max(2*rtt+90*ms, 150*ms), 600*ms), rtt*3/2)
+}
+
+// The machine keeps to the formula, and a live path has answered a check by then.
+func TestDoubtAfter(t *testing.T) {
+	for rtt, want := range map[time.Duration]time.Duration{
+		0: 150 * ms, 20 * ms: 150 * ms, 40 * ms: 170 * ms, 60 * ms: 210 * ms, 100 * ms: 290 * ms, 200 * ms: 490 * ms, 300 * ms: 600 * ms, 400 * ms: 600 * ms,
+		600 * ms: 900 * ms,
+	} {
+		m := New(Config{})
+		m.path.rtt, m.path.unanswered = rtt, epoch
+		if got := m.doubtAfter(); got != want || doubtAfter(rtt) != want {
+			t.Errorf("rtt %v: doubt after %v, want %v", rtt, got, want)
+		}
+		if answer := m.checkAt().Add(rtt); answer.After(m.doubtAt()) {
+			t.Errorf("rtt %v: the answer to a check comes after %v", rtt, answer.Sub(epoch))
+		}
+	}
+}
+
 func TestPathDies(t *testing.T) {
 	for _, tt := range []struct {
 		name       string
 		aToB, bToA bool
 	}{{"both ways", true, true}, {"a to b", true, false}, {"b to a", false, true}} {
 		for _, talker := range []string{"a", "b"} {
-			for _, rtt := range []time.Duration{4 * ms, 40 * ms, 150 * ms, 400 * ms} {
+			for _, rtt := range []time.Duration{4 * ms, 40 * ms, 60 * ms, 85 * ms, 150 * ms, 300 * ms, 400 * ms, 600 * ms} {
 				s := directPair(t, simConfig{rtt: rtt})
 				x := s.a
 				if talker == "b" {
@@ -65,18 +88,24 @@ func TestPathDies(t *testing.T) {
 				cut := s.net.Now()
 				s.cut(tt.aToB, tt.bToA)
 				s.talk(x, 10*ms, 6*time.Second)
+				// What is under way still arrives, for half a round trip; a tick comes every 50 ms. The other side has the news, or
+				// doubts too, a round trip later at most. So up to a round trip of 60 ms both doubt within 300 ms, one up to 85 ms.
+				after := doubtAfter(rtt) + rtt/2 + 50*ms
+				first := after + time.Hour
 				for _, y := range []*side{s.a, s.b} {
-					// Three round trips and 50 ms of silence, and the way of the news from the other side; so within 300 ms where
-					// the round trip is 40 ms.
 					both, ok := y.since(cut, func(h State) bool { return h.Route == RouteBoth })
-					if limit := max(150*ms, min(3*rtt+50*ms, 600*ms)) + 10*ms + rtt*3/2; !ok || both > limit {
+					first = min(first, both)
+					if limit := after + rtt; !ok || both > limit || rtt <= 60*ms && both > 300*ms {
 						t.Errorf("%s, %s talks, rtt %v, %s: both after %v (%v)", tt.name, talker, rtt, y.name, both, ok)
 					}
 					relay, ok := y.since(cut, func(h State) bool { return h.Route == RouteRelay })
-					if limit := both + time.Second + 50*ms; !ok || relay > limit {
+					if limit := both + max(time.Second, 2*rtt) + 50*ms; !ok || relay > limit {
 						t.Errorf("%s, %s talks, rtt %v, %s: relay after %v (%v)", tt.name, talker, rtt, y.name, relay, ok)
 					}
 					t.Logf("%s, %s talks, rtt %v, %s: both %v relay %v", tt.name, talker, rtt, y.name, both, relay)
+				}
+				if first > after || rtt <= 85*ms && first > 300*ms {
+					t.Errorf("%s, %s talks, rtt %v: the first doubts after %v", tt.name, talker, rtt, first)
 				}
 				s.cut(false, false)
 				s.talk(x, 10*ms, 10*time.Second)

@@ -26,14 +26,12 @@ type Config struct {
 	FirstRepeat time.Duration
 	MaxRepeat   time.Duration // between two probes of one candidate. 0 = 2 s
 	Round       time.Duration // length of one attempt. 0 = 4 s
-	KeepAlive   time.Duration // idle time, ±10 %, after which a direct path is probed. 0 = 15 s
-	// KeepAliveMin is what KeepAlive comes down to when paths die while idle. 0 = 5 s
-	KeepAliveMin time.Duration
-	DoubtMin     time.Duration // least silence after a send that raises doubt. 0 = 150 ms
-	DoubtMax     time.Duration // most silence, unless 1.5 RTT is more. 0 = 600 ms
-	LostAfter    time.Duration // length of doubt, or 2 RTT if that is more. 0 = 1 s
-	RetryMin     time.Duration // from a failed round to the next, doubling. 0 = 5 s
-	RetryMax     time.Duration // 0 = 60 s
+	// DoubtMin and DoubtMax bound the silence after a send that raises doubt, which is 2 RTT + 90 ms; but it is never
+	// less than 1.5 RTT. 0 = 150 ms and 600 ms
+	DoubtMin, DoubtMax time.Duration
+	LostAfter          time.Duration // length of doubt, or 2 RTT if that is more. 0 = 1 s
+	RetryMin           time.Duration // from a failed round to the next, doubling. 0 = 5 s
+	RetryMax           time.Duration // 0 = 60 s
 }
 
 func (c Config) withDefaults() Config {
@@ -42,8 +40,7 @@ func (c Config) withDefaults() Config {
 		zero time.Duration
 	}{
 		{&c.FirstRepeat, 30 * time.Millisecond}, {&c.MaxRepeat, 2 * time.Second},
-		{&c.Round, 4 * time.Second}, {&c.KeepAlive, 15 * time.Second}, {&c.KeepAliveMin, 5 * time.Second},
-		{&c.DoubtMin, 150 * time.Millisecond}, {&c.DoubtMax, 600 * time.Millisecond},
+		{&c.Round, 4 * time.Second}, {&c.DoubtMin, 150 * time.Millisecond}, {&c.DoubtMax, 600 * time.Millisecond},
 		{&c.LostAfter, time.Second}, {&c.RetryMin, 5 * time.Second}, {&c.RetryMax, time.Minute},
 	} {
 		if *d.v <= 0 {
@@ -99,6 +96,8 @@ type Traffic struct {
 	// the peer doubts the path.
 	RelayReceived time.Time
 	Wanted        bool // data flows or a direct path is asked for; rounds are repeated only then
+	// KeepAlive is the pause that fits the NAT here, as far as other peers' paths have shown (see Pace); 0 = not known.
+	KeepAlive time.Duration
 }
 
 func (SetLocal) event()  {}
@@ -128,6 +127,9 @@ type Output struct {
 	Open    *Open     // extra sockets; nil = none
 	Wake    time.Time // call Step with Traffic by then; zero = no need
 	Changed bool      // State has another phase, route, path, generation or reason
+	// Survived and Died are pauses in which the path was idle and after which it worked, or was found dead; 0 = none. They
+	// are for the Pace that all peers share.
+	Survived, Died time.Duration
 }
 
 // Machine is the state of the paths to one peer. It is not safe for concurrent use.
@@ -157,7 +159,8 @@ type Machine struct {
 	nomination nomination // controlling
 	deferred   deferred   // controlled
 	path       path
-	idle       time.Duration // how long a path may be idle, as far as is known
+	pace       Pace          // of this peer's paths
+	others     time.Duration // Traffic.KeepAlive
 	strikes    int           // paths lost in a row
 	hold       time.Time     // until when no path is chosen
 	generation uint16        // of the last path that was selected
@@ -178,7 +181,7 @@ type Machine struct {
 func New(cfg Config) *Machine {
 	cfg = cfg.withDefaults()
 	return &Machine{
-		cfg: cfg, tag: TagOf(cfg.Key), seal: newSealer(cfg.Key), backoff: cfg.RetryMin, idle: cfg.KeepAlive, reason: notTried, hard: hard{pause: hardMin},
+		cfg: cfg, tag: TagOf(cfg.Key), seal: newSealer(cfg.Key), backoff: cfg.RetryMin, reason: notTried, hard: hard{pause: hardMin},
 	}
 }
 

@@ -54,7 +54,9 @@ func (m *Machine) receiveCall(msg message) bool {
 		m.drop("peer gave the direct path up", false)
 		return true
 	case p.selected():
-		m.suspect("peer called")
+		if m.suspect("peer called"); p.sure() {
+			m.probePath(0, ProbeSize) // the NAT here may have forgotten what the peer misses
+		}
 	}
 	m.receiveAttempt(msg.attempt)
 	answer := msg.flags&flagAnswer != 0
@@ -200,6 +202,10 @@ func (m *Machine) peerKnows(msg message, at time.Time) {
 // noticeMapping nominates the path again if the peer sees us at another address than when it was
 // selected: it still sends to the old one.
 func (m *Machine) noticeMapping(c *candidate) {
+	if p := &m.path; m.observed != p.mapped {
+		m.learnPause(0, p.survived) // the peer sees a new mapping: the NAT here has forgotten the old one
+		p.mapped, p.survived = m.observed, 0
+	}
 	if m.cfg.Controlling && c != nil && c.narrow == 0 && m.observed != m.path.observed &&
 		!m.nomination.active() && m.now.Sub(m.path.since) > time.Second {
 		m.nominate(c, false)

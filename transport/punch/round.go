@@ -112,7 +112,7 @@ func (m *Machine) gather() {
 		}
 		c.local, c.reflexive = m.sameNetwork(a.AddrPort), reflexive
 		c.gap, c.next = m.cfg.FirstRepeat, m.now
-		if m.path.sure() && a == m.path.addr {
+		if m.path.selected() && !m.path.gaveUp && a == m.path.addr {
 			c.next = time.Time{} // it has its own probes
 		}
 		m.candidates = append(m.candidates, c)
