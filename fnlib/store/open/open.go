@@ -10,6 +10,7 @@ import (
 
 	"github.com/fnwire/fnwire/fnlib/store"
 	"github.com/fnwire/fnwire/fnlib/store/file"
+	"github.com/fnwire/fnwire/fnlib/store/redis"
 )
 
 // driver opens the stores of one kind of URL.
@@ -22,6 +23,8 @@ type driver struct {
 func drivers() []driver {
 	return []driver{
 		{"file", "file:///var/lib/states", as(file.Open)},
+		{"redis", "redis://user:password@host:6379/0", as(redis.Open)},
+		{"rediss", "rediss://user:password@host:6379/0", as(redis.Open)},
 	}
 }
 
