@@ -3,6 +3,7 @@ package file_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -30,6 +31,27 @@ func TestMain(m *testing.M) {
 		return
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// endless never ends, and says when there is something to kill.
+type endless struct{ told bool }
+
+func (e *endless) Read(p []byte) (int, error) {
+	if !e.told {
+		e.told = true
+		return rand.Read(p)
+	}
+	fmt.Println("writing")
+	select {}
+}
+
+// write is what the process does that is killed.
+func write(url string) {
+	s, err := file.Open(context.Background(), url)
+	if err == nil {
+		err = s.Put(context.Background(), "k", &endless{}, store.PutOptions{})
+	}
+	fmt.Println(err)
 }
 
 func Example() {

@@ -2,10 +2,8 @@ package file_test
 
 import (
 	"bufio"
-	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -19,27 +17,6 @@ import (
 	"github.com/fnwire/fnwire/fnlib/store"
 	"github.com/fnwire/fnwire/fnlib/store/file"
 )
-
-// endless never ends, and says when there is something to kill.
-type endless struct{ told bool }
-
-func (e *endless) Read(p []byte) (int, error) {
-	if !e.told {
-		e.told = true
-		return rand.Read(p)
-	}
-	fmt.Println("writing")
-	select {}
-}
-
-// write is what the process does that is killed.
-func write(url string) {
-	s, err := file.Open(context.Background(), url)
-	if err == nil {
-		err = s.Put(context.Background(), "k", &endless{}, store.PutOptions{})
-	}
-	fmt.Println(err)
-}
 
 func TestKilledWriter(t *testing.T) {
 	dir := t.TempDir()
