@@ -12,7 +12,7 @@ func within(dir, base string) bool { return dir == base || strings.HasPrefix(dir
 // part is the part of the design that a directory belongs to.
 func part(dir string) string {
 	for _, p := range []string{
-		"relay/server", "rendezvous/server", "relay", "rendezvous", "transport", "fnlib", "cmd", "experiments", "internal",
+		"relay/server", "rendezvous/server", "rendezvous/wake", "relay", "rendezvous", "transport", "fnlib", "cmd", "experiments", "internal",
 	} {
 		if within(dir, p) {
 			return p
@@ -27,12 +27,13 @@ var arrows = map[string][]string{
 	"relay":             {"internal"},
 	"relay/server":      {"internal", "relay"},
 	"rendezvous":        {"internal"},
-	"rendezvous/server": {"internal", "rendezvous"},
+	"rendezvous/server": {"internal", "rendezvous", "rendezvous/wake"},
+	"rendezvous/wake":   {"internal"},
 	"transport":         {"internal"},
 	"fnlib":             {"internal", "relay", "rendezvous", "transport"},
 	"experiments":       {"internal", "relay", "relay/server", "rendezvous", "rendezvous/server", "transport", "fnlib"},
 	"cmd": {
-		"internal", "relay", "relay/server", "rendezvous", "rendezvous/server", "transport", "fnlib", "experiments",
+		"internal", "relay", "relay/server", "rendezvous", "rendezvous/server", "rendezvous/wake", "transport", "fnlib", "experiments",
 	},
 }
 
@@ -101,6 +102,9 @@ func TestMayImport(t *testing.T) {
 		{"relay", "relay/server", false, false},
 		{"relay/server", "relay", false, true},
 		{"relay/server", "rendezvous", false, false},
+		{"rendezvous/server", "rendezvous/wake", false, true},
+		{"rendezvous/wake", "rendezvous", false, false},
+		{"fnlib", "rendezvous/wake", false, false},
 		{"relayed", "internal/job", false, false},
 		{"transport", "relay", false, false},
 		{"transport", "relay", true, true},
