@@ -36,6 +36,7 @@ type call struct {
 	offered bool         // the first offer went with the join
 	done    chan struct{}
 
+	woken   string             // what became of the name's wake hook, if it has one; guarded by Node.mu
 	told    []netip.AddrPort   // candidates in the last offer; guarded by Node.mu
 	attempt *transport.Attempt // goes with the first offer; guarded by Node.mu; nil if there is none
 
@@ -291,6 +292,9 @@ func (n *Node) invite(ctx context.Context, k callKey, c *call, last error) (peer
 		n.mu.Unlock()
 		rode := c.offered
 		res, err := n.offerOnce(ctx, k, c)
+		if err == nil && res.Wake != "" {
+			n.onWake(k.name, res.Wake)
+		}
 		what := fmt.Sprintf("%q has not joined yet", k.name)
 		switch {
 		case err != nil && ctx.Err() != nil:
@@ -315,7 +319,27 @@ func (n *Node) invite(ctx context.Context, k callKey, c *call, last error) (peer
 			wait = reofferDelivered / 2
 		case <-ctx.Done():
 			timer.Stop()
-			return "", &waitingError{what: what, last: last}
+			return "", &waitingError{what: what + n.wakeNote(c), last: last}
 		}
 	}
+}
+
+// onWake notes what became of the hook of a name that is called.
+func (n *Node) onWake(name, what string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for k, c := range n.calls {
+		if k.name == name {
+			c.woken = what
+		}
+	}
+}
+
+func (n *Node) wakeNote(c *call) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c.woken == "" {
+		return ""
+	}
+	return "; its wake hook: " + c.woken
 }

@@ -182,19 +182,16 @@ func (o *outgoing) writeSealed(ctx context.Context, w io.Writer, key string) err
 	return buffered.Flush()
 }
 
-// tellStored tells the receiver, if it has joined, where a state is. One that joins later finds it by itself.
+// tellStored tells the receiver, if it has joined, where a state is. One that joins later, maybe because the rendezvous wakes it now, finds
+// it by itself.
 func (n *Node) tellStored(ctx context.Context, to, name string) {
 	ctx, cancel := context.WithTimeout(ctx, noticeWithin)
 	defer cancel()
-	m, err := n.client.Lookup(ctx, to)
+	env, err := n.hello(rendezvous.Hello{Kind: rendezvous.KindStored, ToName: to, Class: uint8(RelayOnly), Stored: name})
 	if err == nil {
-		var env rendezvous.Envelope
-		env, err = n.hello(rendezvous.Hello{Kind: rendezvous.KindStored, ToName: to, ToPeer: m.Peer, Class: uint8(RelayOnly), Stored: name})
-		if err == nil {
-			err = n.client.Answer(ctx, m.Peer, env)
-		}
+		_, err = n.client.Offer(ctx, to, env)
 	}
-	if err != nil && !errors.Is(err, rendezvous.ErrNotFound) {
+	if err != nil {
 		n.log.Info("fnlib: a state is stored, its receiver was not told and finds it when it joins", "to", to, "error", err)
 	}
 }

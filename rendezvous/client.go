@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/nats-io/nats.go"
 
@@ -29,10 +31,11 @@ type Config struct {
 	Logger    *slog.Logger // nil discards
 
 	// Callbacks run one at a time, must not block long and must not call the client. Any may be nil.
-	OnEnvelope  func(Envelope)     // an offer or answer arrived; not opened yet
-	OnRelays    func([]RelayInfo)  // relays or tokens differ from those told last; not called for Join's own
-	OnFenced    func(epoch uint64) // a newer instance took the name (its epoch, or a lower bound); once
-	OnReconnect func()             // joined again after the connection or the service was gone
+	OnEnvelope  func(Envelope)          // an offer or answer arrived; not opened yet
+	OnRelays    func([]RelayInfo)       // relays or tokens differ from those told last; not called for Join's own
+	OnFenced    func(epoch uint64)      // a newer instance took the name (its epoch, or a lower bound); once
+	OnWake      func(name, what string) // what became of the wake hook of a name that was called: see OfferResult; a hint only
+	OnReconnect func()                  // joined again after the connection or the service was gone
 
 	// Linked tells an instance that asks, by its peer ID, whether there is a link with it; nil: no answer. It must not block.
 	Linked func(peer string) bool
@@ -53,6 +56,7 @@ type OfferResult struct {
 	Delivered bool
 	Peer      string
 	Epoch     uint64
+	Wake      string // WakeCalled, or WakeFailed and why, if nobody holds the name and it has a wake hook
 }
 
 // Client speaks for one instance to the rendezvous, over one NATS connection, which it re-makes as
@@ -217,11 +221,25 @@ func (c *Client) onInbox(m *nats.Msg) {
 		}
 	case in.Type == InboxRelays:
 		c.poke(wakeRelays)
+	case in.Type == InboxWake && c.cfg.OnWake != nil:
+		c.callbacks.Lock()
+		defer c.callbacks.Unlock()
+		c.cfg.OnWake(in.Name, printable(in.Wake))
 	case in.Type == InboxAsk && m.Reply != "" && c.cfg.Linked != nil:
 		if b, err := json.Marshal(linkedReply{V: 1, Linked: c.cfg.Linked(in.From)}); err == nil {
 			_ = m.Respond(b) // the asker treats silence as knowing nothing
 		}
 	}
+}
+
+// printable is s as an error can hold it, whoever sent it.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s[:min(len(s), 160)], "?"))
 }
 
 func (c *Client) deliver(es ...Envelope) {

@@ -47,6 +47,8 @@
 //	{"v":1, "type":"envelope", "envelope":{...}}  an offer or an answer; acknowledged by an empty reply
 //	{"v":1, "type":"fenced", "epoch":N}           the name has a newer holder; the client makes sure by renewing
 //	{"v":1, "type":"relays"}                      relays have changed: renew to learn them
+//	{"v":1, "type":"ask", "from":"<peerID>"}      is there a link with that instance? answered by {"v":1, "linked":true}
+//	{"v":1, "type":"wake", "name":..., "wake":"failed: ..."}  nobody holds the name that was called, and its hook has failed
 //
 // # Relays
 //
@@ -62,6 +64,9 @@
 // authenticated under the job key, which the service does not have: it can lose an envelope, hold it
 // back or repeat it, but not make or change one. One thing it adds: an offer that goes with a join cannot name the
 // epoch that the join will bring, says 0, and has it written beside the body.
+//
+// The verb "offer" takes offers, and envelopes of [KindStored], which are delivered to the holder of the name but not parked. If
+// nobody holds the name, the service calls the name's hook, if it has one: see package rendezvous/wake.
 //
 // # Relay announcements
 //

@@ -3,6 +3,7 @@ package rendezvous
 import (
 	"crypto/hmac"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -17,7 +18,7 @@ import (
 const (
 	KindOffer  = "offer"
 	KindAnswer = "answer"
-	KindStored = "stored" // a state for the addressee is in the store; sent like an answer
+	KindStored = "stored" // a state for the addressee is in the store
 )
 
 // Classes of path that the sender of a hello accepts.
@@ -192,8 +193,8 @@ func (h *Hello) check() error {
 	switch {
 	case h.Kind != KindOffer && h.Kind != KindAnswer && h.Kind != KindStored:
 		return fmt.Errorf("kind %.16q", h.Kind)
-	case h.Kind != KindOffer && h.ToPeer == "":
-		return fmt.Errorf("%s to nobody", h.Kind)
+	case h.Kind == KindAnswer && h.ToPeer == "":
+		return errors.New("answer to nobody")
 	case (h.Kind == KindStored) != (h.Stored != "") || len(h.Stored) > MaxStored:
 		return fmt.Errorf("name of a stored state of %d bytes", len(h.Stored))
 	case h.Class > ClassRelay:

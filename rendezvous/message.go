@@ -175,7 +175,14 @@ type OfferReply struct {
 	Delivered bool   `json:"delivered"`       // the holder's instance acknowledged it; else it is parked
 	Peer      string `json:"peer,omitempty"`  // the holder
 	Epoch     uint64 `json:"epoch,omitempty"` // the holder's
+	Wake      string `json:"wake,omitempty"`  // nobody holds the name, and its hook: WakeCalled, or WakeFailed and the reason
 }
+
+// What became of a name's wake hook.
+const (
+	WakeCalled = "called"
+	WakeFailed = "failed: "
+)
 
 // Member is the holder of a name.
 type Member struct {
@@ -203,10 +210,12 @@ const MaxList = 4096
 // Inbox is a message to an instance.
 type Inbox struct {
 	V        int       `json:"v"`
-	Type     string    `json:"type"` // InboxEnvelope, InboxFenced, InboxRelays or InboxAsk
+	Type     string    `json:"type"` // InboxEnvelope, InboxFenced, InboxRelays, InboxAsk or InboxWake
 	Envelope *Envelope `json:"envelope,omitempty"`
 	Epoch    uint64    `json:"epoch,omitempty"`
 	From     string    `json:"from,omitempty"` // peer ID of who asks
+	Name     string    `json:"name,omitempty"` // that was called
+	Wake     string    `json:"wake,omitempty"` // as in OfferReply
 }
 
 // linkedReply answers an InboxAsk.
@@ -220,7 +229,8 @@ const (
 	InboxEnvelope = "envelope"
 	InboxFenced   = "fenced"
 	InboxRelays   = "relays"
-	InboxAsk      = "ask" // whether there is a link; hints, as all that is not signed
+	InboxAsk      = "ask"  // whether there is a link; hints, as all that is not signed
+	InboxWake     = "wake" // what became of the hook of a name for which an offer is parked; a hint likewise
 )
 
 // signedBytes is what a request's signatures cover.

@@ -201,7 +201,7 @@ func (c *Client) Leave(ctx context.Context) error {
 
 // Offer has an offer delivered to the instance that holds toName, or parked until one joins. If as many
 // are parked as may be it waits for that instance itself, as long as ctx and the age of the envelope
-// allow. It needs a Join before. Errors match ErrFenced, ErrUnknown, ErrFull, ErrEnvelope and those of a
+// allow. An envelope of KindStored is delivered if there is a holder, and never parked. It needs a Join before. Errors match ErrFenced, ErrUnknown, ErrFull, ErrEnvelope and those of a
 // connection.
 func (c *Client) Offer(ctx context.Context, toName string, e Envelope) (OfferResult, error) {
 	if e.ToName != toName {
@@ -220,7 +220,7 @@ func (c *Client) Offer(ctx context.Context, toName string, e Envelope) (OfferRes
 	if err != nil {
 		return OfferResult{}, fmt.Errorf("rendezvous: offer to %q: %w", toName, err)
 	}
-	return OfferResult{Delivered: r.Delivered, Peer: r.Peer, Epoch: r.Epoch}, nil
+	return OfferResult{Delivered: r.Delivered, Peer: r.Peer, Epoch: r.Epoch, Wake: printable(r.Wake)}, nil
 }
 
 // offerLater offers again whenever the name has a holder, until that takes the offer. full is the

@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/rendezvous/wake"
 )
 
 // Limits bound what the service keeps and does; zero fields get the default.
@@ -24,6 +26,7 @@ type Limits struct {
 	Waits       int // waits held for one job; 8,192
 	AllWaits    int // for all jobs; 65,536
 	Concurrent  int // requests worked on at a time; 256
+	Wakes       int // wake hooks called at a time; 256
 }
 
 // DefaultLease is how long a name is held without a renewal.
@@ -65,6 +68,10 @@ type Config struct {
 	Replicated bool
 	Replicas   int           // of the bucket; 0 is 1
 	Lease      time.Duration // of a name; 0 is 30 s
+
+	Hooks *wake.Hooks // called for names that nobody holds; nil: none. See Server.SetHooks. Copies should have the same
+	// HookTransport is how hooks are called; nil: by HTTP/1.1 or 2, through the proxies of the environment.
+	HookTransport http.RoundTripper
 
 	HTTP   string // TCP address of health and metrics; empty serves none
 	Limits Limits
@@ -134,7 +141,7 @@ func complete(in Config) (*config, error) {
 	l.Names, l.AllNames = cmp.Or(l.Names, 1<<14), cmp.Or(l.AllNames, 1<<18)
 	l.JobBytes, l.AllBytes = cmp.Or(l.JobBytes, 32<<20), cmp.Or(l.AllBytes, 256<<20)
 	l.Waits, l.AllWaits = cmp.Or(l.Waits, 1<<13), cmp.Or(l.AllWaits, 1<<16)
-	l.Concurrent = cmp.Or(l.Concurrent, 256)
+	l.Concurrent, l.Wakes = cmp.Or(l.Concurrent, 256), cmp.Or(l.Wakes, 256)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

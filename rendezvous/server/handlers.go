@@ -119,7 +119,7 @@ func (r *record) take(req *rendezvous.JoinRequest, now time.Time) (ousted string
 	if live && r.Peer != req.Peer {
 		ousted = r.Peer
 	}
-	r.Peer, r.Exclusive = req.Peer, req.Exclusive
+	r.Peer, r.Exclusive, r.Wake = req.Peer, req.Exclusive, waking{}
 	return ousted, nil
 }
 
@@ -232,7 +232,8 @@ func (v *service) offer(ctx context.Context, r *request) (any, error) {
 }
 
 // place delivers e to whoever holds the name, or parks it. A holder that does not acknowledge gets it
-// at its next renewal, and so does whoever takes the name from it.
+// at its next renewal, and so does whoever takes the name from it. If nobody holds the name, its hook is called. The notice
+// of a stored state is not parked: whoever joins looks into the store.
 func (v *service) place(ctx context.Context, k key, e *rendezvous.Envelope) (rendezvous.OfferReply, error) {
 	reply, err := v.deliverOrPark(ctx, k, e)
 	what := "parked"
@@ -241,6 +242,8 @@ func (v *service) place(ctx context.Context, k key, e *rendezvous.Envelope) (ren
 		what = "refused"
 	case reply.Delivered:
 		what = "delivered"
+	case e.Kind == rendezvous.KindStored:
+		what = "stored"
 	}
 	v.metrics.offers.WithLabelValues(what).Inc()
 	return reply, err
@@ -259,6 +262,7 @@ func (v *service) deliverOrPark(ctx context.Context, k key, e *rendezvous.Envelo
 			}
 		}
 		reply := rendezvous.OfferReply{}
+		var c *claim
 		err = update(ctx, v.table, k, func(rec *record) error {
 			now := time.Now()
 			rec.prune(now)
@@ -271,8 +275,20 @@ func (v *service) deliverOrPark(ctx context.Context, k key, e *rendezvous.Envelo
 			if err := v.room(k, rec, now); err != nil {
 				return err
 			}
-			return rec.park(*e, now, rendezvous.MaxPark)
+			stored := e.Kind == rendezvous.KindStored
+			if !stored {
+				if err := rec.park(*e, now, rendezvous.MaxPark); err != nil {
+					return err
+				}
+			}
+			if c, reply.Wake = v.claim(k, rec, e, now); c == nil && stored {
+				return errUnchanged
+			}
+			return nil
 		})
+		if err == nil && c != nil {
+			v.work.Go(func() { v.wake(k, c) })
+		}
 		if !errors.Is(err, errMoved) {
 			return reply, err
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/rendezvous/wake"
 )
 
 // bucket is the KV bucket that copies share; keys are "<jobID>.<name>".
@@ -47,7 +48,7 @@ func openKV(ctx context.Context, nc *nats.Conn, c *config) (*kvTable, error) {
 	t.conf = jetstream.KeyValueConfig{
 		Bucket: bucket, Description: "fnwire rendezvous: who holds which name",
 		History: 1, Storage: jetstream.MemoryStorage, Replicas: c.Replicas,
-		TTL:      max(c.Lease, rendezvous.MaxPark, 2*rendezvous.MaxClockSkew) + time.Minute,
+		TTL:      max(c.Lease, rendezvous.MaxPark, 2*rendezvous.MaxClockSkew, wake.MaxTimeout+time.Minute) + time.Minute,
 		MaxBytes: 2 * int64(c.Limits.AllBytes),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())

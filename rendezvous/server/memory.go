@@ -117,7 +117,7 @@ func (r *record) clone() record {
 
 // size is about what the record takes in memory.
 func (r *record) size() int {
-	n := 128 + len(r.Peer) + 48*len(r.Joins)
+	n := 192 + len(r.Peer) + 48*len(r.Joins) + len(r.Wake.ID) + len(r.Wake.Error)
 	for _, p := range r.Parked {
 		e := &p.Envelope
 		n += 256 + len(e.Body) + len(e.MAC) + len(e.FromName) + len(e.FromPeer) + len(e.ToName)

@@ -15,6 +15,7 @@ type metrics struct {
 	refused  *prometheus.CounterVec
 	offers   *prometheus.CounterVec
 	fenced   prometheus.Counter
+	wakes    *prometheus.CounterVec
 }
 
 func newMetrics(s *Server) *metrics {
@@ -33,8 +34,12 @@ func newMetrics(s *Server) *metrics {
 			Name: "fnwire_rendezvous_offers_total", Help: "Offers, by what became of them."}, []string{"result"}),
 		fenced: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fnwire_rendezvous_takeovers_total", Help: "Names taken over from a live instance."}),
+		wakes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "fnwire_rendezvous_wakes_total",
+			Help: "Events for wake hooks, by what became of them: called, failed, unneeded (joined in the meantime), dropped (too many, or stopped)."},
+			[]string{"result"}),
 	}
-	m.registry.MustRegister(m.requests, m.seconds, m.refused, m.offers, m.fenced,
+	m.registry.MustRegister(m.requests, m.seconds, m.refused, m.offers, m.fenced, m.wakes,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	gauge := func(name, help string, value func(*service) float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "fnwire_rendezvous_" + name, Help: help},

@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/rendezvous/wake"
 )
 
 // Server is a rendezvous. Make it with New, start it with Run.
@@ -31,6 +32,7 @@ type Server struct {
 	metrics *metrics
 	ready   chan struct{}
 	serving atomic.Pointer[service] // nil unless serving
+	hooks   atomic.Pointer[wake.Hooks]
 
 	mu       sync.Mutex // guards what follows
 	started  bool
@@ -48,6 +50,7 @@ func New(in Config) (*Server, error) {
 	}
 	s := &Server{cfg: c, log: c.Logger, ready: make(chan struct{})}
 	s.relays = newRegistry(c.Relays)
+	s.hooks.Store(c.Hooks)
 	s.metrics = newMetrics(s)
 	return s, nil
 }
@@ -96,6 +99,9 @@ func (s *Server) AddRelay(r rendezvous.RelayInfo) error {
 	return nil
 }
 
+// SetHooks has other wake hooks called from now on; nil: none.
+func (s *Server) SetHooks(h *wake.Hooks) { s.hooks.Store(h) }
+
 // InProcessConn connects to the embedded NATS without the network. It makes *Server a
 // rendezvous.InProcess. It fails before Ready and when NATS is not embedded.
 func (s *Server) InProcessConn() (net.Conn, error) {
@@ -137,7 +143,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		defer kv.close()
 		t = kv
 	}
-	v := newService(s.cfg, nc, t, s.relays, s.metrics)
+	v := newService(s.cfg, nc, t, s.relays, &s.hooks, s.metrics)
 	if err := v.start(); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/rendezvous/wake"
 )
 
 const (
@@ -30,6 +32,8 @@ type service struct {
 	table   table
 	relays  *registry
 	tokens  *minter
+	hooks   *atomic.Pointer[wake.Hooks]
+	waker   *wake.Sender
 	metrics *metrics
 	waits   *waits
 	acks    *acks
@@ -48,10 +52,11 @@ type service struct {
 	work     sync.WaitGroup
 }
 
-func newService(c *config, nc *nats.Conn, t table, relays *registry, m *metrics) *service {
+func newService(c *config, nc *nats.Conn, t table, relays *registry, hooks *atomic.Pointer[wake.Hooks], m *metrics) *service {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &service{
-		cfg: c, log: c.Logger, nc: nc, table: t, relays: relays, metrics: m,
+		cfg: c, log: c.Logger, nc: nc, table: t, relays: relays, hooks: hooks, metrics: m,
+		waker:  wake.NewSender(wake.Config{InFlight: c.Limits.Wakes, Transport: c.HookTransport}),
 		tokens: &minter{key: c.TokenKey, ttl: c.TokenTTL},
 		waits:  newWaits(c.Limits.Waits, c.Limits.AllWaits),
 		acks:   newAcks(nc),
@@ -139,6 +144,7 @@ func (v *service) stop() {
 	v.work.Wait()
 	timer.Stop()
 	v.cancel()
+	v.waker.Close()
 }
 
 // request is what a handler gets; reply goes to where the request came from.

@@ -27,6 +27,7 @@ type record struct {
 	ParkedTo  uint64    `json:"parked_to,omitempty"` // highest parked.ID ever given out
 	Parked    []parked  `json:"parked,omitempty"`
 	Joins     []used    `json:"joins,omitempty"` // joins that might be repeated
+	Wake      waking    `json:"wake,omitzero"`
 }
 
 // used is the nonce of a join that was accepted.
@@ -51,6 +52,9 @@ func (r *record) live(now time.Time) bool { return r.Peer != "" && now.Before(r.
 func (r *record) prune(now time.Time) {
 	r.Parked = slices.DeleteFunc(r.Parked, func(p parked) bool { return !now.Before(p.Until) })
 	r.Joins = slices.DeleteFunc(r.Joins, func(u used) bool { return now.After(u.Until) })
+	if !now.Before(r.Wake.Until) {
+		r.Wake = waking{}
+	}
 }
 
 // firstUse notes the nonce of a join and reports whether it is new.
@@ -69,7 +73,7 @@ func (r *record) firstUse(n rendezvous.Nonce, issued time.Time) bool {
 
 // empty reports whether the record may be forgotten. Epochs begin with the time, so nothing is lost.
 func (r *record) empty(now time.Time) bool {
-	return !r.live(now) && len(r.Parked) == 0 && len(r.Joins) == 0
+	return !r.live(now) && len(r.Parked) == 0 && len(r.Joins) == 0 && !now.Before(r.Wake.Until)
 }
 
 // park keeps an offer until somebody joins. An earlier offer of the same instance is replaced.
