@@ -13,7 +13,9 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +23,7 @@ import (
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
 	"github.com/fnwire/fnwire/rendezvous/server"
+	"github.com/fnwire/fnwire/rendezvous/wake"
 )
 
 func main() { os.Exit(cli.Main(newCommand())) }
@@ -32,6 +35,7 @@ type options struct {
 	tokenKey string
 	tlsCert  string
 	tlsKey   string
+	wakeFile string
 	json     bool
 	logLevel string
 }
@@ -41,6 +45,15 @@ instances, and tokens for relays.
 
 By default it embeds a NATS server, to which functions connect with their job key. With --nats it serves
 on an existing NATS instead; several copies may do so if all have --replicated and one --token-key.
+
+With --wake-file it calls the HTTP hook of a name that somebody calls and nobody holds, so that a function is
+started only when there is something for it. The file is read again on SIGHUP:
+
+  {"hooks": [{"name": "reduce-*", "url": "https://fn.example/wake/{name}", "secret": "env:WAKE_SECRET"}]}
+
+"name" is a name or a pattern with * ? [a-z]; the first hook that fits is called. "url" may hold {job} and {name}
+after the host. "secret" is whsec_ and base64 of 24 to 64 bytes, or env:VARIABLE or file:PATH that has it. "job" is a job ID
+if the hook is for one job. "timeout" (15s) bounds one attempt, "start" (1m) is what a function may take to join.
 
 It admits no job unless told which: --allow JOBID (fnwire keygen prints the ID) or --open for all.`
 
@@ -76,6 +89,7 @@ func newCommand() *cobra.Command {
 	f.BoolVar(&c.Replicated, "replicated", false, "keep the table in a JetStream KV bucket that other copies share")
 	f.IntVar(&c.Replicas, "replicas", 1, "replicas of that bucket")
 	f.StringVar(&c.HTTP, "http", cli.Env("FNWIRE_RENDEZVOUS_HTTP", "127.0.0.1:8222"), "address of /healthz, /readyz and /metrics, or \"off\" (env FNWIRE_RENDEZVOUS_HTTP)")
+	f.StringVar(&o.wakeFile, "wake-file", cli.Env("FNWIRE_WAKE_FILE", ""), "file (JSON) of HTTP hooks to call for names that are called and not held (env FNWIRE_WAKE_FILE)")
 	f.BoolVar(&o.json, "json", false, "ready line and log as JSON")
 	f.StringVar(&o.logLevel, "log-level", cli.Env("FNWIRE_LOG_LEVEL", "info"), "debug, info, warn or error (env FNWIRE_LOG_LEVEL)")
 	return cmd
@@ -134,6 +148,11 @@ func (o *options) complete(stderr io.Writer) (err error) {
 		}
 		c.Certificate = &cert
 	}
+	if o.wakeFile != "" {
+		if c.Hooks, err = wake.Load(o.wakeFile); err != nil {
+			return cli.Usage(fmt.Errorf("--wake-file: %w", err))
+		}
+	}
 	if o.tokenKey != "" {
 		c.TokenKey, err = server.LoadTokenKey(o.tokenKey)
 	}
@@ -185,6 +204,9 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return cli.Usage(err)
 	}
+	if o.wakeFile != "" {
+		defer o.reloadOnHangup(s)()
+	}
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	select {
@@ -206,6 +228,29 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) error {
 		o.cfg.Logger.Warn("ready line not printed", "err", err)
 	}
 	return <-done
+}
+
+// reloadOnHangup reads the hooks again on SIGHUP, until stop is called. A file with a mistake changes nothing.
+func (o *options) reloadOnHangup(s *server.Server) (stop func()) {
+	hangup, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		defer close(done)
+		for range hangup {
+			hooks, err := wake.Load(o.wakeFile)
+			if err != nil {
+				o.cfg.Logger.Error("rendezvous: wake hooks not read again; the old ones stay", "err", err)
+				continue
+			}
+			s.SetHooks(hooks)
+			o.cfg.Logger.Info("rendezvous: wake hooks read again", "hooks", hooks.Len())
+		}
+	}()
+	return func() {
+		signal.Stop(hangup)
+		close(hangup)
+		<-done
+	}
 }
 
 func orNone(addr string) string {

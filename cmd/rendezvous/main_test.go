@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,12 +20,54 @@ import (
 	"github.com/fnwire/fnwire/rendezvous"
 )
 
+// output is what a command writes.
+type output struct {
+	mu    sync.Mutex // guards what follows
+	text  bytes.Buffer
+	grown chan struct{} // closed at the next write, and replaced
+}
+
+func newOutput() *output { return &output{grown: make(chan struct{})} }
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	close(o.grown)
+	o.grown = make(chan struct{})
+	return o.text.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// await returns once s was written.
+func (o *output) await(t *testing.T, s string) {
+	t.Helper()
+	late := time.After(20 * time.Second)
+	for {
+		o.mu.Lock()
+		grown, there := o.grown, strings.Contains(o.text.String(), s)
+		o.mu.Unlock()
+		if there {
+			return
+		}
+		select {
+		case <-grown:
+		case <-late:
+			t.Fatalf("%q was not written: %s", s, o)
+		}
+	}
+}
+
 // begin runs the command until stop is called, and returns its first line.
-func begin(t *testing.T, args ...string) (line []byte, log *bytes.Buffer, stop func() error) {
+func begin(t *testing.T, args ...string) (line []byte, log *output, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	r, w := io.Pipe()
-	log = new(bytes.Buffer)
+	log = newOutput()
 	cmd := newCommand()
 	cmd.SetArgs(args)
 	cmd.SetOut(w)
@@ -104,6 +147,7 @@ func TestRefusesWithRemedy(t *testing.T) {
 		"two HTTPS":    {[]string{"--open", "--relay", "r=192.0.2.1:1,https://h:443/" + hash + ",https://h:444/" + hash}, "one https"},
 		"bad HTTPS":    {[]string{"--open", "--relay", "r=192.0.2.1:1,https://h/" + hash}, "HOST:PORT"},
 		"half TLS":     {[]string{"--open", "--tls-cert", "x"}, "--tls-key"},
+		"no hooks":     {[]string{"--open", "--wake-file", "/nonexistent"}, "no such file"},
 		"no cert":      {[]string{"--open", "--tls-cert", "/nonexistent", "--tls-key", "/nonexistent"}, "no such file"},
 		"bad level":    {[]string{"--open", "--log-level", "loud"}, "loud"},
 		"argument":     {[]string{"x"}, "unknown command"},
