@@ -309,10 +309,11 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestWakeTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := job.NewKey()
-		calls, code := 0, http.StatusAccepted
+		var calls, code atomic.Int32
+		code.Store(http.StatusAccepted)
 		s, err := server.New(server.Config{
 			Allow: []job.ID{key.ID()}, DontListen: true, Hooks: hooks(t, "https://hook.example", `,"start":"40s"`),
-			HookTransport: roundTrip(func(*http.Request) int { calls++; return code }),
+			HookTransport: roundTrip(func(*http.Request) int { calls.Add(1); return int(code.Load()) }),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -327,20 +328,20 @@ func TestWakeTimes(t *testing.T) {
 		ran := make(chan error, 1)
 		go func() { ran <- a.Run(life) }()
 
-		offer := func(after time.Duration, told string, want int) {
+		offer := func(after time.Duration, told string, want int32) {
 			t.Helper()
 			time.Sleep(after)
 			if r := a.offer(t, "b"); r.Wake != told {
 				t.Errorf("told %q, want %q", r.Wake, told)
 			}
 			time.Sleep(10 * time.Second) // for all attempts
-			if calls != want {
-				t.Errorf("%d calls, want %d", calls, want)
+			if n := calls.Load(); n != want {
+				t.Errorf("%d calls, want %d", n, want)
 			}
 		}
 		offer(0, "called", 1)
 		offer(29*time.Second, "called", 1)
-		code = http.StatusServiceUnavailable
+		code.Store(http.StatusServiceUnavailable)
 		offer(0, "called", 6) // five attempts, within 7.5 s
 		offer(0, "failed: answered 503 Service Unavailable", 6)
 		offer(8*time.Second, "called", 11)
