@@ -33,10 +33,13 @@ import (
 // ErrForged: the text was not sealed under this key and name, or was changed since.
 var ErrForged = errors.New("seal: not what was sealed")
 
+// HeadSize is how many bytes stand before the segments.
+const HeadSize = len(magic) + saltSize
+
 const (
 	magic    = "fnw1"
 	saltSize = 32
-	headSize = len(magic) + saltSize
+	headSize = HeadSize
 	segment  = 64 << 10
 	tagSize  = 16
 	ahead    = segment + tagSize + 1 // a byte after a segment tells that it is not the last
@@ -215,6 +218,26 @@ func (r *reader) open() ([]byte, error) {
 	return plain, nil
 }
 
+// NewReaderFrom is NewReader from a byte of the plain text on, which must not be beyond its last one: head is the first HeadSize bytes of the sealed text, and
+// r gives what follows its first Offset(from) bytes. It notices what NewReader notices, of the segments that it reads.
+func NewReaderFrom(head []byte, r io.Reader, key [32]byte, name string, from int64) (io.Reader, error) {
+	s := &reader{r: r, key: key, name: name}
+	if err := s.take(head); err != nil {
+		return nil, err
+	}
+	s.s.count = uint64(from / segment)
+	if _, err := io.CopyN(io.Discard, s, from%segment); err != nil {
+		if err == io.EOF { //nolint:errorlint // as Read returns it
+			err = fmt.Errorf("%w: it ends before byte %d", ErrForged, from)
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+// Offset is where in a sealed text the segment begins that holds a byte of the plain text.
+func Offset(plain int64) int64 { return int64(headSize) + plain/segment*(segment+tagSize) }
+
 func (r *reader) begin() error {
 	head := make([]byte, headSize)
 	if _, err := io.ReadFull(r.r, head); err != nil {
@@ -223,7 +246,11 @@ func (r *reader) begin() error {
 		}
 		return err
 	}
-	if !bytes.HasPrefix(head, []byte(magic)) {
+	return r.take(head)
+}
+
+func (r *reader) take(head []byte) error {
+	if len(head) != headSize || !bytes.HasPrefix(head, []byte(magic)) {
 		return fmt.Errorf("%w: no magic", ErrForged)
 	}
 	s, err := newStream(r.key, head[len(magic):], r.name)

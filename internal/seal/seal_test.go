@@ -55,6 +55,32 @@ func text(n int) []byte {
 
 var sizes = []int{0, 1, segment - 1, segment, segment + 1, 2 * segment, 3*segment + 7}
 
+// A text is read from any byte on, and what was changed from there on is noticed.
+func TestReadFrom(t *testing.T) {
+	from := func(sealed []byte, at int64) ([]byte, error) {
+		r, err := NewReaderFrom(sealed[:HeadSize], bytes.NewReader(sealed[Offset(at):]), [32]byte{1}, "x", at)
+		if err != nil {
+			return nil, err
+		}
+		return io.ReadAll(r)
+	}
+	plain := text(3*segment + 7)
+	s := sealed(t, plain, "x")
+	for _, at := range []int64{0, 1, segment - 1, segment, segment + 1, 3 * segment, 3*segment + 6} {
+		if got, err := from(s, at); err != nil || !bytes.Equal(got, plain[at:]) {
+			t.Errorf("from byte %d: %d bytes, %v", at, len(got), err)
+		}
+		for _, bad := range [][]byte{s[:len(s)-1], append(bytes.Clone(s), 0), append([]byte("fnw2"), s[4:]...)} {
+			if _, err := from(bad, at); !errors.Is(err, ErrForged) {
+				t.Errorf("from byte %d of a changed text: %v", at, err)
+			}
+		}
+	}
+	if _, err := NewReaderFrom(s[:HeadSize], bytes.NewReader(s[Offset(segment):]), [32]byte{1}, "x", 2*segment+1); !errors.Is(err, ErrForged) {
+		t.Errorf("a segment in another's place: %v", err)
+	}
+}
+
 func TestRoundTrip(t *testing.T) {
 	for _, n := range sizes {
 		plain := text(n)
