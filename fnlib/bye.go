@@ -17,7 +17,7 @@ import (
 // traffic counts the streams of one link that matter for a BYE.
 type traffic struct {
 	mu       sync.Mutex // guards what follows
-	opened   uint32     // by this side, CONN and SEND
+	opened   uint32     // by this side, CONN, SEND and GET
 	accepted uint32     // opened by the peer
 	reading  int        // streams whose end this side has not read yet
 	untaken  int        // bytes at most under way in states that the peer's application has not taken; see reserve

@@ -49,6 +49,8 @@ type Config struct {
 	Store store.Store
 	// SpillAfter is how long Send tries to reach a receiver before it stores the state; 0 is 5 s.
 	SpillAfter time.Duration
+	// PutMemory is how many bytes of the states of Put stay in memory, all together; 0 is 16 MiB. The rest goes to temporary files.
+	PutMemory int64
 	// StoreTTL is how long a stored state waits for its receiver; 0 is a day.
 	StoreTTL time.Duration
 	// Grace is how long Close may take to store what was not delivered; 0 is 2 s, of which Lambda leaves that much.

@@ -225,6 +225,8 @@ func (n *Node) serve(s *transport.Stream) {
 		err = n.serveConn(s)
 	case streamSend:
 		err = n.serveSend(s)
+	case streamGet:
+		err = n.serveGet(s)
 	case streamPing:
 		err = servePing(s)
 	case streamBye:

@@ -64,10 +64,31 @@
 //	     0     1  type, 0x04
 //	     1     8  nonce
 //
+// GET, a request for a state that the other end keeps (see Put), in blocks of 1,048,576 bytes, the last one shorter. The answer is a GOT.
+//
+//	offset  size  field
+//	     0     1  type, 0x08
+//	     1     1  what: 0 blocks, 1 the digests of all blocks and then blocks, 2 nothing: this Get has read the state to its end,
+//	              3 nothing: the state is to be deleted
+//	     2    16  ID of the state, from its ref
+//	    18    16  ID of the Get, random
+//	    34     4  first block; 0 with what 2 and 3
+//	    38     4  blocks, at most 16; 0 with what 2 and 3
+//
+// GOT, the answer. A Get that says more than once that it has read the state is counted once.
+//
+//	offset  size  field
+//	     0     1  type, 0x09
+//	     1     1  status: 0 here it is, or noted; 1 not known; 2 expired; 3 read as often as allowed; 4 deleted as somebody wished;
+//	              5 too many requests of this peer, 16, are under way
+//	     2     4  how many Gets may still read it to its end, all ones: any number; 0 with what 2 and 3, and after a status that is not 0
+//	     6     8  size of the state in bytes; 0 likewise
+//	              then, with status 0, what was asked for: 32 bytes SHA-256 of each block of the state, the bytes of the blocks
+//
 // BYE, before the opener closes the link. It is answered with one byte, 0x05, when the other end has
 // seen as many streams and has read all of them to their end, or after two seconds.
 //
 //	offset  size  field
 //	     0     1  type, 0x05
-//	     1     4  CONN and SEND streams that the opener has opened on this link
+//	     1     4  CONN, SEND and GET streams that the opener has opened on this link
 package fnlib

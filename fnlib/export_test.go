@@ -92,3 +92,43 @@ func CheckSettledOnce(t *testing.T) {
 		t.Errorf("%d verdicts, %d in order, %d times", n, len(b.order), len(b.times))
 	}
 }
+
+// PutMemoryOf returns how many bytes of the states of Put are in n's memory.
+func PutMemoryOf(n *Node) int64 {
+	n.kept.mu.Lock()
+	defer n.kept.mu.Unlock()
+	return n.kept.used
+}
+
+// CheckCountedOnce holds that a Get counts once however often it says that it is done, also after the state is gone.
+func CheckCountedOnce(t *testing.T) {
+	n := &Node{}
+	k := &n.kept
+	k.init(n)
+	defer k.close()
+	h := &held{refInfo: refInfo{id: stateID{1}, expires: time.Now().Add(time.Hour)}, reads: 2, content: &content{k: k}}
+	if err := k.add(h); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range []struct{ by, want byte }{{1, gotHere}, {1, gotHere}, {2, gotHere}, {2, gotHere}, {1, gotHere}, {3, gotReadOut}} {
+		if got := k.count(h.id, stateID{c.by}); got != c.want {
+			t.Errorf("%d: status %d, want %d", i, got, c.want)
+		}
+	}
+	if got := k.count(stateID{2}, stateID{1}); got != gotUnknown {
+		t.Errorf("a state that is not kept: status %d", got)
+	}
+}
+
+// CorruptHeld has n keep another byte of a state, which must be in memory; at -1 another digest.
+func CorruptHeld(n *Node, ref Ref, at int) {
+	h, err := n.holding(ref)
+	if err != nil {
+		panic(err)
+	}
+	if at < 0 {
+		h.digests[0][0] ^= 1
+		return
+	}
+	h.content.blocks[at/blockSize][at%blockSize] ^= 1
+}

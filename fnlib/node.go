@@ -57,6 +57,7 @@ type Node struct {
 	joined Timings
 
 	inbound inbound
+	kept    keeper
 	leaving chan struct{}               // closed (under mu) when the node begins to close
 	sends   sync.WaitGroup              // that may store their states; Add under mu
 	look    chan struct{}               // for runStored, capacity 1: look into the store
@@ -129,6 +130,7 @@ func join(ctx context.Context, cfg Config, w wires) (*Node, error) {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	n.inbound.init()
+	n.kept.init(n)
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	if err := n.start(ctx, w); err != nil {
 		n.close(err)
@@ -339,6 +341,10 @@ func (n *Node) shut(why error) {
 			n.leave()
 		}
 		n.teardown(why)
+		if errors.Is(why, ErrFenced) {
+			n.spillKept() // under its own key, whoever holds the name now
+		}
+		n.kept.close()
 	})
 }
 
@@ -380,6 +386,7 @@ func (n *Node) close(why error) {
 			n.leave()
 		}
 		n.teardown(why)
+		n.kept.close()
 	})
 	n.wg.Wait()
 }

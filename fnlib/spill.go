@@ -232,11 +232,13 @@ func (n *Node) spill() {
 	close(n.leaving)
 	n.mu.Unlock()
 	if n.cfg.Store == nil {
+		n.spillKept()
 		return
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		n.spillKept()
 		n.sends.Wait()
 	}()
 	timer := time.NewTimer(n.grace())

@@ -1,0 +1,313 @@
+package fnlib
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// A pull brings the blocks of a state from all who hold it at once. Each source has lanes that claim runs of blocks, the first ones that nobody has
+// claimed, and deliver them in any order; the application takes them in theirs. The window bounds what is in memory.
+const (
+	pullWindow = 8 // blocks that are under way, or here and not handed out
+	pullLanes  = 2 // of a holder: while one's blocks come, the other's request is under way
+	stealAfter = 500 * time.Millisecond
+)
+
+// slot is a block of the window.
+type slot struct {
+	claims int       // lanes that fetch it, two at most
+	by     string    // the source of the last
+	since  time.Time // when it claimed
+	data   []byte    // nil: not here yet
+}
+
+// pull is one Get under way.
+type pull struct {
+	n    *Node
+	ref  refInfo
+	by   stateID
+	path Path
+
+	ctx    context.Context //nolint:containedctx // of the Get, which its goroutines end with
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex    // guards what follows
+	changed chan struct{} // closed and replaced when any of it has
+	digests []Digest      // nil: not known yet
+	left    uint32        // how many Gets may still end well, as the source has said that was asked last
+	next    int           // the block that the application is at
+	slots   map[int]*slot
+	moved   time.Time // when next was, or became, the one that is waited for
+	live    int       // sources that may still deliver
+	present int       // of them, those that seem to be there
+	failed  error     // why sources have ended
+	over    error     // why there is no point in asking anybody
+	from    map[string]int64
+	way     string // of the last block
+}
+
+func newPull(ctx context.Context, n *Node, ref refInfo, path Path) *pull {
+	p := &pull{
+		n: n, ref: ref, by: newStateID(), path: path, changed: make(chan struct{}), left: noLimit,
+		slots: make(map[int]*slot), moved: time.Now(), from: make(map[string]int64),
+	}
+	p.ctx, p.cancel = context.WithCancel(ctx)
+	return p
+}
+
+// end stops everything.
+func (p *pull) end() {
+	p.cancel()
+	p.wg.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.slots {
+		p.dropLocked(i)
+	}
+}
+
+// change runs a function under mu and tells those who wait.
+func (p *pull) change(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f()
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// begin adds sources before they run.
+func (p *pull) begin(sources int) { p.live, p.present = sources, sources }
+
+// ended notes that a source delivers no more, and why.
+func (p *pull) ended(err error) {
+	p.change(func() {
+		p.live--
+		switch {
+		case p.failed == nil:
+			p.failed = err
+		case err != nil:
+			p.failed = fmt.Errorf("%w; %w", p.failed, err)
+		}
+	})
+}
+
+// claim is a run of blocks that a lane is to fetch.
+type claim struct {
+	first, count int
+	digests      bool // they are wanted first
+}
+
+// claim waits until there is something to fetch; false: the pull has ended. A source's first lane asks for the digests while they are not known, and the others
+// wait for them.
+func (p *pull) claim(ctx context.Context, source string, lane int) (claim, bool) {
+	timer := time.NewTimer(stealAfter)
+	defer timer.Stop()
+	for {
+		p.mu.Lock()
+		changed := p.changed
+		c, ok := p.claimLocked(source, lane)
+		var steal time.Duration
+		if !ok {
+			c, steal = p.stealLocked(source)
+		}
+		p.mu.Unlock()
+		if ok || c.count > 0 {
+			return c, true
+		}
+		timer.Reset(steal)
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-ctx.Done():
+			return c, false
+		}
+	}
+}
+
+func (p *pull) claimLocked(source string, lane int) (c claim, ok bool) {
+	if p.digests == nil {
+		if lane > 0 {
+			return c, false
+		}
+		c.digests = true
+	}
+	most := max(1, pullWindow/(pullLanes*max(1, p.present)))
+	end := min(p.next+pullWindow, blocksOf(p.ref.size))
+	for i := p.next; i < end && c.count < most; i++ {
+		if p.slots[i] != nil {
+			if c.count > 0 {
+				break
+			}
+			continue
+		}
+		if c.count == 0 {
+			c.first = i
+		}
+		c.count++
+		p.slots[i] = &slot{claims: 1, by: source, since: time.Now()}
+	}
+	return c, c.count > 0 || c.digests
+}
+
+// stealLocked claims the first block that another source is slow with, or tells when there may be one.
+func (p *pull) stealLocked(source string) (c claim, wait time.Duration) {
+	wait = stealAfter
+	for i := p.next; i < p.next+pullWindow; i++ {
+		s := p.slots[i]
+		if s == nil || s.data != nil || s.claims > 1 || s.by == source {
+			continue
+		}
+		if age := time.Since(s.since); age < stealAfter {
+			wait = min(wait, stealAfter-age)
+			continue
+		}
+		s.claims, s.by, s.since = 2, source, time.Now()
+		return claim{first: i, count: 1}, 0
+	}
+	return c, wait
+}
+
+// unclaim gives back what was not delivered.
+func (p *pull) unclaim(c claim) {
+	p.change(func() {
+		for i := c.first; i < c.first+c.count; i++ {
+			if s := p.slots[i]; s != nil {
+				if s.claims--; s.claims == 0 && s.data == nil {
+					delete(p.slots, i)
+				}
+			}
+		}
+	})
+}
+
+// buffer returns room for a block.
+func (p *pull) buffer(block int) []byte {
+	if n := p.ref.blockLen(block); n < blockSize {
+		return make([]byte, n)
+	}
+	return blockBufs.Get().(*[blockSize]byte)[:]
+}
+
+func reuse(b []byte) {
+	if len(b) == blockSize {
+		blockBufs.Put((*[blockSize]byte)(b))
+	}
+}
+
+// deliver takes a block whose digest is right.
+func (p *pull) deliver(source, way string, block int, data []byte) {
+	p.change(func() {
+		s := p.slots[block]
+		if s == nil || s.data != nil {
+			reuse(data)
+			return
+		}
+		s.data = data
+		p.from[source] += int64(len(data))
+		p.way = way
+		if block == p.next {
+			p.moved = time.Now()
+		}
+	})
+}
+
+// take waits for the block that the application is at.
+func (p *pull) take() ([]byte, error) {
+	for {
+		p.mu.Lock()
+		changed, here := p.changed, p.hereLocked()
+		live, over, failed := p.live, p.over, p.failed
+		p.mu.Unlock()
+		switch {
+		case here != nil:
+			return here, nil
+		case over != nil:
+			return nil, over
+		case live == 0:
+			return nil, failed
+		}
+		if err := p.await(changed); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// hereLocked is the block that the application is at, or nil if that has not come.
+func (p *pull) hereLocked() []byte {
+	if s := p.slots[p.next]; s != nil {
+		return s.data
+	}
+	return nil
+}
+
+// await waits for a change, or for the end of the context or the node.
+func (p *pull) await(changed <-chan struct{}) error {
+	select {
+	case <-changed:
+		return nil
+	case <-p.ctx.Done():
+		return p.ctx.Err()
+	case <-p.n.ctx.Done():
+		return p.n.Err()
+	}
+}
+
+// taken moves the application on by a block.
+func (p *pull) taken() {
+	p.change(func() {
+		p.dropLocked(p.next)
+		p.next++
+		p.moved = time.Now()
+	})
+}
+
+func (p *pull) dropLocked(block int) {
+	if data := p.slots[block].data; data != nil {
+		reuse(data)
+	}
+	delete(p.slots, block)
+}
+
+// known waits until the digests are.
+func (p *pull) known() error {
+	for {
+		p.mu.Lock()
+		changed, digests := p.changed, p.digests
+		live, over, failed := p.live, p.over, p.failed
+		p.mu.Unlock()
+		switch {
+		case digests != nil:
+			return nil
+		case over != nil:
+			return over
+		case live == 0:
+			return failed
+		}
+		if err := p.await(changed); err != nil {
+			return err
+		}
+	}
+}
+
+// counted tells whether reads of the state are, and last whether this one is the last that is allowed.
+func (p *pull) counted() bool { return p.allowed() != noLimit }
+func (p *pull) last() bool    { return p.allowed() == 1 }
+
+func (p *pull) allowed() uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.left
+}
+
+// learn takes what a source says of the state as a whole; digests may be nil.
+func (p *pull) learn(left uint32, digests []Digest) {
+	p.change(func() {
+		p.left = left
+		if p.digests == nil {
+			p.digests = digests
+		}
+	})
+}

@@ -1,0 +1,131 @@
+package fnlib
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+)
+
+// Types of stream of states that Put keeps. Package fnlib's comment has the tables.
+const (
+	streamGet = 0x08
+	streamGot = 0x09
+
+	getSize      = 42
+	gotSize      = 14
+	maxGetBlocks = 16 // that one GET may ask for
+)
+
+// What a GET asks for.
+const (
+	getBlocks  = 0
+	getDigests = 1 // the digests of all blocks, then blocks
+	getDone    = 2 // nothing: this Get has read the state
+	getDrop    = 3 // nothing: the state is wanted no more
+)
+
+// Status in a GOT.
+const (
+	gotHere    = 0
+	gotUnknown = 1 // not held, or no longer
+	gotExpired = 2
+	gotReadOut = 3 // read as often as its Put allowed
+	gotDropped = 4
+	gotBusy    = 5 // the peer has as many GETs under way as it may
+)
+
+// noLimit is how many more may read a state that as many may read as like.
+const noLimit = math.MaxUint32
+
+// getRequest opens a stream that asks for a state.
+type getRequest struct {
+	what  byte
+	id    stateID // of the state
+	by    stateID // of the Get
+	first uint32  // block
+	count uint32  // blocks
+}
+
+func appendGet(b []byte, g getRequest) []byte {
+	b = append(b, streamGet, g.what)
+	b = append(b, g.id[:]...)
+	b = append(b, g.by[:]...)
+	b = binary.BigEndian.AppendUint32(b, g.first)
+	return binary.BigEndian.AppendUint32(b, g.count)
+}
+
+// readGet reads what follows the type.
+func readGet(r io.Reader) (g getRequest, err error) {
+	var b [getSize - 1]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return g, err
+	}
+	g = getRequest{
+		what: b[0], id: stateID(b[1:]), by: stateID(b[17:]),
+		first: binary.BigEndian.Uint32(b[33:]), count: binary.BigEndian.Uint32(b[37:]),
+	}
+	if g.what > getDrop || g.count > maxGetBlocks || g.what > getDigests && g.first|g.count != 0 {
+		return g, fmt.Errorf("%w: GET %d of %d blocks from %d", errWire, g.what, g.count, g.first)
+	}
+	return g, nil
+}
+
+// gotHeader begins the answer.
+type gotHeader struct {
+	status byte
+	left   uint32 // how many Gets may still end well; noLimit
+	size   uint64 // of the state, bytes
+}
+
+func appendGot(b []byte, g gotHeader) []byte {
+	b = append(b, streamGot, g.status)
+	b = binary.BigEndian.AppendUint32(b, g.left)
+	return binary.BigEndian.AppendUint64(b, g.size)
+}
+
+func readGot(r io.Reader) (g gotHeader, err error) {
+	var b [gotSize]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return g, unexpected(err)
+	}
+	g = gotHeader{status: b[1], left: binary.BigEndian.Uint32(b[2:]), size: binary.BigEndian.Uint64(b[6:])}
+	if b[0] != streamGot || g.status > gotBusy || g.size > maxRefBytes {
+		return g, fmt.Errorf("%w: GOT", errWire)
+	}
+	return g, nil
+}
+
+// appendDigests writes the digests of all blocks.
+func appendDigests(b []byte, digests []Digest) []byte {
+	for _, d := range digests {
+		b = append(b, d[:]...)
+	}
+	return b
+}
+
+// readDigests reads the digests of the blocks of a state, and fails with ErrDigest unless they are those that its ref stands for.
+func readDigests(r io.Reader, i refInfo) ([]Digest, error) {
+	digests := make([]Digest, blocksOf(i.size))
+	for k := range digests {
+		if _, err := io.ReadFull(r, digests[k][:]); err != nil {
+			return nil, unexpected(err)
+		}
+	}
+	if rootOf(digests) != i.root {
+		return nil, fmt.Errorf("%w: the blocks' digests are not those of the ref", ErrDigest)
+	}
+	return digests, nil
+}
+
+// readBlock reads a block into b and fails with ErrDigest unless it has that digest.
+func readBlock(r io.Reader, b []byte, want Digest) error {
+	if _, err := io.ReadFull(r, b); err != nil {
+		return unexpected(err)
+	}
+	if sha256.Sum256(b) != want {
+		return fmt.Errorf("%w: a block is not the one of the ref", ErrDigest)
+	}
+	return nil
+}
