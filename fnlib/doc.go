@@ -5,6 +5,7 @@
 //	receipt, err := node.Send(ctx, "reduce-0", "part-7", bytes.NewReader(part))
 //	in, err := node.Receive(ctx)
 //	conn, err := node.Dial(ctx, "reduce-0")
+//	ref, err := node.Put(ctx, bytes.NewReader(part), fnlib.PutOptions{}) // which another one gets
 //
 // Bytes flow over one end-to-end encrypted QUIC connection for each pair of functions: over a relay
 // at once, directly as soon as the NATs between them are punched. It never looks inside the state, and
