@@ -69,7 +69,8 @@ type Client struct {
 	peerID string
 	nc     *nats.Conn
 
-	wake   chan wake // from NATS callbacks to Run
+	wake   chan wake     // from NATS callbacks to Run
+	checks chan struct{} // from Check to Run, capacity 1
 	closed chan struct{}
 	once   sync.Once
 
@@ -111,7 +112,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg: cfg, log: cfg.Logger, jobKey: cfg.Key.Signer(), peerID: cfg.Identity.Peer.String(),
-		wake: make(chan wake, 16), closed: make(chan struct{}), conn: make(chan struct{}),
+		wake: make(chan wake, 16), checks: make(chan struct{}, 1), closed: make(chan struct{}), conn: make(chan struct{}),
 	}
 	c.jobID = job.ID(c.jobKey.Public().(ed25519.PublicKey))
 	if c.log == nil {
@@ -174,8 +175,14 @@ func (c *Client) made() {
 	c.since = time.Now()
 }
 
-// Check has Run renew the name at once, for use after a freeze or a change of network.
-func (c *Client) Check() { c.poke(wakeRenew) }
+// Check has Run make sure of the connection, and renew the name at once, for use after a freeze or a change of network. A NAT may have
+// forgotten the connection meanwhile, which NATS by itself notices when two of its pings, 10 s apart, were not answered.
+func (c *Client) Check() {
+	select {
+	case c.checks <- struct{}{}:
+	default: // one that has not begun will do
+	}
+}
 
 // lost ends the requests under way, whose replies will not come.
 func (c *Client) lost() {

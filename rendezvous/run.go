@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
+
+	"github.com/nats-io/nats.go"
 )
 
 // Run keeps the name: it renews the lease every third of it, joins again after the connection or the
@@ -20,6 +23,11 @@ func (c *Client) Run(ctx context.Context) error {
 	if c.isFenced() {
 		return ErrFenced
 	}
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	watch.Go(func() { c.watch(watching) })
 	timer := time.NewTimer(jitter(lease / 3))
 	defer timer.Stop()
 	failed := 0
@@ -61,6 +69,38 @@ func (c *Client) Run(ctx context.Context) error {
 			timer.Reset(jitter(lease / 3))
 		}
 	}
+}
+
+// proveWithin is how long the server may take to answer a ping before its connection is remade.
+const proveWithin = 500 * time.Millisecond
+
+// watch does what Check asks for, beside Run, which may be waiting for an answer on a connection that is dead.
+func (c *Client) watch(ctx context.Context) {
+	for {
+		select {
+		case <-c.checks:
+			if c.proven() {
+				c.poke(wakeRenew)
+			} // else the new connection has Run join again
+		case <-ctx.Done():
+			return
+		case <-c.closed:
+			return
+		}
+	}
+}
+
+// proven reports whether the server answers. If not, the connection is remade, without the pause between two attempts.
+func (c *Client) proven() bool {
+	err := nats.ErrDisconnected
+	if c.nc.IsConnected() {
+		if err = c.nc.FlushTimeout(proveWithin); err == nil {
+			return true
+		}
+	}
+	c.log.Info("rendezvous: the connection is remade", "because", err)
+	_ = c.nc.ForceReconnect() // fails only when closed
+	return false
 }
 
 const relayNewsSpread = 200 * time.Millisecond
