@@ -32,6 +32,8 @@ type bubble struct {
 	sent func(from, to netip.AddrPort, b []byte)
 	// received sees each packet that arrives, likewise.
 	received func(at, from netip.AddrPort, b []byte)
+	// lose tells, likewise, whether a packet that is sent does not arrive.
+	lose func(from netip.AddrPort) bool
 }
 
 var (
@@ -288,7 +290,9 @@ func (s *memSocket) Write(b []byte, seg int, _ byte, to netip.AddrPort) error {
 		if s.w.sent != nil {
 			s.w.sent(s.addr, to, p)
 		}
-		s.host.Send(to, p)
+		if s.w.lose == nil || !s.w.lose(s.addr) {
+			s.host.Send(to, p)
+		}
 	}
 	time.AfterFunc(s.w.rtt/2, func() {
 		s.w.mu.Lock()

@@ -34,7 +34,8 @@
 //	    28     4  milliseconds since the first header with that ID, with resume; else 0
 //	    32     n  key
 //	          then chunks: 4 bytes length (1 to 1,048,576), the bytes;
-//	          then the trailer: 4 bytes zero, 8 bytes total, 32 bytes SHA-256 of the state
+//	          then the trailer: 4 bytes zero, 8 bytes total, 32 bytes SHA-256 of the state;
+//	          the end of the stream follows when the opener has the REPLY
 //
 // With resume set the sender has lost the stream before, and sends nothing more until TAKEN says from what offset to go on. An
 // instance that does not know the ID says 0; one that has settled the state says REPLY again. The digest is that of the

@@ -164,9 +164,7 @@ func (n *Node) serveSend(s *transport.Stream) error {
 	live, verdict := n.inbound.add(in, h.age)
 	switch {
 	case verdict != nil:
-		_ = s.SetWriteDeadline(time.Now().Add(headerDeadline))
-		_, err = s.Write(appendReply(nil, *verdict))
-		_ = s.Close()
+		err = n.conclude(s, *verdict)
 	case live != nil && h.resume:
 		live.move(s)
 	case live != nil:

@@ -336,11 +336,9 @@ func (in *Incoming) settle(status byte, reason string) error {
 // reply tells the sender. If its link is lost, it will resume, and be told then.
 func (in *Incoming) reply(p reply) {
 	s := in.stream()
-	_ = s.SetWriteDeadline(time.Now().Add(headerDeadline))
-	if _, err := s.Write(appendReply(nil, p)); err != nil {
+	if err := in.n.conclude(s, p); err != nil {
 		in.n.log.Debug("fnlib: last word not said yet", "to", in.From, "state", in.id, "error", err)
 	}
 	t := in.n.trafficOf(s.Link())
 	t.update(func() { t.wrote = true })
-	_ = s.Close()
 }

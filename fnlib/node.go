@@ -58,6 +58,7 @@ type Node struct {
 
 	inbound inbound
 	kept    keeper
+	busy    busy
 	leaving chan struct{}               // closed (under mu) when the node begins to close
 	sends   sync.WaitGroup              // that may store their states; Add under mu
 	look    chan struct{}               // for runStored, capacity 1: look into the store

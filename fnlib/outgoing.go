@@ -152,7 +152,7 @@ func (o *outgoing) sendOn(ctx context.Context, s *transport.Stream) error {
 	if word.err != nil {
 		return o.failed(ctx, s, word, word.err)
 	}
-	_ = s.Close()
+	_ = s.Close() // which tells the receiver that its word has come
 	return o.check(word.reply)
 }
 
@@ -191,7 +191,7 @@ func (o *outgoing) pour(s *transport.Stream, t *traffic, word *word, stop stops)
 		return err
 	}
 	o.account(s, 0)
-	return s.CloseWrite()
+	return nil
 }
 
 // appendChunk frames what is sent again.

@@ -88,6 +88,7 @@ func (n *Node) SendWith(ctx context.Context, to, key string, r io.Reader, opt Se
 }
 
 func (n *Node) send(ctx context.Context, to, key string, r io.Reader, opt SendOptions) (Receipt, error) {
+	defer n.busy.begin()()
 	began := time.Now()
 	rc := Receipt{From: n.cfg.Name, To: to, Key: key}
 	if len(key) > MaxKey {
