@@ -87,9 +87,9 @@ func (n *Node) trafficOf(l *transport.Link) *traffic {
 	return t
 }
 
-// linger says BYE on all links on which bytes may be under way.
-func (n *Node) linger() {
-	ctx, cancel := context.WithTimeout(context.Background(), lingerTimeout)
+// linger says BYE on all links on which bytes may be under way, and waits for the answers until by, but neither too short nor too long.
+func (n *Node) linger(by time.Time) {
+	ctx, cancel := context.WithTimeout(context.Background(), min(max(time.Until(by), lingerLeast), lingerTimeout))
 	defer cancel()
 	var wg sync.WaitGroup
 	n.mu.Lock()

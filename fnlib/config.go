@@ -53,7 +53,8 @@ type Config struct {
 	PutMemory int64
 	// StoreTTL is how long a stored state waits for its receiver; 0 is a day.
 	StoreTTL time.Duration
-	// Grace is how long Close may take to store what was not delivered; 0 is 2 s, of which Lambda leaves that much.
+	// Grace is how long Close may take to store what was not delivered, and to wait for peers to read what was written; 0 is 2 s. On
+	// Lambda it must be less: see the section on platforms that freeze.
 	Grace time.Duration
 	// Listen is the local UDP address; the zero value is every interface and a free port.
 	Listen netip.AddrPort

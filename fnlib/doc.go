@@ -11,6 +11,19 @@
 // at once, directly as soon as the NATs between them are punched. It never looks inside the state, and
 // never keeps more of it in memory than QUIC's windows.
 //
+// # Platforms that freeze
+//
+// A function platform such as AWS Lambda stops a process the moment its handler has returned, lets it go on when the next event comes, for
+// minutes or never, and has it end at some time. A node lives through that: paths, relays, the name and the connection to the rendezvous
+// are looked after as soon as a freeze of more than 3 s is over, within some 1.5 s, and links go on for 3 minutes. So
+//
+//   - join once for each instance, not once for each event; join again if Err tells that the node is closed;
+//   - accept what was received before the handler returns: what is not accepted then is not lost, but its sender waits;
+//   - call Flush last;
+//   - on SIGTERM call Close, which gives what was not delivered to Config.Store. Lambda sends SIGTERM only to a process that has registered
+//     an extension (lambda.WithEnableSIGTERM does), and kills it 500 ms later: there 400 ms are a fit Config.Grace;
+//   - bear in mind that instances which run at the same time need different names: the newest of a name closes the others.
+//
 // # Streams on the wire
 //
 // A QUIC stream starts with a byte that tells its type. Integers are big endian.

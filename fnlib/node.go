@@ -24,6 +24,7 @@ import (
 const (
 	leaveTimeout   = time.Second
 	lingerTimeout  = 2 * time.Second
+	lingerLeast    = 100 * time.Millisecond // when storing has used up Config.Grace
 	helloQueue     = 256
 	noticeQueue    = 1024
 	maxMembers     = 16384 // peers whose hellos are remembered
@@ -324,8 +325,8 @@ func (n *Node) Stats() transport.Stats { return n.ep.Stats() }
 // NAT is what the node knows of the NAT it is behind.
 func (n *Node) NAT() transport.NAT { return n.ep.NAT() }
 
-// Close leaves the job and ends everything that Join started. What was written to connections and
-// closed there is delivered first, within two seconds; before that states that are not delivered yet go to Config.Store, within
+// Close leaves the job and ends everything that Join started. Before that states that are not delivered yet go to Config.Store,
+// and then what was written to connections and closed there is delivered, for two seconds at most and both within
 // Config.Grace. Close may be called more than once.
 func (n *Node) Close() error {
 	n.shut(ErrClosed)
@@ -337,8 +338,9 @@ func (n *Node) Close() error {
 func (n *Node) shut(why error) {
 	n.once.Do(func() {
 		if !errors.Is(why, ErrFenced) {
+			by := time.Now().Add(n.grace())
 			n.spill()
-			n.linger()
+			n.linger(by)
 			n.leave()
 		}
 		n.teardown(why)
