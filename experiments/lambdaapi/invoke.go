@@ -1,0 +1,155 @@
+package lambdaapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Event is what a function is invoked with.
+type Event struct {
+	ID            string // of the request, a UUID; empty: one is made
+	Payload       []byte // at most MaxPayload
+	ClientContext string // JSON, handed on as it is; optional
+	TraceID       string // of X-Ray; empty: one is made
+}
+
+// Result is what became of an event.
+type Result struct {
+	ID          string
+	Payload     []byte // the response, or the error as {"errorMessage", "errorType", ...}
+	ContentType string // of a response
+	// FunctionError is the type of the function's error; empty: it has answered. Besides the function's own: Sandbox.Timedout,
+	// Runtime.ExitError, Function.ResponseSizeTooLarge.
+	FunctionError string
+	Cold          bool          // the first event of the instance
+	Duration      time.Duration // from when the process got the event; 0 if it never did
+}
+
+// event is an Event on its way.
+type event struct {
+	Event
+	arn    string
+	cold   bool
+	timer  *time.Timer // ends it at its deadline; set when given
+	result chan Result // capacity 1
+	once   sync.Once
+
+	// Guarded by Instance.mu.
+	given    time.Time // to the process; zero: not yet
+	deadline time.Time
+	answered bool
+}
+
+// Invoke gives the instance an event, as soon as it has asked for the next one, and returns when that is answered. The function's own errors
+// and its end are results; errors are the context's, and match ErrTooLarge or ErrEnded. When the context ends before the event was given to
+// the process, it is not given; after, the function goes on.
+func (i *Instance) Invoke(ctx context.Context, ev Event) (Result, error) {
+	if len(ev.Payload) > MaxPayload {
+		return Result{}, ErrTooLarge
+	}
+	e := newEvent(ev, i.cfg.Function.ARN())
+	if err := i.queue(ctx, e); err != nil {
+		return Result{}, fmt.Errorf("lambdaapi: invoke: %w", err)
+	}
+	select {
+	case r := <-e.result:
+		return r, nil
+	case <-ctx.Done():
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.event == e && e.given.IsZero() {
+		i.event = nil
+		i.update()
+	}
+	return Result{}, fmt.Errorf("lambdaapi: invoke: %w", ctx.Err())
+}
+
+// queue makes e the event at hand, once there is none.
+func (i *Instance) queue(ctx context.Context, e *event) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for {
+		if i.leaving {
+			return ErrEnded
+		}
+		if i.event == nil {
+			break
+		}
+		if err := i.await(ctx); err != nil {
+			return err
+		}
+	}
+	i.event = e
+	i.thaw()
+	i.update()
+	return nil
+}
+
+func newEvent(ev Event, arn string) *event {
+	if ev.ID == "" {
+		id := newID()
+		ev.ID = fmt.Sprintf("%s-%s-4%s-a%s-%s", id[:8], id[8:12], id[13:16], id[17:20], id[20:])
+	}
+	if ev.TraceID == "" {
+		id := newID() + newID()
+		ev.TraceID = fmt.Sprintf("Root=1-%08x-%s;Parent=%s;Sampled=0", time.Now().Unix(), id[:24], id[24:40])
+	}
+	return &event{Event: ev, arn: arn, result: make(chan Result, 1)}
+}
+
+// give notes that the process gets the event. It runs under Instance.mu.
+func (i *Instance) give(e *event) {
+	i.usage.Invocations++
+	e.given, e.cold = time.Now(), i.usage.Invocations == 1
+	e.deadline = e.given.Add(i.cfg.Function.Timeout)
+	e.timer = time.AfterFunc(i.cfg.Function.Timeout, func() { i.timedOut(e) })
+	for _, x := range i.extensions {
+		if x.invoke {
+			x.event = e
+		}
+	}
+}
+
+// account notes that the process is done with the event. It runs under Instance.mu.
+func (i *Instance) account(e *event) {
+	if !e.given.IsZero() {
+		e.timer.Stop()
+		i.usage.Busy += time.Since(e.given)
+	}
+}
+
+// timedOut ends the instance: its process has not answered, or has not asked for the next event.
+func (i *Instance) timedOut(e *event) {
+	msg := fmt.Sprintf("Task timed out after %.2f seconds", i.cfg.Function.Timeout.Seconds())
+	i.mu.Lock()
+	late := i.event == e
+	if late {
+		e.fail("Sandbox.Timedout", msg)
+	}
+	i.mu.Unlock()
+	if late {
+		i.end(errors.New("lambdaapi: " + msg))
+	}
+}
+
+// fail tells the invoker of an error that the function did not tell itself.
+func (e *event) fail(kind, msg string) {
+	body, _ := json.Marshal(refusal{Message: "RequestId: " + e.ID + " Error: " + msg, Type: kind}) // never fails
+	e.end(Result{Payload: body, FunctionError: kind})
+}
+
+// end tells the invoker the result, once. Unless the process is answering the event, it runs under Instance.mu.
+func (e *event) end(r Result) {
+	e.once.Do(func() {
+		r.ID, r.Cold = e.ID, e.cold
+		if !e.given.IsZero() {
+			r.Duration = time.Since(e.given)
+		}
+		e.result <- r
+	})
+}
