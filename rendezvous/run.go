@@ -79,7 +79,7 @@ func (c *Client) watch(ctx context.Context) {
 	for {
 		select {
 		case <-c.checks:
-			if c.proven() {
+			if c.proven(ctx) {
 				c.poke(wakeRenew)
 			} // else the new connection has Run join again
 		case <-ctx.Done():
@@ -91,10 +91,12 @@ func (c *Client) watch(ctx context.Context) {
 }
 
 // proven reports whether the server answers. If not, the connection is remade, without the pause between two attempts.
-func (c *Client) proven() bool {
+func (c *Client) proven(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, proveWithin)
+	defer cancel()
 	err := nats.ErrDisconnected
 	if c.nc.IsConnected() {
-		if err = c.nc.FlushTimeout(proveWithin); err == nil {
+		if err = c.nc.FlushWithContext(ctx); err == nil || errors.Is(err, context.Canceled) {
 			return true
 		}
 	}
