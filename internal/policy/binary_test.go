@@ -19,6 +19,7 @@ var unreachable = []string{
 	"github.com/prometheus",
 	"github.com/aws/aws-sdk-go",
 	"github.com/aws/aws-sdk-go-v2",
+	"github.com/aws/smithy-go",
 	"github.com/minio/minio-go",
 	"github.com/redis",
 	"github.com/gomodule/redigo",

@@ -133,7 +133,7 @@ var fences = []fence{
 	{[]string{"github.com/nats-io/nats.go"}, []string{"rendezvous", "fnlib/store/nats*", "cmd", "experiments"}, nil},
 	{[]string{"github.com/nats-io/nats-server"}, []string{"rendezvous/server"}, []string{"rendezvous"}},
 	{[]string{"github.com/prometheus"}, []string{"relay/server", "rendezvous/server", "cmd", "experiments"}, nil},
-	{[]string{"github.com/aws/aws-sdk-go", "github.com/aws/aws-sdk-go-v2", "github.com/minio/minio-go"},
+	{[]string{"github.com/aws/aws-sdk-go", "github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go", "github.com/minio/minio-go"},
 		[]string{"fnlib/store/s3*", "cmd", "experiments"}, nil},
 	{[]string{"github.com/redis", "github.com/gomodule/redigo"}, []string{"fnlib/store/redis*", "cmd", "experiments"}, nil},
 	{[]string{"github.com/google/nftables", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},

@@ -18,6 +18,7 @@ func BenchmarkStores(b *testing.B) {
 	for name, url := range map[string]func(*testing.B) string{
 		"file":  func(b *testing.B) string { return "file://" + b.TempDir() },
 		"redis": func(b *testing.B) string { return servertest.Redis(b).URL },
+		"s3":    func(b *testing.B) string { return servertest.VersityGW(b).URL },
 	} {
 		b.Run(name, func(b *testing.B) {
 			s, err := open.URL(b.Context(), url(b))

@@ -11,6 +11,7 @@ import (
 	"github.com/fnwire/fnwire/fnlib/store"
 	"github.com/fnwire/fnwire/fnlib/store/file"
 	"github.com/fnwire/fnwire/fnlib/store/redis"
+	"github.com/fnwire/fnwire/fnlib/store/s3"
 )
 
 // driver opens the stores of one kind of URL.
@@ -23,6 +24,7 @@ type driver struct {
 func drivers() []driver {
 	return []driver{
 		{"file", "file:///var/lib/states", as(file.Open)},
+		{"s3", "s3://bucket/prefix?region=eu-central-1", as(s3.Open)},
 		{"redis", "redis://user:password@host:6379/0", as(redis.Open)},
 		{"rediss", "rediss://user:password@host:6379/0", as(redis.Open)},
 	}
