@@ -2,6 +2,7 @@ package wake
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fnwire/fnwire/internal/job"
@@ -21,6 +23,9 @@ const (
 	maxFile  = 1 << 20 // bytes
 	maxHooks = 4096
 	maxURL   = 2048 // bytes
+	maxRate  = 10_000
+
+	hookInFlight = 64 // attempts under way at a time for one hook, so that one that hangs does not hold up all
 )
 
 // MaxTimeout is the longest Timeout and Start of a hook.
@@ -36,6 +41,17 @@ type Hook struct {
 	secrets []Secret
 	timeout time.Duration
 	start   time.Duration
+	rate    int // events a second, after ten times as many at once
+
+	slots  chan struct{} // attempts under way
+	places chan struct{} // events
+
+	mu     sync.Mutex // guards bucket
+	bucket bucket
+}
+
+func newHook(name, url string) *Hook {
+	return &Hook{name: name, url: url, slots: make(chan struct{}, hookInFlight), places: make(chan struct{}, 16*hookInFlight)}
 }
 
 // Timeout is how long one attempt may take.
@@ -86,6 +102,7 @@ type file struct {
 		Name    string `json:"name"`    // name, or pattern with * ? [a-z]
 		URL     string `json:"url"`     // http or https; {job} and {name} stand in path and query
 		Secret  string `json:"secret"`  // whsec_..., env:VARIABLE or file:PATH
+		Rate    int    `json:"rate"`    // events a second for all names together; 0 is 100
 		Timeout string `json:"timeout"` // of an attempt; empty is 15s
 		Start   string `json:"start"`   // until a started function has joined; empty is 1m
 	} `json:"hooks"`
@@ -149,7 +166,7 @@ func Parse(data []byte, secret func(ref string) (string, error)) (*Hooks, error)
 	}
 	h := &Hooks{}
 	for i, in := range f.Hooks {
-		one := &Hook{name: in.Name, url: in.URL}
+		one := newHook(in.Name, in.URL)
 		err := one.checkPattern(in.Job)
 		if err == nil {
 			err = one.checkURL()
@@ -159,6 +176,9 @@ func Parse(data []byte, secret func(ref string) (string, error)) (*Hooks, error)
 		}
 		if err == nil {
 			one.start, err = duration("start", in.Start, time.Minute, MaxTimeout)
+		}
+		if one.rate = cmp.Or(in.Rate, 100); err == nil && (one.rate < 1 || one.rate > maxRate) {
+			err = fmt.Errorf("rate %d: want 1 to %d a second", one.rate, maxRate)
 		}
 		var secrets string
 		if err == nil {

@@ -75,6 +75,7 @@ func TestParseRefuses(t *testing.T) {
 		`{"hooks":[{"name":"a","url":"http://a/"}]}`:                                       "0 secrets",
 		`{"hooks":[{"name":"a","url":"http://a/","secret":"x"}]}`:                          "openssl",
 		`{"hooks":[{"name":"a","url":"http://a/","timeout":"1h"}]}`:                        "at most 15m",
+		`{"hooks":[{"name":"a","url":"http://a/","rate":-1}]}`:                             "rate",
 		`{"hooks":[{"name":"a","url":"http://a/","start":"-1s"}]}`:                         "start",
 		`{"hooks":[{"name":"a","url":"http://a/","secret":"` + vectorSecret + `","x":1}]}`: "unknown field",
 		hook("ftp://a/"):                              "http://",

@@ -25,7 +25,7 @@ type Config struct {
 	Attempts int           // for one event; 5
 	Backoff  time.Duration // before the second attempt, less up to a quarter; doubles from then on; 0.5 s
 	MaxPause time.Duration // longest pause, also if Retry-After asks for more; 30 s
-	InFlight int           // attempts under way at a time; 256. Sixteen times as many events may wait
+	InFlight int           // attempts under way at a time; 256, of which one hook gets at most 64. Sixteen times as many events may wait
 	Burst    int           // events for one name at once; 10
 	Every    time.Duration // then one in this time; 1 s
 
@@ -60,7 +60,7 @@ type Sender struct {
 	slots  chan struct{} // attempts under way
 	places chan struct{} // events
 
-	mu    sync.Mutex // guards names and their users and next
+	mu    sync.Mutex // guards names and their users and buckets
 	names map[nameKey]*name
 }
 
@@ -70,9 +70,26 @@ type nameKey struct {
 }
 
 type name struct {
-	turn  chan struct{} // holds the event in flight
-	users int
-	next  time.Time // when the bucket is full again (a generic cell rate algorithm)
+	turn   chan struct{} // holds the event in flight
+	users  int
+	bucket bucket
+}
+
+// bucket of tokens, by the generic cell rate algorithm.
+type bucket struct{ full time.Time } // when it will be
+
+// take takes one and returns how long it is until there was one. If that is longer than patience nothing is taken.
+func (b *bucket) take(now time.Time, burst int, every, patience time.Duration) (wait time.Duration, ok bool) {
+	full := b.full
+	if full.Before(now) {
+		full = now
+	}
+	wait = max(full.Sub(now)-time.Duration(burst-1)*every, 0)
+	if wait > patience {
+		return 0, false
+	}
+	b.full = full.Add(every)
+	return wait, true
 }
 
 // NewSender does no I/O.
@@ -108,13 +125,15 @@ func (s *Sender) Send(ctx context.Context, h *Hook, id string, e Event, wanted f
 	if err != nil {
 		return err
 	}
-	select {
-	case s.places <- struct{}{}:
-		defer func() { <-s.places }()
-	default:
-		return ErrBusy
+	for _, places := range []chan struct{}{h.places, s.places} {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+		default:
+			return ErrBusy
+		}
 	}
-	leave, err := s.enter(ctx, nameKey{e.Data.Job, e.Data.Name})
+	leave, err := s.enter(ctx, h, nameKey{e.Data.Job, e.Data.Name})
 	if err != nil {
 		return err
 	}
@@ -139,8 +158,8 @@ func (s *Sender) Send(ctx context.Context, h *Hook, id string, e Event, wanted f
 // Close closes connections that are idle.
 func (s *Sender) Close() { s.client.CloseIdleConnections() }
 
-// enter waits for the name's turn and for its rate, each for MaxPause at most.
-func (s *Sender) enter(ctx context.Context, k nameKey) (leave func(), err error) {
+// enter waits for the name's turn, and for the rates of name and hook.
+func (s *Sender) enter(ctx context.Context, h *Hook, k nameKey) (leave func(), err error) {
 	s.mu.Lock()
 	one := s.names[k]
 	if one == nil {
@@ -174,24 +193,30 @@ func (s *Sender) enter(ctx context.Context, k nameKey) (leave func(), err error)
 		return nil, ctx.Err()
 	}
 	leave = func() { <-one.turn; out() }
-	if err := sleep(ctx, s.charge(one)); err != nil {
+	wait, ok := s.charge(h, one)
+	if err = ErrBusy; ok {
+		err = sleep(ctx, wait)
+	}
+	if err != nil {
 		leave()
 		return nil, err
 	}
 	return leave, nil
 }
 
-// charge takes from the name's bucket and returns how long to wait until there was something in it.
-func (s *Sender) charge(one *name) time.Duration {
+// charge takes from the buckets of hook and name and returns how long to wait until there was something in both.
+func (s *Sender) charge(h *Hook, one *name) (wait time.Duration, ok bool) {
+	now, patience := time.Now(), s.cfg.MaxPause/2
+	h.mu.Lock()
+	wait, ok = h.bucket.take(now, 10*h.rate, time.Second/time.Duration(h.rate), patience)
+	h.mu.Unlock()
+	if !ok {
+		return 0, false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
-	if one.next.Before(now) {
-		one.next = now
-	}
-	wait := one.next.Sub(now) - time.Duration(s.cfg.Burst-1)*s.cfg.Every
-	one.next = one.next.Add(s.cfg.Every)
-	return max(wait, 0)
+	longer, ok := one.bucket.take(now, s.cfg.Burst, s.cfg.Every, patience)
+	return max(wait, longer), ok
 }
 
 // forget drops names about which there is nothing to remember, now and then. It needs s.mu.
@@ -201,7 +226,7 @@ func (s *Sender) forget() {
 	}
 	now := time.Now()
 	for k, one := range s.names {
-		if one.users == 0 && !one.next.After(now) {
+		if one.users == 0 && !one.bucket.full.After(now) {
 			delete(s.names, k)
 		}
 	}
@@ -237,13 +262,15 @@ type attemptError struct {
 func (s *Sender) attempt(ctx context.Context, h *Hook, id string, d *Data, body []byte) (*attemptError, error) {
 	timer := time.NewTimer(s.cfg.MaxPause)
 	defer timer.Stop()
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	case <-timer.C:
-		return &attemptError{reason: "not called yet", err: ErrBusy}, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	for _, slots := range []chan struct{}{h.slots, s.slots} {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		case <-timer.C:
+			return &attemptError{reason: "too many calls of it under way", err: ErrBusy}, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	one, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()

@@ -304,3 +304,59 @@ func TestUnwanted(t *testing.T) {
 		}
 	})
 }
+
+// TestHookRate: however many names the members of a job call, their hook is called no more often than its operator wants.
+func TestHookRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, stop := serve(t, wake.Config{}, func(http.ResponseWriter, *http.Request) {})
+		defer stop()
+		h := hookFor(t, "http://hook/", `,"rate":2`)
+		results := make(chan error, 100)
+		began := time.Now()
+		for i := range cap(results) {
+			go func() { results <- s.Send(t.Context(), h, wake.NewID(), eventFor(fmt.Sprint("b", i)), always) }()
+		}
+		busy := 0
+		for range cap(results) {
+			if err := <-results; errors.Is(err, wake.ErrBusy) {
+				busy++
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		// Twenty at once, and two a second for the 15 s that an event waits.
+		if busy != 50 || time.Since(began) != 15*time.Second {
+			t.Errorf("%d refused within %v", busy, time.Since(began))
+		}
+	})
+}
+
+// TestHooksApart: a hook that hangs holds up its own names only.
+func TestHooksApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, stop := serve(t, wake.Config{}, func(_ http.ResponseWriter, r *http.Request) {
+			if r.Host == "bad" {
+				_, _ = io.Copy(io.Discard, r.Body) // the server notices that the sender is gone only if it has read all
+				<-r.Context().Done()
+			}
+		})
+		defer stop()
+		ctx, cancel := context.WithCancel(t.Context())
+		bad := hookFor(t, "http://bad/", "")
+		results := make(chan error, 1000)
+		for i := range cap(results) {
+			go func() { results <- s.Send(ctx, bad, wake.NewID(), eventFor(fmt.Sprint("b", i)), always) }()
+		}
+		synctest.Wait()
+		began := time.Now()
+		if err := s.Send(ctx, hookFor(t, "http://good/", ""), wake.NewID(), eventFor("c"), always); err != nil || time.Since(began) != 0 {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		cancel()
+		for range cap(results) {
+			if err := <-results; !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		}
+	})
+}
