@@ -273,7 +273,16 @@ func (n *Node) offerOnce(ctx context.Context, k callKey, c *call) (rendezvous.Of
 	if err != nil {
 		return rendezvous.OfferResult{}, err
 	}
-	return n.client.Offer(ctx, k.name, env)
+	n.mu.Lock()
+	c.woken = ""
+	n.mu.Unlock()
+	res, err := n.client.Offer(ctx, k.name, env)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c.woken == "" { // else onWake was told something newer
+		c.woken = res.Wake
+	}
+	return res, err
 }
 
 // invite offers until an instance of the name was admitted. An offer for a name that nobody holds is
@@ -292,9 +301,6 @@ func (n *Node) invite(ctx context.Context, k callKey, c *call, last error) (peer
 		n.mu.Unlock()
 		rode := c.offered
 		res, err := n.offerOnce(ctx, k, c)
-		if err == nil && res.Wake != "" {
-			n.onWake(k.name, res.Wake)
-		}
 		what := fmt.Sprintf("%q has not joined yet", k.name)
 		switch {
 		case err != nil && ctx.Err() != nil:
