@@ -53,7 +53,8 @@ started only when there is something for it. The file is read again on SIGHUP:
 
 "name" is a name or a pattern with * ? [a-z]; the first hook that fits is called. "url" may hold {job} and {name}
 after the host. "secret" is whsec_ and base64 of 24 to 64 bytes, or env:VARIABLE or file:PATH that has it. "job" is a job ID
-if the hook is for one job. "timeout" (15s) bounds one attempt, "start" (1m) is what a function may take to join.
+if the hook is for one job. "timeout" (15s) bounds one attempt, "start" (1m) is what a function may take to join, "rate" (100) bounds
+events a second for all names of the hook.
 
 It admits no job unless told which: --allow JOBID (fnwire keygen prints the ID) or --open for all.`
 
