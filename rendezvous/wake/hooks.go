@@ -43,15 +43,15 @@ type Hook struct {
 	start   time.Duration
 	rate    int // events a second, after ten times as many at once
 
-	slots  chan struct{} // attempts under way
-	places chan struct{} // events
+	slots  gate // attempts under way
+	places gate // events
 
 	mu     sync.Mutex // guards bucket
 	bucket bucket
 }
 
 func newHook(name, url string) *Hook {
-	return &Hook{name: name, url: url, slots: make(chan struct{}, hookInFlight), places: make(chan struct{}, 16*hookInFlight)}
+	return &Hook{name: name, url: url, slots: make(gate, hookInFlight), places: make(gate, 16*hookInFlight)}
 }
 
 // Timeout is how long one attempt may take.

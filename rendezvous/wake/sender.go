@@ -16,8 +16,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/fnwire/fnwire/internal/job"
 )
 
 // Config of a Sender; zero fields get the default.
@@ -57,39 +55,11 @@ func (e *FailedError) Unwrap() error { return e.Err }
 type Sender struct {
 	cfg    Config
 	client *http.Client
-	slots  chan struct{} // attempts under way
-	places chan struct{} // events
+	slots  gate // attempts under way
+	places gate // events
 
 	mu    sync.Mutex // guards names and their users and buckets
 	names map[nameKey]*name
-}
-
-type nameKey struct {
-	job  job.ID
-	name string
-}
-
-type name struct {
-	turn   chan struct{} // holds the event in flight
-	users  int
-	bucket bucket
-}
-
-// bucket of tokens, by the generic cell rate algorithm.
-type bucket struct{ full time.Time } // when it will be
-
-// take takes one and returns how long it is until there was one. If that is longer than patience nothing is taken.
-func (b *bucket) take(now time.Time, burst int, every, patience time.Duration) (wait time.Duration, ok bool) {
-	full := b.full
-	if full.Before(now) {
-		full = now
-	}
-	wait = max(full.Sub(now)-time.Duration(burst-1)*every, 0)
-	if wait > patience {
-		return 0, false
-	}
-	b.full = full.Add(every)
-	return wait, true
 }
 
 // NewSender does no I/O.
@@ -104,7 +74,7 @@ func NewSender(cfg Config) *Sender {
 		}
 	}
 	return &Sender{
-		cfg: cfg, slots: make(chan struct{}, cfg.InFlight), places: make(chan struct{}, 16*cfg.InFlight), names: make(map[nameKey]*name),
+		cfg: cfg, slots: make(gate, cfg.InFlight), places: make(gate, 16*cfg.InFlight), names: make(map[nameKey]*name),
 		client: &http.Client{
 			Transport:     cfg.Transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -125,14 +95,14 @@ func (s *Sender) Send(ctx context.Context, h *Hook, id string, e Event, wanted f
 	if err != nil {
 		return err
 	}
-	for _, places := range []chan struct{}{h.places, s.places} {
-		select {
-		case places <- struct{}{}:
-			defer func() { <-places }()
-		default:
-			return ErrBusy
-		}
+	if err := h.places.try(); err != nil {
+		return err
 	}
+	defer h.places.leave()
+	if err := s.places.try(); err != nil {
+		return err
+	}
+	defer s.places.leave()
 	leave, err := s.enter(ctx, h, nameKey{e.Data.Job, e.Data.Name})
 	if err != nil {
 		return err
@@ -157,80 +127,6 @@ func (s *Sender) Send(ctx context.Context, h *Hook, id string, e Event, wanted f
 
 // Close closes connections that are idle.
 func (s *Sender) Close() { s.client.CloseIdleConnections() }
-
-// enter waits for the name's turn, and for the rates of name and hook.
-func (s *Sender) enter(ctx context.Context, h *Hook, k nameKey) (leave func(), err error) {
-	s.mu.Lock()
-	one := s.names[k]
-	if one == nil {
-		if s.forget(); len(s.names) >= maxNames {
-			s.mu.Unlock()
-			return nil, ErrBusy
-		}
-		one = &name{turn: make(chan struct{}, 1)}
-		s.names[k] = one
-	}
-	if one.users >= perName {
-		s.mu.Unlock()
-		return nil, ErrBusy
-	}
-	one.users++
-	s.mu.Unlock()
-	out := func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		one.users--
-	}
-	timer := time.NewTimer(s.cfg.MaxPause)
-	defer timer.Stop()
-	select {
-	case one.turn <- struct{}{}:
-	case <-timer.C:
-		out()
-		return nil, ErrBusy
-	case <-ctx.Done():
-		out()
-		return nil, ctx.Err()
-	}
-	leave = func() { <-one.turn; out() }
-	wait, ok := s.charge(h, one)
-	if err = ErrBusy; ok {
-		err = sleep(ctx, wait)
-	}
-	if err != nil {
-		leave()
-		return nil, err
-	}
-	return leave, nil
-}
-
-// charge takes from the buckets of hook and name and returns how long to wait until there was something in both.
-func (s *Sender) charge(h *Hook, one *name) (wait time.Duration, ok bool) {
-	now, patience := time.Now(), s.cfg.MaxPause/2
-	h.mu.Lock()
-	wait, ok = h.bucket.take(now, 10*h.rate, time.Second/time.Duration(h.rate), patience)
-	h.mu.Unlock()
-	if !ok {
-		return 0, false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	longer, ok := one.bucket.take(now, s.cfg.Burst, s.cfg.Every, patience)
-	return max(wait, longer), ok
-}
-
-// forget drops names about which there is nothing to remember, now and then. It needs s.mu.
-func (s *Sender) forget() {
-	if n := len(s.names); n < 1024 || n&(n-1) != 0 && n < maxNames {
-		return
-	}
-	now := time.Now()
-	for k, one := range s.names {
-		if one.users == 0 && !one.bucket.full.After(now) {
-			delete(s.names, k)
-		}
-	}
-}
 
 // pause before attempt n+1.
 func (s *Sender) pause(n int, retryAfter time.Duration) time.Duration {
@@ -258,20 +154,29 @@ type attemptError struct {
 	after  time.Duration // what Retry-After asks for
 }
 
-// attempt returns why it failed, or nil and the error of ctx or nil.
-func (s *Sender) attempt(ctx context.Context, h *Hook, id string, d *Data, body []byte) (*attemptError, error) {
+// slot waits, for MaxPause at most, until the hook and the sender may have one more attempt under way.
+func (s *Sender) slot(ctx context.Context, h *Hook) error {
 	timer := time.NewTimer(s.cfg.MaxPause)
 	defer timer.Stop()
-	for _, slots := range []chan struct{}{h.slots, s.slots} {
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-		case <-timer.C:
-			return &attemptError{reason: "too many calls of it under way", err: ErrBusy}, nil
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+	if err := h.slots.wait(ctx, timer); err != nil {
+		return err
 	}
+	err := s.slots.wait(ctx, timer)
+	if err != nil {
+		h.slots.leave()
+	}
+	return err
+}
+
+// attempt returns why it failed, or nil and the error of ctx or nil.
+func (s *Sender) attempt(ctx context.Context, h *Hook, id string, d *Data, body []byte) (*attemptError, error) {
+	if err := s.slot(ctx, h); errors.Is(err, ErrBusy) {
+		return &attemptError{reason: "too many calls under way", err: err}, nil
+	} else if err != nil {
+		return nil, err
+	}
+	defer h.slots.leave()
+	defer s.slots.leave()
 	one, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(one, http.MethodPost, h.target(d), bytes.NewReader(body))
