@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
@@ -354,4 +357,44 @@ func TestWakeTimes(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestWakeOfDeadCopy: the claim of a copy that died is respected for as long as it holds, and then no more.
+func TestWakeOfDeadCopy(t *testing.T) {
+	key := job.NewKey()
+	ns := existing(t)
+	h := newHook(t, nil)
+	start(t, server.Config{NATS: ns.ClientURL(), Allow: []job.ID{key.ID()}, Replicated: true, Hooks: hooks(t, h.url, "")})
+	a := dial(t, ns.ClientURL(), key, "a")
+	a.join(t)
+	nc, _ := raw(t, ns.ClientURL())
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.KeyValue(within(t), "fnwire_v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		until time.Time
+		calls int
+	}{{time.Now().Add(time.Hour), 0}, {time.Now().Add(-time.Second), 1}} {
+		b, err := json.Marshal(map[string]any{"v": 1, "wake": map[string]any{"id": "wake_of_another_copy", "until": c.until}})
+		if err == nil {
+			_, err = kv.Put(within(t), key.ID().String()+".b", b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := a.offer(t, "b"); r.Wake != rendezvous.WakeCalled {
+			t.Errorf("%+v", r)
+		}
+		for range c.calls {
+			got(t, h.events)
+		}
+		if len(h.events) != 0 {
+			t.Error("called in spite of the claim")
+		}
+	}
 }
