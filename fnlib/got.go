@@ -43,7 +43,7 @@ type Got struct {
 // The context bounds the reading too. If reads are counted (PutOptions.Reads), the one who has put it has counted this one, once, when Read
 // returns io.EOF; a store cannot count, and is told only of the last that is allowed.
 //
-// Errors, of Get and of Got.Read, match ErrRef, ErrExpired, ErrNotFound, ErrDigest (a holder has sent something else, and there was no other), ErrStore,
+// Errors, of Get and of Got.Read, match ErrRef, ErrExpired, ErrNotFound, ErrReadOut, ErrDigest (a holder has sent something else, and there was no other), ErrStore,
 // ErrClosed or the context's.
 func (n *Node) Get(ctx context.Context, ref Ref, opt GetOptions) (*Got, error) {
 	g, err := n.get(ctx, ref, opt)
@@ -83,9 +83,14 @@ func (n *Node) get(ctx context.Context, ref Ref, opt GetOptions) (*Got, error) {
 
 // start runs the sources.
 func (p *pull) start() {
-	if h, got := p.n.kept.look(p.ref.id); got.status == gotHere {
+	h, got := p.n.kept.look(p.ref.id)
+	switch first := slices.Index(p.ref.holders, p.n.cfg.Name) == 0; {
+	case got.status == gotHere:
 		p.begin(1)
 		p.wg.Go(func() { p.fromSelf(h) })
+		return
+	case first && got.status != gotUnknown: // nobody else has to be asked
+		p.failed = statusError(got.status, p.n.cfg.Name)
 		return
 	}
 	others := slices.DeleteFunc(slices.Clone(p.ref.holders), func(name string) bool { return name == p.n.cfg.Name })
@@ -110,6 +115,8 @@ func noSource(n *Node, i refInfo, others []string) error {
 	return fmt.Errorf("%w: it is in a store, and none is configured here (Config.Store)", ErrNotFound)
 }
 
+const pathLocal = "local"
+
 // fromSelf reads what this node keeps itself.
 func (p *pull) fromSelf(h *held) {
 	for {
@@ -118,11 +125,11 @@ func (p *pull) fromSelf(h *held) {
 			return
 		}
 		_, got := p.n.kept.look(h.id)
-		p.learn(got.left, h.digests)
 		err := statusError(got.status, p.n.cfg.Name)
 		if err == nil {
+			p.learn(p.n.cfg.Name, pathLocal, got.left, h.digests)
 			from := int64(c.first) * blockSize
-			err = p.readBlocks(p.n.cfg.Name, "local", c.first, c.count, io.NewSectionReader(h.content, from, h.size-from))
+			err = p.readBlocks(p.n.cfg.Name, pathLocal, c.first, c.count, io.NewSectionReader(h.content, from, h.size-from))
 		}
 		p.unclaim(c)
 		if err != nil {
@@ -225,6 +232,9 @@ func (g *Got) Ref() (Ref, error) {
 	}
 	return g.kept, nil
 }
+
+// Bytes is how much was read so far.
+func (g *Got) Bytes() int64 { return g.read }
 
 // From tells how many bytes have come from each holder, by name, and from the store, by its URL.
 func (g *Got) From() map[string]int64 {

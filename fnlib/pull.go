@@ -303,9 +303,10 @@ func (p *pull) allowed() uint32 {
 }
 
 // learn takes what a source says of the state as a whole; digests may be nil.
-func (p *pull) learn(left uint32, digests []Digest) {
+func (p *pull) learn(source, way string, left uint32, digests []Digest) {
 	p.change(func() {
-		p.left = left
+		p.left, p.way = left, way
+		p.from[source] += 0 // it is one
 		if p.digests == nil {
 			p.digests = digests
 		}

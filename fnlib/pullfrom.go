@@ -205,8 +205,9 @@ func (p *pull) read(name string, l *transport.Link, c claim, g gotHeader, r io.R
 			return fmt.Errorf("from %q: %w", name, err)
 		}
 	}
-	p.learn(g.left, digests)
-	return p.readBlocks(name, l.Status().Path, c.first, c.count, r)
+	way := l.Status().Path
+	p.learn(name, way, g.left, digests)
+	return p.readBlocks(name, way, c.first, c.count, r)
 }
 
 // readBlocks delivers blocks that come one after the other.

@@ -154,7 +154,7 @@ type Holding struct {
 	Released <-chan struct{}
 }
 
-// Holding tells of a state that this node keeps. Errors match ErrRef, and ErrExpired or ErrNotFound if it does not, or no longer.
+// Holding tells of a state that this node keeps. Errors match ErrRef, and ErrExpired, ErrReadOut or ErrNotFound if it does not, or no longer.
 func (n *Node) Holding(ref Ref) (Holding, error) {
 	h, err := n.holding(ref)
 	if err != nil {
@@ -187,7 +187,7 @@ func statusError(status byte, holder string) error {
 	case gotExpired:
 		return fmt.Errorf("%w (as %q says)", ErrExpired, holder)
 	case gotReadOut:
-		return fmt.Errorf("%w: it was read as often as its Put allowed (as %q says)", ErrNotFound, holder)
+		return fmt.Errorf("%w (as %q says)", ErrReadOut, holder)
 	case gotDropped:
 		return fmt.Errorf("%w: it was dropped (as %q says)", ErrNotFound, holder)
 	}

@@ -151,7 +151,7 @@ func TestReads(t *testing.T) {
 					mu.Lock()
 					well++
 					mu.Unlock()
-				case !errors.Is(err, fnlib.ErrNotFound):
+				case !errors.Is(err, fnlib.ErrReadOut) || !errors.Is(err, fnlib.ErrNotFound):
 					t.Errorf("%d bytes, %v", len(got), err)
 				}
 			})
@@ -161,7 +161,10 @@ func TestReads(t *testing.T) {
 			t.Errorf("%d have read it, %d may", well, reads)
 		}
 		<-h.Released
-		wantNot(t, nodes[2], ref, fnlib.ErrNotFound)
+		wantNot(t, nodes[2], ref, fnlib.ErrReadOut)
+		if _, err := nodes[0].Holding(ref); !errors.Is(err, fnlib.ErrReadOut) {
+			t.Error(err)
+		}
 	}
 	if used := fnlib.PutMemoryOf(nodes[0]); used != 0 {
 		t.Errorf("%d bytes are still in use", used)

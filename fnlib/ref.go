@@ -52,8 +52,10 @@ var (
 	ErrRef = errors.New("not a ref of this job")
 	// ErrExpired: the time of the state is over.
 	ErrExpired = errors.New("the ref has expired")
-	// ErrNotFound: nobody who can be asked holds the state, or it was read as often as its Put allowed.
+	// ErrNotFound: nobody who can be asked holds the state.
 	ErrNotFound = errors.New("the state is not there")
+	// ErrReadOut: the state was read as often as its Put allowed. It matches ErrNotFound too.
+	ErrReadOut = fmt.Errorf("%w: it was read as often as its Put allowed", ErrNotFound)
 )
 
 // refInfo is what a ref says.

@@ -24,6 +24,10 @@ var remedies = []struct {
 	{rendezvous.ErrStale, "set this machine's clock"},
 	{rendezvous.ErrHeld, "choose another --name"},
 	{fnlib.ErrNoDirect, "--path auto uses a relay where NATs cannot be punched"},
+	{fnlib.ErrRef, "check FNWIRE_JOB_KEY, and whether the ref is whole"},
+	{fnlib.ErrExpired, "put --ttl sets how long a state is kept"},
+	{fnlib.ErrReadOut, "put --reads sets how often"},
+	{fnlib.ErrNotFound, "who has put it must still run, or have spilled it to the store that --store names here too"},
 	{fnlib.ErrLink, "the state was not confirmed; send it again"},
 	{context.DeadlineExceeded, "--timeout sets how long to wait"},
 }

@@ -40,7 +40,7 @@ func newRoot() *cobra.Command {
 	c.register(root)
 	root.AddCommand(
 		newKeygen(&c), newDev(&c), newSend(&c), newReceive(&c), newPing(&c), newList(&c), newNetcheck(&c),
-		newExpose(&c), newForward(&c),
+		newPut(&c), newGet(&c), newExpose(&c), newForward(&c),
 	)
 	return root
 }

@@ -250,8 +250,15 @@ func (r *receiver) failed(ctx context.Context, in *fnlib.Incoming, t target, rea
 	return nil
 }
 
+// arriving is a state that is being read.
+type arriving interface {
+	io.Reader
+	Bytes() int64
+	Path() string
+}
+
 // pump copies a state and tells reading and writing apart.
-func pump(w io.Writer, in *fnlib.Incoming, m *meter) (readErr, writeErr error) {
+func pump(w io.Writer, in arriving, m *meter) (readErr, writeErr error) {
 	buf := make([]byte, 256<<10)
 	for shown := time.Now(); ; {
 		n, err := in.Read(buf)
