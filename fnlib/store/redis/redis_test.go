@@ -3,19 +3,13 @@ package redis_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net"
-	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -332,41 +326,9 @@ func TestSilentServer(t *testing.T) {
 // TestTLS has a store talk through TLS to the real server, whose certificate must be one for the host in the URL.
 func TestTLS(t *testing.T) {
 	server := servertest.Redis(t)
-	issuer := httptest.NewTLSServer(nil) // for its certificate, which is for 127.0.0.1
-	defer issuer.Close()
-	file := filepath.Join(t.TempDir(), "ca.pem")
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issuer.Certificate().Raw})
-	if err := os.WriteFile(file, ca, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("SSL_CERT_FILE", file)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", issuer.TLS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var proxied sync.WaitGroup
-	defer proxied.Wait()
-	defer func() { _ = l.Close() }()
-	proxied.Go(func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("tcp", server.Addr)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			for from, to := range map[net.Conn]net.Conn{in: out, out: in} {
-				proxied.Go(func() {
-					_, _ = io.Copy(to, from)
-					_ = to.Close()
-				})
-			}
-		}
-	})
-	s := opened(t, "rediss://"+l.Addr().String())
+	at, ca := servertest.TLS(t, server.Addr)
+	t.Setenv("SSL_CERT_FILE", ca)
+	s := opened(t, "rediss://"+at)
 	put(t, s, "k", content(3*redis.ChunkSize), 0)
 	read(t, s, "k", content(3*redis.ChunkSize))
 	_ = s.Close()

@@ -3,6 +3,7 @@ package s3
 import (
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
@@ -13,6 +14,10 @@ const (
 
 func (s *Store) Client() *s3.Client            { return s.client }
 func (s *Store) SetClock(now func() time.Time) { s.now = now }
+
+func (s *Store) SetChecksums(when aws.RequestChecksumCalculation) {
+	s.client = s3.New(s.client.Options(), func(o *s3.Options) { o.RequestChecksumCalculation = when })
+}
 
 func ParseRange(s string) (first, last, size int64, err error) { return parseRange(s) }
 func PartSizeFor(size int64) int64                             { return partSizeFor(size) }

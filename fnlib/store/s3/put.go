@@ -99,6 +99,7 @@ type upload struct {
 	ttl  time.Duration
 	size int64 // bytes of a part
 	id   *string
+	sum  types.ChecksumAlgorithm // of each part, or none
 
 	mu   sync.Mutex // guards done
 	done []types.CompletedPart
@@ -106,8 +107,12 @@ type upload struct {
 
 // run uploads what is in first and what src gives after it.
 func (u *upload) run(ctx context.Context, src *source.Reader, first []byte) error {
+	// An upload must say at its beginning and at its end what the SDK says with each part.
+	if u.s.client.Options().RequestChecksumCalculation == aws.RequestChecksumCalculationWhenSupported {
+		u.sum = types.ChecksumAlgorithmCrc32
+	}
 	created, err := u.s.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
-		Bucket: &u.s.bucket, Key: u.name, Metadata: u.s.expiry(u.ttl),
+		Bucket: &u.s.bucket, Key: u.name, Metadata: u.s.expiry(u.ttl), ChecksumAlgorithm: u.sum,
 	})
 	if err != nil {
 		return err
@@ -164,16 +169,18 @@ func (u *upload) send(ctx context.Context, src *source.Reader, part []byte) erro
 func (u *upload) sendPart(ctx context.Context, number int, body []byte) error {
 	sent, err := u.s.client.UploadPart(ctx, &s3.UploadPartInput{
 		Bucket: &u.s.bucket, Key: u.name, UploadId: u.id, PartNumber: aws.Int32(int32(number)),
-		Body: bytes.NewReader(body), ContentLength: aws.Int64(int64(len(body))),
+		Body: bytes.NewReader(body), ContentLength: aws.Int64(int64(len(body))), ChecksumAlgorithm: u.sum,
 	})
 	if err != nil {
 		return err
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.done[number-1] = types.CompletedPart{
-		ETag: sent.ETag, PartNumber: aws.Int32(int32(number)), ChecksumCRC32: sent.ChecksumCRC32, ChecksumCRC64NVME: sent.ChecksumCRC64NVME,
+	done := types.CompletedPart{ETag: sent.ETag, PartNumber: aws.Int32(int32(number))}
+	if u.sum != "" {
+		done.ChecksumCRC32 = sent.ChecksumCRC32
 	}
+	u.done[number-1] = done
 	return nil
 }
 

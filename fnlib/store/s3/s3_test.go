@@ -236,6 +236,27 @@ func TestNoBucket(t *testing.T) {
 	}
 }
 
+// TestTLS has requests go as they go to Amazon: by TLS, with a bundle of certificates that the environment names, the body not signed
+// and its checksum at the end; and as they go to others.
+func TestTLS(t *testing.T) {
+	server := servertest.VersityGW(t)
+	at, ca := servertest.TLS(t, server.Addr)
+	t.Setenv("AWS_CA_BUNDLE", ca)
+	url := strings.Replace(server.URL, "http://"+server.Addr, "https://"+at, 1)
+	s := opened(t, url)
+	for _, sums := range []aws.RequestChecksumCalculation{aws.RequestChecksumCalculationWhenSupported, aws.RequestChecksumCalculationWhenRequired} {
+		s.SetChecksums(sums)
+		for _, size := range []int{0, 10, s3.SmallSize, 3*s3.PartSize + 1} {
+			put(t, s, "k", content(size), time.Hour)
+			read(t, s, "k", content(size))
+		}
+	}
+	other := opened(t, strings.Replace(url, "127.0.0.1", "localhost", 1))
+	if err := other.Delete(t.Context(), "k"); err == nil {
+		t.Error("a certificate for another name was taken")
+	}
+}
+
 // TestServerDies holds that what is under way then fails, and says what.
 func TestServerDies(t *testing.T) {
 	server := servertest.VersityGW(t)

@@ -20,10 +20,16 @@ func Redis(t testing.TB, args ...string) *testserver.Server {
 // VersityGW starts an S3 server that ends with the test, whose environment gets the credentials.
 func VersityGW(t testing.TB) *testserver.Server {
 	t.Helper()
+	return VersityGWIn(t, t.TempDir())
+}
+
+// VersityGWIn is VersityGW with its objects in a directory.
+func VersityGWIn(t testing.TB, dir string) *testserver.Server {
+	t.Helper()
 	for name, value := range testserver.S3Env() {
 		t.Setenv(name, value)
 	}
-	s, err := testserver.StartVersityGW(t.Context(), t.TempDir())
+	s, err := testserver.StartVersityGW(t.Context(), dir)
 	return started(t, s, err)
 }
 
