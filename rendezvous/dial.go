@@ -81,8 +81,11 @@ func connect(ctx context.Context, c natsConfig) (*nats.Conn, error) {
 		opts = append(opts, opt)
 	}
 	nc, err := connectOnce(ctx, c, opts)
-	if withKey && errors.Is(err, nats.ErrNkeysNotSupported) { // a NATS that asks nobody who he is
-		nc, err = connectOnce(ctx, c, opts[:len(opts)-1])
+	// A NATS that asks nobody who he is takes no key. Of several servers that do not, nats.go tells only if the last it tried is one.
+	if withKey && (errors.Is(err, nats.ErrNkeysNotSupported) || err != nil && !isAuthError(err) && strings.Contains(c.url, ",")) {
+		if keyless, kerr := connectOnce(ctx, c, opts[:len(opts)-1]); kerr == nil {
+			nc, err = keyless, nil
+		}
 	}
 	// A server that refuses a connection says why and hangs up. Who was writing still does not hear it, and asks again.
 	for tries := 0; tries < 3 && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)); tries++ {

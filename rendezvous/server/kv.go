@@ -21,6 +21,11 @@ import (
 // bucket is the KV bucket that copies share; keys are "<jobID>.<name>".
 const bucket = "fnwire_v1"
 
+const (
+	clusterWithin = 30 * time.Second // a cluster that was started has elected by then
+	clusterPause  = 500 * time.Millisecond
+)
+
 // kvTable keeps records in a JetStream KV bucket (memory storage, one revision). Leases are in the
 // records; the bucket's TTL only collects what nobody touches any more. Each copy watches the bucket
 // once and counts and lists from what it has seen; what it changes it reads from the bucket itself.
@@ -52,11 +57,29 @@ func openKV(ctx context.Context, nc *nats.Conn, c *config) (*kvTable, error) {
 		MaxBytes: 2 * int64(c.Limits.AllBytes),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	if err := t.open(ctx); err != nil {
+	if err := t.openFirst(ctx); err != nil {
 		t.close()
-		return nil, fmt.Errorf("table: %w (does this NATS have JetStream?)", err)
+		return nil, fmt.Errorf("table: %w (does this NATS have JetStream, and as many servers as --replicas says?)", err)
 	}
 	return t, nil
+}
+
+// openFirst opens the table of a NATS that may have been started a moment ago: a cluster that is still electing its leaders does
+// not answer, or says that it lacks servers.
+func (t *kvTable) openFirst(ctx context.Context) error {
+	for until := time.Now().Add(clusterWithin); ; {
+		err := t.open(ctx)
+		if err == nil || ctx.Err() != nil || time.Now().After(until) ||
+			errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
+			return err
+		}
+		t.log.Warn("rendezvous: NATS does not give the table yet; trying again", "err", err)
+		select {
+		case <-time.After(clusterPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // open makes the bucket if need be and watches it until close, or until it is opened again.

@@ -151,6 +151,16 @@ func TestTwoCopies(t *testing.T) {
 	want(t, err, rendezvous.ErrUnauthorized)
 }
 
+// TestSomeServersAreDown: of several servers one is enough, in whatever order they are tried, if they ask nobody who he is too.
+func TestSomeServersAreDown(t *testing.T) {
+	key := job.NewKey()
+	ns := existing(t)
+	start(t, server.Config{NATS: ns.ClientURL(), Allow: []job.ID{key.ID()}})
+	for range 8 {
+		dial(t, "nats://127.0.0.1:1,"+ns.ClientURL()+",nats://127.0.0.1:2", key, "a").join(t)
+	}
+}
+
 // TestBucketLost: the bucket is in memory, so a restart of NATS, or an operator, can take it away.
 func TestBucketLost(t *testing.T) {
 	key := job.NewKey()
