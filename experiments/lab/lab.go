@@ -66,6 +66,10 @@ var ErrUnavailable = errors.New("lab: network namespaces are not available here"
 // ErrClosed is returned by methods of a lab that has been closed.
 var ErrClosed = errors.New("lab: closed")
 
+// Disk is where the processes of a lab, and nobody else, see a directory of their lab's own. It is in memory, outlives
+// them, and vanishes with the lab.
+const Disk = "/mnt"
+
 // MaxHosts is how many hosts a lab may have.
 const MaxHosts = 200
 

@@ -131,6 +131,9 @@ func (l *Lab) addBehind(i int, h Host, n *node, shared bool) (own, public netip.
 	return own, outsideAddr(s.index), err
 }
 
+// HasDisk tells whether the processes have a Disk: it takes the right to mount, and the directory.
+func (l *Lab) HasDisk() bool { return l.spawner.disk }
+
 // Close kills every process of the lab, waits for them, and lets the namespaces go. A second call waits for the first.
 // Sockets made inside Do stay usable for as long as they are open, and keep their namespace alive: close them.
 func (l *Lab) Close() error {

@@ -28,6 +28,7 @@ func Enter() error { return unavailable() }
 func New(context.Context, Spec) (*Lab, error) { return nil, unavailable() }
 
 func (*Lab) Close() error                                            { return nil }
+func (*Lab) HasDisk() bool                                           { return false }
 func (*Lab) Hosts() []HostInfo                                       { return nil }
 func (*Lab) Addr(string) netip.Addr                                  { return netip.Addr{} }
 func (*Lab) PublicAddr(string) netip.Addr                            { return netip.Addr{} }

@@ -12,10 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a keeper says when it is ready.
+// What a keeper says when it is ready: a sum of these.
 const (
-	keeperReady     = 1
-	keeperReadyProc = 2 // it also has a mount namespace whose /proc shows its PID namespace
+	keeperReady = 1
+	keeperProc  = 2 // it has a mount namespace whose /proc shows its PID namespace
+	keeperDisk  = 4 // and with a disk of its own at Disk
 )
 
 // spawner is the one thread that starts the processes of a lab. They are born into the PID namespace of the keeper. When
@@ -25,6 +26,7 @@ type spawner struct {
 	ended  chan struct{} // closed when the thread has no more work
 	keeper *exec.Cmd
 	life   *os.File // the keeper ends when this is closed
+	disk   bool     // the keeper has one
 }
 
 func newSpawner(ctx context.Context) (*spawner, error) {
@@ -99,9 +101,10 @@ func (s *spawner) join(ctx context.Context, theirs *os.File) error {
 	if err := setns(dir+"pid", unix.CLONE_NEWPID); err != nil {
 		return err
 	}
-	if said[0] != keeperReadyProc {
+	if said[0]&keeperProc == 0 {
 		return nil
 	}
+	s.disk = said[0]&keeperDisk != 0
 	mnt, err := os.Open(dir + "mnt")
 	if err != nil {
 		return err

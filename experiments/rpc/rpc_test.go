@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,6 +77,41 @@ func TestCancel(t *testing.T) {
 	<-ended
 	if err := c.Call(t.Context(), "wait", rpc.None{}, nil); !errors.Is(err, rpc.ErrGone) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What was told before the end is there, in order, whether the operation ends or the process.
+func TestParts(t *testing.T) {
+	blocked := make(chan struct{})
+	c, stop := start(map[string]rpc.Op{"count": rpc.HandleParts(func(ctx context.Context, n int, tell func(int) error) error {
+		for i := range max(n, -n) {
+			if err := tell(i); err != nil {
+				return err
+			}
+		}
+		if n < 0 {
+			close(blocked)
+			<-ctx.Done()
+		}
+		return ctx.Err()
+	})})
+	var got []int
+	note := func(i int) { got = append(got, i) }
+	if err := rpc.CallParts(t.Context(), c, "count", 3, note); err != nil || !slices.Equal(got, []int{0, 1, 2}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if err := rpc.CallParts(t.Context(), c, "count", 1, func(string) {}); err == nil {
+		t.Error("a part of another type is taken")
+	}
+	got = nil
+	ended := make(chan error, 1)
+	go func() { ended <- rpc.CallParts(t.Context(), c, "count", -4, note) }()
+	<-blocked
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err == nil || !slices.Equal(got, []int{0, 1, 2, 3}) {
+		t.Errorf("%v, %v", got, err)
 	}
 }
 

@@ -3,6 +3,7 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,7 @@ func All() []Experiment {
 		faults(),
 		throughput(), attack(),
 		natMatrix(),
+		handoff(),
 	}
 }
 
@@ -118,7 +120,8 @@ type run struct {
 	settings map[string]string
 	machine  results.Machine
 	began    time.Time
-	planned  int // measurements, if known
+	planned  int           // measurements, if known
+	limit    time.Duration // of one measurement; 0 is 4 min
 
 	mu              sync.Mutex // guards what follows, and the calls of Options.Has, Progress and Emit
 	passed          int        // measurements that were there already
@@ -173,7 +176,7 @@ func (r *run) measure(ctx context.Context, c string, rep int, f func(context.Con
 	if r.has(rec) {
 		return nil
 	}
-	mctx, cancel := context.WithTimeout(ctx, measureTimeout)
+	mctx, cancel := context.WithTimeout(ctx, cmp.Or(r.limit, measureTimeout))
 	defer cancel()
 	rec.Time = time.Now().UTC()
 	err := f(mctx, &rec)
@@ -196,6 +199,13 @@ func (r *run) measure(ctx context.Context, c string, rep int, f func(context.Con
 	}
 	r.made = append(r.made, rec)
 	return r.o.Emit(rec)
+}
+
+// say shows what a measurement is at.
+func (r *run) say(what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.o.Progress(what)
 }
 
 // has tells whether a measurement was made before, and shows progress.

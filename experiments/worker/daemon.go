@@ -29,7 +29,11 @@ type RendezvousArgs struct {
 	WebSocket     string `json:"websocket"` // TCP address of the same over WebSocket
 	RelaySecret   string `json:"relay_secret"`
 	StorePassword string `json:"store_password"` // of the NATS user "store"
-	PrivateTemp   bool   `json:"private_temp"`   // the process has a mount namespace of its own
+	DataDir       string `json:"data_dir"`       // of JetStream; empty: a temporary one
+
+	NATS     string             `json:"nats,omitempty"`      // existing servers, instead of the embedded one
+	Replicas int                `json:"replicas,omitempty"`  // of the table there
+	TokenKey ed25519.PrivateKey `json:"token_key,omitempty"` // that the copies share
 }
 
 // RelayArgs configure a relay.
@@ -116,16 +120,13 @@ func (d *daemon) up(ctx context.Context, ready, ended <-chan struct{}) error {
 }
 
 func (d *daemon) rendezvous(ctx context.Context, a RendezvousArgs) (None, error) {
-	if a.PrivateTemp {
-		// Data of the embedded JetStream vanishes with the process, however that ends. Where this may not
-		// be done, it goes to an ordinary temporary directory, which the server removes.
-		if err := mountTemp(); err != nil {
-			fmt.Fprintln(os.Stderr, "no private temporary directory:", err)
-		}
+	cfg := rendezvousserver.Config{Open: true, RelaySecret: a.RelaySecret, TokenKey: a.TokenKey}
+	if a.NATS != "" {
+		cfg.NATS, cfg.Replicated, cfg.Replicas = a.NATS, true, a.Replicas
+	} else {
+		cfg.Listen, cfg.WebSocket, cfg.JetStream, cfg.StorePassword, cfg.DataDir = a.Listen, a.WebSocket, true, a.StorePassword, a.DataDir
 	}
-	s, err := rendezvousserver.New(rendezvousserver.Config{
-		Listen: a.Listen, WebSocket: a.WebSocket, Open: true, JetStream: true, StorePassword: a.StorePassword, RelaySecret: a.RelaySecret,
-	})
+	s, err := rendezvousserver.New(cfg)
 	if err != nil {
 		return None{}, err
 	}

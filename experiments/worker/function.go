@@ -12,8 +12,11 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/fnwire/fnwire/experiments/peer/plainquic"
+	"github.com/fnwire/fnwire/experiments/rpc"
 	"github.com/fnwire/fnwire/experiments/workload"
 	"github.com/fnwire/fnwire/fnlib"
+	"github.com/fnwire/fnwire/fnlib/store"
+	"github.com/fnwire/fnwire/fnlib/store/open"
 )
 
 const (
@@ -30,6 +33,7 @@ const (
 type function struct {
 	mu       sync.Mutex // guards what follows
 	node     *fnlib.Node
+	store    store.Store // of node
 	listener *fnlib.Listener
 	nc       *nats.Conn
 	plain    *plainquic.Peer
@@ -44,6 +48,7 @@ func (f *function) ops() map[string]op {
 		opOpenPlain: handle(f.openPlain), opConnectPlain: handle(f.connectPlain),
 		opSendPlain: handle(f.sendPlain), opReceivePlain: handle(f.receivePlain),
 		opPour: handle(f.pour), opStopPour: handle(f.stopPour), opDrain: handle(f.drain), opPoured: handle(f.poured),
+		opServe: rpc.HandleParts(f.serve), opLeave: handle(f.leave),
 		opChat: handle(f.chat), opEcho: handle(f.echo),
 	}
 }
@@ -54,6 +59,9 @@ func (f *function) stop() error {
 	var err error
 	if f.node != nil {
 		err = f.node.Close()
+	}
+	if f.store != nil {
+		err = errors.Join(err, f.store.Close())
 	}
 	if f.plain != nil {
 		err = errors.Join(err, f.plain.Close())
@@ -69,6 +77,9 @@ type JoinArgs struct {
 	URL  string `json:"url"`
 	Key  string `json:"key"`
 	Name string `json:"name"`
+
+	Store      string        `json:"store,omitempty"`       // URL; empty: none
+	SpillAfter time.Duration `json:"spill_after,omitempty"` // as fnlib.Config has it
 }
 
 // Joined is the result of Join.
@@ -85,23 +96,37 @@ func (c *Client) Join(ctx context.Context, a JoinArgs) (j Joined, err error) {
 
 func (f *function) join(ctx context.Context, a JoinArgs) (Joined, error) {
 	j := Joined{Began: now()}
-	node, err := fnlib.Join(ctx, fnlib.Config{URL: a.URL, JobKey: a.Key, Name: a.Name})
+	cfg := fnlib.Config{URL: a.URL, JobKey: a.Key, Name: a.Name, SpillAfter: a.SpillAfter}
+	if a.Store != "" {
+		var err error
+		if cfg.Store, err = open.URL(ctx, a.Store); err != nil {
+			return j, err
+		}
+	}
+	node, err := fnlib.Join(ctx, cfg)
 	if err != nil {
-		return j, err
+		return j, errors.Join(err, closeStore(cfg.Store))
 	}
 	// A sender may dial before this function is told to accept.
 	listener, err := node.Listen(streamService)
 	if err != nil {
-		return j, errors.Join(err, node.Close())
+		return j, errors.Join(err, node.Close(), closeStore(cfg.Store))
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.node != nil {
-		return j, errors.Join(errors.New("has joined already"), node.Close())
+		return j, errors.Join(errors.New("has joined already"), node.Close(), closeStore(cfg.Store))
 	}
-	f.listener, f.node = listener, node
+	f.listener, f.node, f.store = listener, node, cfg.Store
 	j.Timings, j.Mapping = node.Timings(), string(node.NAT().Mapping)
 	return j, nil
+}
+
+func closeStore(s store.Store) error {
+	if s == nil {
+		return nil
+	}
+	return s.Close()
 }
 
 var errNotJoined = errors.New("has not joined")
@@ -121,6 +146,10 @@ type SendArgs struct {
 	Key    string          `json:"key"`
 	Path   string          `json:"path"` // auto, direct or relay
 	Source workload.Source `json:"source"`
+	// Once has the source be read once only, as a pipe can be.
+	Once bool `json:"once,omitempty"`
+	// NoStore keeps the state out of the function's store.
+	NoStore bool `json:"no_store,omitempty"`
 	// Within is the longest that it may take; 0 is as long as the caller waits. A worker that gives up
 	// by itself can say what it was waiting for.
 	Within time.Duration `json:"within,omitempty"`
@@ -136,6 +165,7 @@ type Sent struct {
 
 // Receipt is what fnwire says of a transfer.
 type Receipt struct {
+	Stored      string        `json:"stored,omitempty"`
 	Path        string        `json:"path"`
 	DirectBytes int64         `json:"direct_bytes"`
 	Reason      string        `json:"reason"`
@@ -163,11 +193,15 @@ func (f *function) send(ctx context.Context, a SendArgs) (Sent, error) {
 		ctx, cancel = context.WithTimeout(ctx, a.Within)
 		defer cancel()
 	}
-	r := a.Source.Open()
-	defer r.Close()
-	rc, err := node.SendWith(ctx, a.To, a.Key, r, fnlib.SendOptions{Path: path, Size: a.Source.Size()})
+	source := a.Source.Open()
+	defer source.Close()
+	r := io.Reader(source)
+	if a.Once {
+		r = struct{ io.Reader }{source}
+	}
+	rc, err := node.SendWith(ctx, a.To, a.Key, r, fnlib.SendOptions{Path: path, Size: a.Source.Size(), NoStore: a.NoStore})
 	s.Ended, s.Digest = now(), rc.Digest.String()
-	s.Receipt = Receipt{Path: rc.Path, DirectBytes: rc.DirectBytes, Reason: rc.Reason, RTT: rc.RTT, Phases: rc.Phases}
+	s.Receipt = Receipt{Stored: rc.Stored, Path: rc.Path, DirectBytes: rc.DirectBytes, Reason: rc.Reason, RTT: rc.RTT, Phases: rc.Phases}
 	return s, err
 }
 

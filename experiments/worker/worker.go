@@ -47,12 +47,13 @@ const (
 	Function   Role = "function"
 	Rendezvous Role = "rendezvous"
 	Relay      Role = "relay"
+	NATS       Role = "nats" // a member of a cluster
 	Attacker   Role = "attacker"
 	Peer       Role = "peer" // of the programs that this one has built in; its protocol is that of package peer
 )
 
 // Roles returns every role.
-func Roles() []Role { return []Role{Function, Rendezvous, Relay, Attacker, Peer} }
+func Roles() []Role { return []Role{Function, Rendezvous, Relay, NATS, Attacker, Peer} }
 
 // Run is the life of a worker process: it answers requests from in on out until in ends.
 func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
@@ -69,6 +70,9 @@ func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
 		in = untilSIGTERM(in)
 		r := &daemon{}
 		ops, stop = map[string]op{opRelay: handle(r.relay), opForwarded: handle(r.forwarded)}, r.stop
+	case NATS:
+		m := &natsMember{}
+		ops, stop = map[string]op{opNATS: handle(m.start)}, m.stop
 	case Attacker:
 		ops, stop = map[string]op{opFlood: handle(flood.Run)}, func() error { return nil }
 	case Peer:

@@ -107,10 +107,15 @@ func (s Source) Size() int64 {
 }
 
 // Cut returns the first n bytes of s, or all if there are fewer.
-func (s Source) Cut(n int64) Source {
+func (s Source) Cut(n int64) Source { return s.Section(0, n) }
+
+// Section returns n bytes of s from an offset on, or fewer if there are not so many.
+func (s Source) Section(offset, n int64) Source {
 	var out Source
 	for _, p := range s.Parts {
-		p.Bytes = min(p.Bytes, n)
+		skip := min(offset, p.Bytes)
+		offset -= skip
+		p.Offset, p.Bytes = p.Offset+skip, min(p.Bytes-skip, n)
 		if n -= p.Bytes; p.Bytes > 0 {
 			out.Parts = append(out.Parts, p)
 		}
@@ -130,12 +135,36 @@ func (s Source) SHA256() (string, error) {
 }
 
 // Open returns a reader of s. Files are opened as their turn comes, so the errors are those of Read.
-func (s Source) Open() io.ReadCloser { return &reader{parts: s.Parts} }
+func (s Source) Open() io.ReadSeekCloser { return &reader{all: s, parts: s.Parts} }
 
 type reader struct {
-	parts []Part
+	all   Source
+	at    int64
+	parts []Part // still to come
 	file  *os.File
 	left  int64 // of the file at hand
+}
+
+// Seek implements io.Seeker.
+func (r *reader) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += r.at
+	case io.SeekEnd:
+		offset += r.all.Size()
+	}
+	if offset < 0 {
+		return r.at, errors.New("workload: seek before the beginning")
+	}
+	if offset == r.at {
+		return r.at, nil
+	}
+	if err := r.Close(); err != nil {
+		return r.at, err
+	}
+	r.at, r.left = offset, 0
+	r.parts = r.all.Section(offset, r.all.Size()).Parts
+	return r.at, nil
 }
 
 // Read implements io.Reader.
@@ -147,6 +176,7 @@ func (r *reader) Read(b []byte) (int, error) {
 	}
 	n, err := r.file.Read(b[:min(int64(len(b)), r.left)])
 	r.left -= int64(n)
+	r.at += int64(n)
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("workload: %s is shorter than it was", r.file.Name())
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/iotest"
 
 	"github.com/fnwire/fnwire/experiments/workload"
 )
@@ -53,6 +54,9 @@ func TestCut(t *testing.T) {
 		got, err := io.ReadAll(cut.Open())
 		if err != nil || !bytes.Equal(got, want) || cut.Size() != int64(len(want)) {
 			t.Errorf("Cut(%d) = %q (%d), %v, want %q", n, got, cut.Size(), err, want)
+		}
+		if err := iotest.TestReader(cut.Open(), want); err != nil {
+			t.Errorf("Cut(%d): %v", n, err)
 		}
 		sum := sha256.Sum256(want)
 		if digest, err := cut.SHA256(); err != nil || digest != hex.EncodeToString(sum[:]) {

@@ -35,11 +35,7 @@ type Proc struct {
 
 // start starts a worker process on a host. It is up when it answers.
 func (w *World) start(ctx context.Context, host string, role worker.Role) (*Proc, error) {
-	cmd := w.cfg.Worker(role)
-	if role == worker.Rendezvous {
-		ownMounts(cmd)
-	}
-	return w.startCommand(ctx, host, cmd, role)
+	return w.startCommand(ctx, host, w.cfg.Worker(role), role)
 }
 
 // Peer starts a process that speaks the protocol of package peer: path, or this program if that is empty.

@@ -3,18 +3,21 @@
 // processes are this program again, as workers (package worker).
 //
 // A world ends with the process that made it, however that ends: the kernel takes the processes and the namespaces, and
-// what the rendezvous has on disk is on a disk of its own, in memory. Nothing is left behind, and nothing of
+// what servers have on disk is on a disk of the lab's, in memory. Nothing is left behind, and nothing of
 // the machine outside is touched.
 package world
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -29,8 +32,9 @@ import (
 const Public = "public"
 
 const (
-	natsPort  = 4222
-	wsPort    = 80 // NATS over WebSocket
+	natsPort  = 4222 // and those after, of further members of a cluster
+	routePort = 6222 // likewise, between them
+	wsPort    = 80   // NATS over WebSocket
 	relayPort = 3478
 	stunPort  = 3479
 	httpsPort = 443
@@ -42,6 +46,8 @@ const (
 type Config struct {
 	Hosts  []lab.Host // for functions; one named Public is added
 	Relays int        // on the host Public; 0 is 1
+	// NATS members of a cluster run on the host Public, instead of one in the rendezvous, and Copies of the rendezvous (0 is 1) on them.
+	NATS, Copies int
 	// Worker returns the command for a worker process; nil means this program with the arguments
 	// that WorkerArgs returns.
 	Worker func(worker.Role) *exec.Cmd
@@ -63,8 +69,11 @@ type World struct {
 	secret string // of relays
 	serial atomic.Uint64
 
+	tokens ed25519.PrivateKey // that the copies of the rendezvous sign relay tokens with
+
 	mu         sync.Mutex // guards what follows
-	rendezvous *Proc
+	nats       []*Proc
+	rendezvous []*Proc
 	relays     []*Proc
 }
 
@@ -78,38 +87,101 @@ func New(ctx context.Context, cfg Config) (*World, error) {
 	if err != nil {
 		return nil, fmt.Errorf("world: %w", err)
 	}
-	w := &World{cfg: cfg, lab: l, key: job.NewKey(), store: rand.Text(), secret: rand.Text(), relays: make([]*Proc, max(cfg.Relays, 1))}
-	w.url = "nats://" + netip.AddrPortFrom(l.Addr(Public), natsPort).String()
+	w := &World{
+		cfg: cfg, lab: l, key: job.NewKey(), store: rand.Text(), secret: rand.Text(), tokens: ed25519.NewKeyFromSeed(randomSeed()),
+		nats: make([]*Proc, cfg.NATS), rendezvous: make([]*Proc, max(cfg.Copies, 1)), relays: make([]*Proc, max(cfg.Relays, 1)),
+	}
+	urls := make([]string, 0, max(cfg.NATS, 1))
+	for i := range max(cfg.NATS, 1) {
+		urls = append(urls, "nats://"+w.at(natsPort+i).String())
+	}
+	w.url = strings.Join(urls, ",")
 	if err := w.startServers(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("world: %w", err), w.Close())
 	}
 	return w, nil
 }
 
-func (w *World) startServers(ctx context.Context) error {
-	if err := w.StartRendezvous(ctx); err != nil {
-		return err
-	}
-	starting, sctx := errgroup.WithContext(ctx)
-	for i := range w.relays {
-		starting.Go(func() error { return w.startRelay(ctx, sctx, i) })
-	}
-	return starting.Wait()
+func randomSeed() []byte {
+	seed := make([]byte, ed25519.SeedSize)
+	_, _ = rand.Read(seed) // never fails
+	return seed
 }
 
-// StartRendezvous starts the rendezvous, again if it has ended. It ends with ctx. What it knew is gone, but not its address and secrets.
-func (w *World) StartRendezvous(ctx context.Context) error {
+// at is a port of the host Public.
+func (w *World) at(port int) netip.AddrPort {
+	return netip.AddrPortFrom(w.lab.Addr(Public), uint16(port))
+}
+
+func (w *World) startServers(ctx context.Context) error {
+	for _, some := range []struct {
+		count int
+		start func(ctx, starting context.Context, i int) error
+	}{{len(w.nats), w.startNATS}, {len(w.rendezvous), w.startRendezvous}, {len(w.relays), w.startRelay}} {
+		starting, sctx := errgroup.WithContext(ctx)
+		for i := range some.count {
+			starting.Go(func() error { return some.start(ctx, sctx, i) })
+		}
+		if err := starting.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StartNATS starts the i-th member of the NATS cluster again after it has ended, with what it had on its disk. It ends with ctx.
+func (w *World) StartNATS(ctx context.Context, i int) error { return w.startNATS(ctx, ctx, i) }
+
+func (w *World) startNATS(ctx, starting context.Context, i int) error {
+	p, err := w.start(ctx, Public, worker.NATS)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.nats[i] = p
+	w.mu.Unlock()
+	a := worker.NATSArgs{
+		Name: fmt.Sprint("nats-", i+1), Listen: w.at(natsPort + i), Cluster: w.at(routePort + i), Dir: w.dir(fmt.Sprint("nats-", i+1)),
+	}
+	for j := range w.nats {
+		if j != i {
+			a.Routes = append(a.Routes, w.at(routePort+j))
+		}
+	}
+	return p.explain(p.NATS(starting, a))
+}
+
+// dir is a directory that the world's processes find again when they are started again; empty if this machine allows none.
+func (w *World) dir(name string) string {
+	if !w.lab.HasDisk() {
+		return ""
+	}
+	return filepath.Join(lab.Disk, name)
+}
+
+// StartRendezvous starts the first rendezvous again after it has ended. It ends with ctx. What it knew is gone, unless that is
+// in a NATS of its own, but not its address and secrets.
+func (w *World) StartRendezvous(ctx context.Context) error { return w.startRendezvous(ctx, ctx, 0) }
+
+// StartCopy starts the i-th copy of the rendezvous again.
+func (w *World) StartCopy(ctx context.Context, i int) error { return w.startRendezvous(ctx, ctx, i) }
+
+func (w *World) startRendezvous(ctx, starting context.Context, i int) error {
 	p, err := w.start(ctx, Public, worker.Rendezvous)
 	if err != nil {
 		return err
 	}
 	w.mu.Lock()
-	w.rendezvous = p
+	w.rendezvous[i] = p
 	w.mu.Unlock()
-	return p.explain(p.Rendezvous(ctx, worker.RendezvousArgs{
-		Listen:    netip.AddrPortFrom(w.lab.Addr(Public), natsPort).String(),
-		WebSocket: netip.AddrPortFrom(w.lab.Addr(Public), wsPort).String(), RelaySecret: w.secret, StorePassword: w.store, PrivateTemp: true,
-	}))
+	a := worker.RendezvousArgs{RelaySecret: w.secret, TokenKey: w.tokens}
+	if len(w.nats) > 0 {
+		a.NATS, a.Replicas = w.url, len(w.nats)
+	} else {
+		a.Listen, a.WebSocket, a.StorePassword = w.at(natsPort).String(), w.at(wsPort).String(), w.store
+		a.DataDir = w.dir(w.FreshName("rendezvous")) // if there is none it makes one, and removes it at its end
+	}
+	return p.explain(p.Rendezvous(starting, a))
 }
 
 // StartRelay starts the i-th relay again after it has ended, at the same addresses. It ends with ctx.
@@ -124,20 +196,29 @@ func (w *World) startRelay(ctx, starting context.Context, i int) error {
 	w.mu.Lock()
 	w.relays[i] = p
 	w.mu.Unlock()
-	at := func(port int) netip.AddrPort { return netip.AddrPortFrom(w.lab.Addr(Public), uint16(port)) }
 	return p.explain(p.Relay(starting, worker.RelayArgs{
-		ID: RelayID(i), Listen: at(relayPort + 2*i), STUN2: at(stunPort + 2*i), HTTPS: at(httpsPort + i), URL: w.url, Secret: w.secret,
+		ID: RelayID(i), Listen: w.at(relayPort + 2*i), STUN2: w.at(stunPort + 2*i), HTTPS: w.at(httpsPort + i), URL: w.url, Secret: w.secret,
 	}))
 }
 
 // Lab is the world's lab.
 func (w *World) Lab() *lab.Lab { return w.lab }
 
-// Rendezvous is the process of the rendezvous.
-func (w *World) Rendezvous() *Proc {
+// Rendezvous is the process of the first rendezvous.
+func (w *World) Rendezvous() *Proc { return w.CopyAt(0) }
+
+// CopyAt is the process of the i-th copy of the rendezvous.
+func (w *World) CopyAt(i int) *Proc {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.rendezvous
+	return w.rendezvous[i]
+}
+
+// NATSAt is the process of the i-th member of the NATS cluster.
+func (w *World) NATSAt(i int) *Proc {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.nats[i]
 }
 
 // Relay is the process of the first relay.
@@ -189,7 +270,7 @@ func (w *World) Attacker(ctx context.Context, host string) (*Proc, error) {
 
 // RelayAddr is where the i-th relay listens.
 func (w *World) RelayAddr(i int) netip.AddrPort {
-	return netip.AddrPortFrom(w.lab.Addr(Public), uint16(relayPort+2*i))
+	return w.at(relayPort + 2*i)
 }
 
 // Pair starts a function's process on each of two hosts, at the same time.

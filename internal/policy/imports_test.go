@@ -131,7 +131,7 @@ var fences = []fence{
 	// TestOneFileAsksSTUN says more. For tests it is an independent implementation to compare with.
 	{[]string{"github.com/pion/stun"}, []string{"transport"}, []string{"*"}},
 	{[]string{"github.com/nats-io/nats.go"}, []string{"rendezvous", "fnlib/store/nats*", "cmd", "experiments"}, nil},
-	{[]string{"github.com/nats-io/nats-server"}, []string{"rendezvous/server"}, []string{"rendezvous"}},
+	{[]string{"github.com/nats-io/nats-server"}, []string{"rendezvous/server", "experiments/worker"}, []string{"rendezvous"}},
 	{[]string{"github.com/prometheus"}, []string{"relay/server", "rendezvous/server", "cmd", "experiments"}, nil},
 	{[]string{"github.com/aws/aws-sdk-go", "github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go", "github.com/minio/minio-go"},
 		[]string{"fnlib/store/s3*", "cmd", "experiments"}, nil},
