@@ -142,7 +142,7 @@ func (c *chaos) run(ctx context.Context, over <-chan struct{}, random *rand.Rand
 				err = errors.Join(err, mend(ctx))
 			}
 			if err != nil {
-				return fmt.Errorf("%s (%d): %w", m.name, i+1, err)
+				return fmt.Errorf("%s (%d): %w; the rendezvous said: %s; %s", m.name, i+1, err, c.w.CopyAt(0).Said(), c.w.CopyAt(1).Said())
 			}
 			return nil
 		})

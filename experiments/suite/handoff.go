@@ -2,7 +2,6 @@ package suite
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -186,12 +185,18 @@ func (h *handoffRun) one(ctx context.Context, rec *results.Record) error {
 
 // transferAll makes all transfers while mishaps happen, and returns when all that broke is mended.
 func (h *handoffRun) transferAll(ctx context.Context, c *chaos, plans []planned, random *rand.Rand) ([]handedOver, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	mishaps := make(chan error, 1)
 	over, end := context.WithCancel(ctx)
 	defer end()
-	go func() { mishaps <- c.run(ctx, over.Done(), random, h.every) }()
+	sendCtx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	go func() {
+		err := c.run(ctx, over.Done(), random, h.every)
+		if err != nil { // a function that cannot be started again would be waited for
+			giveUp()
+		}
+		mishaps <- err
+	}()
 	var sending errgroup.Group
 	sending.SetLimit(h.parallel)
 	states := make([]handedOver, len(plans))
@@ -199,7 +204,7 @@ func (h *handoffRun) transferAll(ctx context.Context, c *chaos, plans []planned,
 	finished := 0
 	for i, p := range plans {
 		sending.Go(func() error {
-			s, err := c.members[p.from].send(ctx, p)
+			s, err := c.members[p.from].send(sendCtx, p)
 			states[i] = s
 			mu.Lock()
 			defer mu.Unlock()
@@ -211,7 +216,10 @@ func (h *handoffRun) transferAll(ctx context.Context, c *chaos, plans []planned,
 	}
 	err := sending.Wait()
 	end()
-	return states, errors.Join(err, <-mishaps)
+	if merr := <-mishaps; merr != nil {
+		return states, merr
+	}
+	return states, err
 }
 
 // fill notes what came out.

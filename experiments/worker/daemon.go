@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"sync"
@@ -120,7 +121,8 @@ func (d *daemon) up(ctx context.Context, ready, ended <-chan struct{}) error {
 }
 
 func (d *daemon) rendezvous(ctx context.Context, a RendezvousArgs) (None, error) {
-	cfg := rendezvousserver.Config{Open: true, RelaySecret: a.RelaySecret, TokenKey: a.TokenKey}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	cfg := rendezvousserver.Config{Open: true, RelaySecret: a.RelaySecret, TokenKey: a.TokenKey, Logger: log}
 	if a.NATS != "" {
 		cfg.NATS, cfg.Replicated, cfg.Replicas = a.NATS, true, a.Replicas
 	} else {

@@ -123,6 +123,9 @@ func (p *Proc) Thaw() error { return p.proc.Signal(sigCont) }
 
 func (p *Proc) kill() { _ = p.proc.Signal(syscall.SIGKILL) } // it may have ended
 
+// Said is the end of what the process wrote to its standard error, on one line.
+func (p *Proc) Said() string { return p.stderr.String() }
+
 // explain adds what the process wrote to its standard error if it has gone.
 func (p *Proc) explain(err error) error {
 	var exit *exec.ExitError

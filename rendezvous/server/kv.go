@@ -26,7 +26,8 @@ const (
 	clusterPause  = 500 * time.Millisecond
 )
 
-// kvTable keeps records in a JetStream KV bucket (memory storage, one revision). Leases are in the
+// kvTable keeps records in a JetStream KV bucket (file storage, one revision: of a bucket in memory, a cluster whose servers are
+// restarted one after the other would lose the majority, and with it the bucket for good). Leases are in the
 // records; the bucket's TTL only collects what nobody touches any more. Each copy watches the bucket
 // once and counts and lists from what it has seen; what it changes it reads from the bucket itself.
 type kvTable struct {
@@ -52,7 +53,7 @@ func openKV(ctx context.Context, nc *nats.Conn, c *config) (*kvTable, error) {
 	t := &kvTable{js: js, log: c.Logger, seen: newMemory()}
 	t.conf = jetstream.KeyValueConfig{
 		Bucket: bucket, Description: "fnwire rendezvous: who holds which name",
-		History: 1, Storage: jetstream.MemoryStorage, Replicas: c.Replicas,
+		History: 1, Storage: jetstream.FileStorage, Replicas: c.Replicas,
 		TTL:      max(c.Lease, rendezvous.MaxPark, 2*rendezvous.MaxClockSkew, wake.MaxTimeout+time.Minute) + time.Minute,
 		MaxBytes: 2 * int64(c.Limits.AllBytes),
 	}

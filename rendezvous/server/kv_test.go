@@ -161,7 +161,7 @@ func TestSomeServersAreDown(t *testing.T) {
 	}
 }
 
-// TestBucketLost: the bucket is in memory, so a restart of NATS, or an operator, can take it away.
+// TestBucketLost: an operator, or a disk that is gone, can take the bucket away.
 func TestBucketLost(t *testing.T) {
 	key := job.NewKey()
 	ns := existing(t)
