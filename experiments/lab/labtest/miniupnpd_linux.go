@@ -53,8 +53,12 @@ func StartMiniupnpd(t testing.TB, l *lab.Lab, host, exe string, public netip.Add
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- p.Wait() }()
+	var end error // valid once ended is closed
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		end = p.Wait()
+	}()
 	t.Cleanup(func() {
 		<-ended
 		if t.Failed() {
@@ -63,9 +67,8 @@ func StartMiniupnpd(t testing.TB, l *lab.Lab, host, exe string, public netip.Add
 	})
 	select {
 	case <-out.seen:
-	case err := <-ended:
-		ended <- nil
-		t.Fatalf("miniupnpd: %v", err)
+	case <-ended:
+		t.Fatalf("miniupnpd: %v", end)
 	case <-time.After(10 * time.Second):
 		t.Fatal("miniupnpd does not listen")
 	}
