@@ -13,6 +13,7 @@ import (
 	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/experiments/suite"
 	"github.com/fnwire/fnwire/experiments/world"
+	"github.com/fnwire/fnwire/internal/testserver/servertest"
 )
 
 func TestMain(m *testing.M) {
@@ -172,6 +173,15 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// Thirty states among five functions, to which everything happens that can: all receipts are true.
+func TestHandoff(t *testing.T) {
+	servertest.Redis(t) // skips if there is none
+	r := run(t, "handoff", map[string]string{"transfers": "30", "functions": "5", "bytes": "1MiB", "every": "100ms"})["chaos"]
+	if len(r) != 1 || r[0].Measured["accepted"] < 5 || r[0].Measured["wrong"] != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // What was measured before is not measured again, and what failed before is.
 func TestResume(t *testing.T) {
 	e, err := suite.Find("skew")
@@ -207,6 +217,7 @@ func TestSettings(t *testing.T) {
 		{"nat-matrix", "nats", "brick"}, {"nat-matrix", "nats", "cgn,nat444"}, {"nat-matrix", "shared", "none"}, {"nat-matrix", "peer", "pigeon"},
 		{"nat-matrix", "parallel", "-1"}, {"nat-matrix", "traffic", "much"}, {"nat-matrix", "silence", "-1"}, {"nat-matrix", "silence", "gold"},
 		{"faults", "faults", "no-such"}, {"faults", "modes", "song"}, {"faults", "parallel", "0"},
+		{"handoff", "functions", "1"}, {"handoff", "transfers", "0"}, {"handoff", "every", "now"},
 	} {
 		e, err := suite.Find(c.experiment)
 		if err != nil {

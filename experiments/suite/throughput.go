@@ -17,6 +17,7 @@ import (
 	"github.com/fnwire/fnwire/experiments/rpc"
 	"github.com/fnwire/fnwire/experiments/worker"
 	"github.com/fnwire/fnwire/experiments/world"
+	"github.com/fnwire/fnwire/internal/testserver"
 )
 
 // turnPort is the first port of servers that are not fnwire's; each has its own.
@@ -381,5 +382,5 @@ func (t *throughputRun) connect(ctx context.Context, c contender, a, b peer.Clie
 
 // skipped tells whether a measurement was not made because something is not installed.
 func skipped(err error) bool {
-	return errors.Is(err, peer.ErrMissing) || err != nil && strings.Contains(err.Error(), peer.ErrMissing.Error())
+	return errors.As(err, new(*testserver.MissingError)) || errors.Is(err, peer.ErrMissing) || err != nil && strings.Contains(err.Error(), peer.ErrMissing.Error())
 }
