@@ -13,6 +13,7 @@ import (
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/udpx"
 	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/transport/punch"
 )
 
 // JoinOver is Join as a given instance, over networks in memory.
@@ -31,6 +32,12 @@ func FillMembers(n *Node) {
 
 // NonceOf returns what the node's offers and answers carry.
 func NonceOf(n *Node) rendezvous.Nonce { return rendezvous.Nonce(n.ep.Nonce()) }
+
+// OutlooksOf returns what the node goes by with hard NATs.
+func OutlooksOf(n *Node) punch.Outlooks {
+	_, all := n.ep.Outlooks()
+	return all
+}
 
 // CallsOf returns how many searches for a link are under way.
 func CallsOf(n *Node) int {

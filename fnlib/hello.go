@@ -65,6 +65,12 @@ func (n *Node) hello(h rendezvous.Hello) (rendezvous.Envelope, error) {
 	return env, nil
 }
 
+// hints is what the node has seen of hard NATs, for the others of the job.
+func (n *Node) hints() rendezvous.Hints {
+	own, _ := n.ep.Outlooks()
+	return rendezvous.Hints(own)
+}
+
 // queueHello is called by the rendezvous client and must not block: what does not fit is dropped, and
 // repeated by its sender.
 func (n *Node) queueHello(e rendezvous.Envelope) {
@@ -118,6 +124,7 @@ func (n *Node) handleHello(e rendezvous.Envelope) error {
 	if nat := h.NAT; nat != nil {
 		p.NAT = punch.NAT{Mapping: punch.Mapping(nat.Mapping), Step: nat.Step, Public: nat.Public}
 	}
+	n.ep.SetOutlooks(punch.Outlooks(n.client.Hints()))
 	path := Path(h.Class)
 	if fresh {
 		p.Flight = h.Flight

@@ -161,7 +161,7 @@ func (n *Node) start(ctx context.Context, w wires) error {
 		URL: n.cfg.URL, Creds: n.cfg.Creds, Key: n.key, Name: n.cfg.Name, Exclusive: n.cfg.Exclusive,
 		InProcess: w.inProcess, Identity: n.id, Logger: n.log,
 		OnEnvelope: n.queueHello, OnRelays: n.relays.set, OnReconnect: n.onReconnect, OnWake: n.onWake,
-		Linked: n.linkedTo,
+		Linked: n.linkedTo, Hints: n.hints,
 	})
 	if err != nil {
 		return err

@@ -37,6 +37,9 @@ type Config struct {
 	OnWake      func(name, what string) // what became of the wake hook of a name that was called: see OfferResult; a hint only
 	OnReconnect func()                  // joined again after the connection or the service was gone
 
+	// Hints tells what this instance has seen of hard NATs; nil: nothing. It must not block.
+	Hints func() Hints
+
 	// Linked tells an instance that asks, by its peer ID, whether there is a link with it; nil: no answer. It must not block.
 	Linked func(peer string) bool
 }
@@ -85,6 +88,7 @@ type Client struct {
 	fenced uint64 // epoch of the newer holder, once the service has confirmed it
 	seen   uint64 // parked offers up to here have arrived
 	told   []RelayInfo
+	hints  Hints
 }
 
 type wake int
@@ -158,6 +162,22 @@ func (c *Client) Epoch() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.epoch
+}
+
+// Hints are what other instances of the job have reported, as far as the last join or renewal told.
+func (c *Client) Hints() Hints {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hints
+}
+
+// renewal is the body of a renew or leave.
+func (c *Client) renewal() *RenewRequest {
+	r := &RenewRequest{Head: c.head(c.cfg.Name), Epoch: c.Epoch()}
+	if c.cfg.Hints != nil {
+		r.Hard = c.cfg.Hints()
+	}
+	return r
 }
 
 // Close ends the connection. It does not leave: see Leave. It is safe to call twice.

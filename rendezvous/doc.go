@@ -35,6 +35,9 @@
 // Each body tells when it was issued; the service refuses what is off by more than [MaxClockSkew], and
 // a join that it has seen before. A refusal is {"error": {"code": ..., "message": ...}}, see [Code].
 //
+// renew and leave carry "hard", what the instance has seen of hard NATs, and the answers to join and renew what the job
+// has reported: see [Hints].
+//
 // # Epochs
 //
 // The first holder of a name gets the time in milliseconds as its epoch, each later one at least one

@@ -78,7 +78,7 @@ func FuzzOpen(f *testing.F) {
 }
 
 func FuzzJoinRequest(f *testing.F) {
-	seed(f, "join", "join_offers", "renew", "lookup")
+	seed(f, "join", "join_offers", "renew", "renew_hard", "lookup")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		key := goldenKey(t)
 		var j rendezvous.JoinRequest
@@ -114,7 +114,7 @@ func FuzzOfferRequest(f *testing.F) {
 }
 
 func FuzzReplies(f *testing.F) {
-	seed(f, "join_reply", "refusal", "offer_reply", "lookup_reply", "list_reply", "inbox_envelope", "inbox_fenced", "inbox_wake", "offer_asleep")
+	seed(f, "join_reply", "renew_reply", "refusal", "offer_reply", "lookup_reply", "list_reply", "inbox_envelope", "inbox_fenced", "inbox_wake", "offer_asleep")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		roundTrip[rendezvous.JoinReply](t, data)
 		roundTrip[rendezvous.OfferReply](t, data)

@@ -51,6 +51,22 @@ type RenewRequest struct {
 	Head
 	Epoch uint64 `json:"epoch"`
 	Seen  uint64 `json:"seen,omitempty"` // the last parked_to that arrived: those offers need not be kept
+	Hard  Hints  `json:"hard,omitempty"` // what this instance has seen of them
+}
+
+// Hints tell which ways through hard NATs have worked in a job: four fields of two bits, of which the instances alone know the
+// meaning (package punch, Outlooks), 0 for nothing known. The service keeps for each field what was reported last.
+// They let an instance try sooner or later, and are good for nothing else.
+type Hints uint8
+
+// With returns h with what a newer report knows.
+func (h Hints) With(newer Hints) Hints {
+	for mask := Hints(3); mask != 0; mask <<= 2 {
+		if newer&mask != 0 {
+			h = h&^mask | newer&mask
+		}
+	}
+	return h
 }
 
 // OfferRequest has an envelope delivered to the holder of its ToName, or parked until there is one.
@@ -164,6 +180,8 @@ type JoinReply struct {
 	// Parked offers are kept, and given again to whoever joins, until a renewal says that they arrived.
 	Parked   []Envelope `json:"parked,omitempty"`
 	ParkedTo uint64     `json:"parked_to,omitempty"`
+
+	Hard Hints `json:"hard,omitempty"` // what instances of the job have reported
 }
 
 // RenewReply brings fresh tokens, and offers that were parked because the instance did not acknowledge them.

@@ -181,7 +181,7 @@ func (c *Client) join(ctx context.Context, offers []Envelope) (*Joined, error) {
 	lease := time.Duration(r.LeaseMS) * time.Millisecond
 	c.mu.Lock()
 	c.epoch, c.lease = max(c.epoch, r.Epoch), lease
-	c.seen = max(c.seen, r.ParkedTo)
+	c.seen, c.hints = max(c.seen, r.ParkedTo), r.Hard
 	c.mu.Unlock()
 	return &Joined{Epoch: r.Epoch, Lease: lease, Relays: r.Relays, Parked: r.Parked}, nil
 }
@@ -191,9 +191,8 @@ const minLease = 100 * time.Millisecond
 
 // Leave gives the name up at once rather than at the end of the lease. Parked offers stay.
 func (c *Client) Leave(ctx context.Context) error {
-	req := RenewRequest{Head: c.head(c.cfg.Name), Epoch: c.Epoch()}
 	var r Reply
-	if err := c.request(ctx, VerbLeave, &req, &r); err != nil && !errors.Is(err, ErrUnknown) {
+	if err := c.request(ctx, VerbLeave, c.renewal(), &r); err != nil && !errors.Is(err, ErrUnknown) {
 		return fmt.Errorf("rendezvous: leave %q: %w", c.cfg.Name, err)
 	}
 	return nil

@@ -121,16 +121,17 @@ func (c *Client) pause(ctx context.Context, d time.Duration) error {
 // keep renews once, or joins again if the service may have lost us.
 func (c *Client) keep(ctx context.Context, away bool) error {
 	c.mu.Lock()
-	lease, epoch, seen := c.lease, c.epoch, c.seen
+	lease, seen := c.lease, c.seen
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, max(lease/3, time.Second))
 	defer cancel()
 	if away {
 		return c.rejoin(ctx)
 	}
-	req := RenewRequest{Head: c.head(c.cfg.Name), Epoch: epoch, Seen: seen}
+	req := c.renewal()
+	req.Seen = seen
 	var r RenewReply
-	err := c.request(ctx, VerbRenew, &req, &r)
+	err := c.request(ctx, VerbRenew, req, &r)
 	if errors.Is(err, ErrUnknown) {
 		return c.rejoin(ctx)
 	}
@@ -138,7 +139,7 @@ func (c *Client) keep(ctx context.Context, away bool) error {
 		return err
 	}
 	c.mu.Lock()
-	c.seen, c.newer = max(c.seen, r.ParkedTo), 0
+	c.seen, c.newer, c.hints = max(c.seen, r.ParkedTo), 0, r.Hard
 	c.mu.Unlock()
 	c.tell(r.Relays, false)
 	c.deliver(r.Parked...)

@@ -115,12 +115,14 @@ func goldenMessages(t testing.TB) map[string]any {
 		"join":           sign(rendezvous.VerbJoin, rendezvous.JoinRequest{Head: head, Exclusive: true, Epoch: 7}),
 		"join_offers":    sign(rendezvous.VerbJoin, rendezvous.JoinRequest{Head: head, Offers: []rendezvous.Envelope{envJoining}}),
 		"renew":          sign(rendezvous.VerbRenew, rendezvous.RenewRequest{Head: head, Epoch: 7, Seen: 2}),
+		"renew_hard":     sign(rendezvous.VerbRenew, rendezvous.RenewRequest{Head: head, Epoch: 7, Hard: 9}),
 		"leave":          sign(rendezvous.VerbLeave, rendezvous.RenewRequest{Head: head, Epoch: 7}),
 		"offer":          sign(rendezvous.VerbOffer, rendezvous.OfferRequest{Head: head, Epoch: 7, Envelope: env}),
 		"lookup":         sign(rendezvous.VerbLookup, rendezvous.NameRequest{Head: head}),
 		"wait":           sign(rendezvous.VerbWait, rendezvous.NameRequest{Head: head, TimeoutMS: 50000}),
 		"list":           sign(rendezvous.VerbList, rendezvous.NameRequest{Head: rendezvous.Head{V: 1, Job: key.ID(), Issued: goldenTime}}),
 		"join_reply":     rendezvous.JoinReply{Epoch: 7, LeaseMS: 30000, Relays: []rendezvous.RelayInfo{minted}, Parked: []rendezvous.Envelope{env}, ParkedTo: 3},
+		"renew_reply":    rendezvous.RenewReply{Epoch: 7, LeaseMS: 30000, Hard: 9},
 		"refusal":        rendezvous.Reply{Error: rendezvous.Refuse(rendezvous.CodeFenced, "a newer instance took %q", "map-3")},
 		"offer_reply":    rendezvous.OfferReply{Delivered: true, Peer: a.Peer.String(), Epoch: 7},
 		"offer_asleep":   rendezvous.OfferReply{Wake: rendezvous.WakeCalled},
@@ -393,6 +395,17 @@ func TestRefusedErrorIs(t *testing.T) {
 	} {
 		if !errors.Is(rendezvous.Refuse(code, ""), target) {
 			t.Errorf("%s does not match %v", code, target)
+		}
+	}
+}
+
+// What is newer wins, for each field alone.
+func TestHints(t *testing.T) {
+	for _, tt := range []struct{ old, newer, want rendezvous.Hints }{
+		{0, 0, 0}, {0, 9, 9}, {9, 0, 9}, {0b01_00_10_01, 0b10_01_00_10, 0b10_01_10_10}, {0xff, 0b01, 0b11_11_11_01},
+	} {
+		if got := tt.old.With(tt.newer); got != tt.want {
+			t.Errorf("%b with %b: %b, want %b", tt.old, tt.newer, got, tt.want)
 		}
 	}
 }

@@ -105,7 +105,7 @@ func (e *Endpoint) begin(r *remote, p Peer, class Class) {
 		r.direct.Store(e.hub.now()) // who does not dial has no traffic yet by which to tell that a path is wanted
 	}
 	if class != RelayOnly {
-		r.post(punch.Start{Remote: p.Candidates, Call: p.Call, NAT: p.NAT, Outlook: e.hub.outlooks.of(e.NAT().Punch(), p.NAT)})
+		r.post(punch.Start{Remote: p.Candidates, Call: p.Call, NAT: p.NAT, Outlooks: e.hub.outlooks.all()})
 	}
 }
 

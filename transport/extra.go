@@ -243,55 +243,6 @@ func (g *guessBudget) forgive(a netip.Addr) {
 	delete(g.addresses, a)
 }
 
-// outlooks remembers how the hard methods did with the instance's peers so far, by the kinds of the two
-// NATs: functions of a job tend to sit behind a few kinds. It lives as long as the endpoint.
-type outlooks struct {
-	mu   sync.Mutex // guards runs
-	runs map[[2]punch.Mapping]int
-}
-
-// poorAfter is how many attempts in a row must have failed.
-const poorAfter = 2
-
-// note counts what worked, or failed, in a row: the count is above zero for successes, below for failures.
-func (o *outlooks) note(here, there punch.NAT, ok bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.runs == nil {
-		o.runs = make(map[[2]punch.Mapping]int)
-	}
-	k := [2]punch.Mapping{here.Mapping, there.Mapping}
-	switch {
-	case ok:
-		o.runs[k] = 1
-	default:
-		o.runs[k] = min(o.runs[k], 0) - 1
-	}
-}
-
-func (o *outlooks) of(here, there punch.NAT) punch.Outlook {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	switch n := o.runs[[2]punch.Mapping{here.Mapping, there.Mapping}]; {
-	case n > 0:
-		return punch.OutlookGood
-	case n <= -poorAfter:
-		return punch.OutlookPoor
-	}
-	return punch.OutlookOpen
-}
-
-// noteOutlook learns from a change of state.
-func (p *remote) noteOutlook(old, s punch.State) {
-	switch hard := s.Method == punch.MethodPredict || s.Method == punch.MethodBirthday; {
-	case hard && s.Path.IsValid() && s.Generation != old.Generation:
-		p.hub.outlooks.note(s.Here, s.There, true)
-		p.hub.guesses.forgive(s.Path.Addr())
-	case s.Counters.Failed > old.Counters.Failed:
-		p.hub.outlooks.note(old.Here, old.There, false)
-	}
-}
-
 // answeringServers are the STUN servers that have answered, IPv4 only, in the order in which they were asked.
 func answeringServers(servers, got []netip.AddrPort) []netip.AddrPort {
 	var out []netip.AddrPort

@@ -252,7 +252,7 @@ func TestOutlooks(t *testing.T) {
 		old := st
 		change(&st)
 		r.noteOutlook(old, st)
-		return h.outlooks.of(random, stable)
+		return h.outlooks.all().Of(random, stable)
 	}
 	fail := func(s *punch.State) { s.Counters.Failed++ }
 	for i, tt := range []struct {
@@ -272,8 +272,20 @@ func TestOutlooks(t *testing.T) {
 			t.Errorf("step %d: outlook %d, want %d", i, got, tt.want)
 		}
 	}
-	if got := h.outlooks.of(stable, random); got != punch.OutlookOpen {
+	step(func(s *punch.State) { s.Path, s.Generation = peerAddr, 4 })
+	if got := h.outlooks.all().Of(stable, random); got != punch.OutlookGood {
 		t.Errorf("of the other way round: %d", got)
+	}
+	e := &Endpoint{hub: h}
+	sequential := punch.NAT{Mapping: punch.MappingSequential, Step: 1, Public: peerAddr}
+	want := punch.Outlooks(0).With(random, stable, punch.OutlookGood)
+	if own, _ := e.Outlooks(); own != want {
+		t.Errorf("told to others: %b", own)
+	}
+	// What others tell counts where this one has seen nothing.
+	e.SetOutlooks(punch.Outlooks(0).With(stable, random, punch.OutlookPoor).With(sequential, stable, punch.OutlookPoor))
+	if own, all := e.Outlooks(); own != want || all.Of(random, stable) != punch.OutlookGood || all.Of(stable, sequential) != punch.OutlookPoor {
+		t.Errorf("own %b, all %b", own, all)
 	}
 }
 

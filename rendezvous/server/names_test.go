@@ -293,3 +293,35 @@ func TestBoundsOfAJob(t *testing.T) {
 		t.Errorf("second wait: %q", c)
 	}
 }
+
+// What an instance reports with a renewal or when it leaves, those that join later are told, and those of other jobs are not.
+func TestHintsAreOfTheJob(t *testing.T) {
+	key, other := job.NewKey(), job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID(), other.ID()}})
+	asked := make(chan struct{}, 16)
+	reports := func(h rendezvous.Hints) func(*rendezvous.Config) {
+		return func(c *rendezvous.Config) {
+			c.Hints = func() rendezvous.Hints { asked <- struct{}{}; return h }
+		}
+	}
+	a := dial(t, s.URL(), key, "a", reports(1))
+	a.join(t)
+	a.run(t)
+	for range 2 { // when the second renewal begins, the first has ended
+		a.Check()
+		got(t, asked)
+	}
+	b := dial(t, s.URL(), key, "b", reports(8))
+	if b.join(t); b.Hints() != 1 {
+		t.Errorf("after a's renewal: %b", b.Hints())
+	}
+	if err := b.Leave(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	c, stranger := dial(t, s.URL(), key, "c"), dial(t, s.URL(), other, "c")
+	c.join(t)
+	stranger.join(t)
+	if c.Hints() != 9 || stranger.Hints() != 0 {
+		t.Errorf("after b has left: %b, in another job %b", c.Hints(), stranger.Hints())
+	}
+}

@@ -37,6 +37,7 @@ type service struct {
 	metrics *metrics
 	waits   *waits
 	acks    *acks
+	hints   hints
 	micro   micro.Service
 	subs    []*nats.Subscription
 

@@ -46,16 +46,6 @@ const (
 	hardMax     = 10 * time.Minute
 )
 
-// Outlook is what an instance's earlier peers let expect of a hard method for the same two kinds of NAT.
-type Outlook uint8
-
-// The outlooks.
-const (
-	OutlookOpen Outlook = iota // nothing is known
-	OutlookGood                // it worked: the birthday method starts at once
-	OutlookPoor                // it failed again and again: it is tried rarely
-)
-
 // Open asks for extra sockets.
 type Open struct {
 	// First is the number of the first; the others count on from there. No number is used twice.
@@ -92,11 +82,11 @@ type attempt struct {
 
 // hard is the state of the hard methods.
 type hard struct {
-	outlook Outlook
-	next    time.Time // of the next attempt of our own
-	wait    time.Time // no attempt before; outlives the round
-	pause   time.Duration
-	tries   int
+	outlooks Outlooks
+	next     time.Time // of the next attempt of our own
+	wait     time.Time // no attempt before; outlives the round
+	pause    time.Duration
+	tries    int
 
 	active  bool // an attempt of our own is under way: a fan, or a sample for the peer's
 	ends    time.Time
@@ -169,7 +159,7 @@ func (m *Machine) hardPossible() bool {
 // scheduleHard is for a new round.
 func (m *Machine) scheduleHard() {
 	after := predictAfter
-	if m.method() == MethodBirthday && m.hard.outlook != OutlookGood {
+	if m.method() == MethodBirthday && m.outlook() != OutlookGood {
 		after = birthdayAfter
 	}
 	m.hard.next = m.now.Add(after)
@@ -179,10 +169,10 @@ func (m *Machine) scheduleHard() {
 }
 
 // forgetHard is for news of either side: all tries count afresh.
-func (m *Machine) forgetHard(o Outlook) {
+func (m *Machine) forgetHard() {
 	m.endAttempt()
-	m.hard.outlook, m.hard.tries, m.hard.pause, m.hard.wait = o, 0, hardMin, time.Time{}
-	if o == OutlookPoor {
+	m.hard.tries, m.hard.pause, m.hard.wait = 0, hardMin, time.Time{}
+	if m.outlook() == OutlookPoor {
 		m.hard.pause = hardMax
 	}
 }

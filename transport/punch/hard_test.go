@@ -188,7 +188,7 @@ func TestBirthday(t *testing.T) {
 			}
 			s := newSim(t, c)
 			for _, x := range []*side{s.a, s.b} {
-				x.step(Start{Remote: x.peer.cands, NAT: x.peer.behind, Outlook: tt.outlook})
+				x.step(Start{Remote: x.peer.cands, NAT: x.peer.behind, Outlooks: Outlooks(0).With(x.behind, x.peer.behind, tt.outlook)})
 			}
 			if s.net.RunUntil(epoch.Add(10*time.Second), s.bothDirect) {
 				in++
@@ -399,6 +399,36 @@ func TestGuessesGoWhereTheOfferSaid(t *testing.T) {
 		}
 		if got := m.State().Counters.Guesses; got != tt.guesses {
 			t.Errorf("%s: %d guesses, want %d", tt.name, got, tt.guesses)
+		}
+	}
+}
+
+// Any number, from whomever, is taken for outlooks; what makes no sense says nothing.
+func TestOutlooks(t *testing.T) {
+	nat := func(m Mapping) NAT { return NAT{Mapping: m, Step: 1, Public: stun} }
+	pairs := [][2]Mapping{{MappingStable, MappingSequential}, {MappingStable, MappingRandom}, {MappingSequential, MappingSequential}}
+	for i, p := range pairs {
+		o := Outlooks(0).With(nat(p[0]), nat(p[1]), OutlookPoor)
+		if want := Outlooks(OutlookPoor) << (2 * i); o != want {
+			t.Errorf("%v: %b, want %b", p, o, want)
+		}
+		for j, q := range pairs {
+			want := OutlookOpen
+			if i == j {
+				want = OutlookPoor
+			}
+			if got := o.Of(nat(q[1]), nat(q[0])); got != want {
+				t.Errorf("%v: outlook of %v is %d", p, q, got)
+			}
+		}
+	}
+	for o := range Outlooks(255) {
+		for a := range mappings {
+			for b := range mappings {
+				if v := o.Of(nat(a), nat(b)); v > OutlookPoor || v != OutlookOpen && MethodFor(nat(a), nat(b)) != MethodPredict && MethodFor(nat(a), nat(b)) != MethodBirthday {
+					t.Errorf("%b: %d for %v and %v", o, v, a, b)
+				}
+			}
 		}
 	}
 }

@@ -66,10 +66,10 @@ type SetLocal struct {
 // Start gives the peer's candidates from a verified offer or answer and starts a round at once. With
 // Call the peer is called too, over the relay.
 type Start struct {
-	Remote  []netip.AddrPort
-	NAT     NAT // the peer's
-	Outlook Outlook
-	Call    bool
+	Remote   []netip.AddrPort
+	NAT      NAT // the peer's
+	Outlooks Outlooks
+	Call     bool
 }
 
 // Relay tells that data can, or can no longer, go through the relay (see Config.NoRelay).
@@ -236,7 +236,7 @@ func (m *Machine) disturb(reason string) {
 		m.enterDoubt(reason, true)
 	}
 	m.backoff, m.strikes, m.hold = m.cfg.RetryMin, 0, time.Time{}
-	m.forgetHard(m.hard.outlook)
+	m.forgetHard()
 	if m.started {
 		m.startRound(true)
 	}
@@ -248,7 +248,7 @@ func (m *Machine) setLocal(e SetLocal) {
 		return
 	}
 	m.local, m.here = local, nat
-	m.forgetHard(m.hard.outlook)
+	m.forgetHard()
 	if !m.started {
 		return
 	}
@@ -264,7 +264,8 @@ func (m *Machine) start(e Start) {
 	m.started = true
 	m.remote, m.there = unmapAll(e.Remote), e.NAT.known()
 	m.backoff = m.cfg.RetryMin
-	m.forgetHard(e.Outlook)
+	m.hard.outlooks = e.Outlooks
+	m.forgetHard()
 	m.suspect("peer started again")
 	m.startRound(e.Call)
 }

@@ -46,7 +46,7 @@ func (m *Machine) receiveCall(msg message) bool {
 	}
 	if news {
 		m.backoff = m.cfg.RetryMin
-		m.forgetHard(m.hard.outlook)
+		m.forgetHard()
 	}
 	switch p := &m.path; {
 	case p.selected() && p.generation <= msg.generation:
