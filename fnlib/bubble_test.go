@@ -49,18 +49,22 @@ func newBubble(t *testing.T, rtt time.Duration) *bubble {
 		t.Fatal(err)
 	}
 	run(t, w.rdv.Run, w.rdv.Ready())
+	w.addRelay("r1", relayMain, relaySTUN)
+	return w
+}
+
+func (w *bubble) addRelay(id string, main, stun netip.AddrPort) {
 	r, err := relay.New(relay.Config{
-		ID: "r1", TokenKey: w.rdv.TokenKey, Logger: logger(),
-		Conns: []udpx.Socket{w.socket(relayMain, nil), w.socket(relaySTUN, nil)},
+		ID: id, TokenKey: w.rdv.TokenKey, Logger: logger(),
+		Conns: []udpx.Socket{w.socket(main, nil), w.socket(stun, nil)},
 	})
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	run(t, r.Run, r.Ready())
-	if err := w.rdv.AddRelay(rendezvous.RelayInfo{ID: "r1", Addr: relayMain, STUN: []netip.AddrPort{relayMain, relaySTUN}}); err != nil {
-		t.Fatal(err)
+	run(w.t, r.Run, r.Ready())
+	if err := w.rdv.AddRelay(rendezvous.RelayInfo{ID: id, Addr: main, STUN: []netip.AddrPort{main, stun}}); err != nil {
+		w.t.Fatal(err)
 	}
-	return w
 }
 
 // nat adds a NAT with the public address 198.51.100.n.
@@ -294,7 +298,7 @@ func (s *memSocket) Write(b []byte, seg int, _ byte, to netip.AddrPort) error {
 			s.host.Send(to, p)
 		}
 	}
-	time.AfterFunc(s.w.rtt/2, func() {
+	time.AfterFunc(s.w.net.Delay(s.addr.Addr(), to.Addr()), func() {
 		s.w.mu.Lock()
 		defer s.w.mu.Unlock()
 		s.w.advance()

@@ -14,6 +14,7 @@ const (
 	askTimeout  = 1500 * time.Millisecond
 	doubtPause  = time.Second // between two looks at all relays because of a path that failed
 	learnWithin = 2 * time.Second
+	rehomeEvery = 15 * time.Second // as often as an idle leg measures how near its relay is
 )
 
 // disturbed notes that the process was frozen, or that addresses have changed.
@@ -33,10 +34,14 @@ func poke(c chan struct{}) {
 }
 
 // runNetwork brings the node in line with a network that has changed, or may have: relays are asked whether they still know it,
-// its mapped address is learnt anew, its name is renewed.
+// its mapped address is learnt anew, its name is renewed. It also takes a nearer relay for home, when there is one.
 func (n *Node) runNetwork() {
+	rehome := time.NewTicker(rehomeEvery)
+	defer rehome.Stop()
 	for {
 		select {
+		case <-rehome.C:
+			n.relays.look()
 		case <-n.disturbances:
 			n.relays.check()
 			n.client.Check()

@@ -151,7 +151,7 @@ func (r *relays) rehome() {
 	if r.home == nil {
 		return
 	}
-	limit := nearer(r.home.RTT())
+	before, limit := r.home, nearer(r.home.RTT())
 	if !works(r.home) {
 		limit = time.Hour
 	}
@@ -160,6 +160,17 @@ func (r *relays) rehome() {
 			r.home, limit = l.client, rtt // ready stays closed
 		}
 	}
+	if r.home != before {
+		r.n.log.Info("fnlib: another home relay", "relay", r.home.ID(), "rtt", r.home.RTT(), "before", before.ID(), "rtt_before", before.RTT())
+	}
+}
+
+// look takes another home if there is a reason. Peers learn of it with the next offer or answer, and reach the node by the relay
+// before as well, as long as that works.
+func (r *relays) look() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rehome()
 }
 
 // check asks every relay whether it still knows the node.
