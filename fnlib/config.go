@@ -27,7 +27,9 @@ const (
 
 // Config says what to join. URL, JobKey and Name are required.
 type Config struct {
-	URL    string // of the rendezvous' NATS servers, separated by commas: nats://host:4222
+	// URL of the rendezvous' NATS servers, separated by commas: nats://host:4222, or ws:// or wss:// for WebSocket, which
+	// goes by the HTTP proxy of the environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY), as relays over HTTPS do.
+	URL    string
 	Creds  string // NATS credentials file; empty: the job key vouches for the connection
 	Job    string // label of the job in logs and receipts; it proves nothing
 	JobKey string // 32 bytes in base64, as `fnwire keygen` prints; all functions of the job share it

@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv("FNWIRE_TEST_RECEIVER"); name != "" {
 		os.Exit(receiverProcess(name))
 	}
+	if name := os.Getenv("FNWIRE_TEST_PROXIED"); name != "" {
+		os.Exit(proxiedProcess(name))
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -36,7 +39,8 @@ type world struct {
 	url  string
 	rels []*relayServer
 
-	drain time.Duration // of relays that are started from now on
+	drain     time.Duration // of relays that are started from now on
+	webSocket string        // where the rendezvous takes it; empty: nowhere
 }
 
 type relayServer struct {
@@ -67,7 +71,7 @@ func newWorld(t testing.TB, relays int) *world {
 // startRendezvous returns what stops it.
 func (w *world) startRendezvous(t testing.TB, listen string) (stop func()) {
 	t.Helper()
-	s, err := rdv.New(rdv.Config{Listen: listen, Allow: []job.ID{w.key.ID()}, Lease: 3 * time.Second, Logger: logger()})
+	s, err := rdv.New(rdv.Config{Listen: listen, Allow: []job.ID{w.key.ID()}, Lease: 3 * time.Second, WebSocket: w.webSocket, Logger: logger()})
 	if err != nil {
 		t.Fatal(err)
 	}

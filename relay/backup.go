@@ -9,13 +9,14 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/fnwire/fnwire/internal/proxy"
 )
 
 const (
@@ -295,15 +296,11 @@ func (b *backup) dial(ctx context.Context) (conn *websocket.Conn, raw net.Conn, 
 	b.mu.Lock()
 	addr, pin := b.addr, b.pin
 	b.mu.Unlock()
-	proxy := b.c.cfg.Proxy
-	if proxy == nil {
-		proxy = http.ProxyFromEnvironment
-	}
 	stop := func() bool { return true }
 	d := websocket.Dialer{
-		Proxy: proxy, HandshakeTimeout: dialTimeout, TLSClientConfig: pinned(pin), ReadBufferSize: 16 << 10, WriteBufferSize: 32 << 10,
-		NetDialContext: func(dialing context.Context, network, addr string) (net.Conn, error) {
-			c, err := new(net.Dialer).DialContext(dialing, network, addr)
+		HandshakeTimeout: dialTimeout, TLSClientConfig: pinned(pin), ReadBufferSize: 16 << 10, WriteBufferSize: 32 << 10,
+		NetDialContext: func(dialing context.Context, _, addr string) (net.Conn, error) {
+			c, err := proxy.Dial(dialing, b.c.cfg.Proxy, "https", addr)
 			if err == nil {
 				raw = c
 				stop = context.AfterFunc(ctx, func() { _ = c.Close() })

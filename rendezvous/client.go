@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +31,9 @@ type Config struct {
 	Exclusive bool // Join fails with ErrHeld while another instance holds the name, and others fail while this one does
 	Identity  ident.Identity
 	Logger    *slog.Logger // nil discards
+
+	// Proxy finds the HTTP proxy for URLs of ws:// and wss://; nil is http.ProxyFromEnvironment.
+	Proxy func(*http.Request) (*url.URL, error)
 
 	// Callbacks run one at a time, must not block long and must not call the client. Any may be nil.
 	OnEnvelope  func(Envelope)          // an offer or answer arrived; not opened yet
@@ -123,7 +128,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	nc, err := connect(ctx, natsConfig{
-		url: cfg.URL, creds: cfg.Creds, inProcess: cfg.InProcess,
+		url: cfg.URL, creds: cfg.Creds, inProcess: cfg.InProcess, proxy: cfg.Proxy,
 		name: "fnwire function", inbox: JobInbox(c.jobID) + "." + c.peerID, nkey: c.jobKey,
 		options: []nats.Option{
 			nats.ReconnectHandler(func(*nats.Conn) {

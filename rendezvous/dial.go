@@ -15,6 +15,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
+
+	"github.com/fnwire/fnwire/internal/proxy"
 )
 
 // InProcess is a NATS server in the same process, such as *server.Server or a nats-server.
@@ -33,6 +35,7 @@ const (
 type natsConfig struct {
 	url, creds string
 	inProcess  InProcess
+	proxy      proxy.Find         // for WebSocket; nil: that of the environment
 	name       string             // shown by the server's monitoring
 	inbox      string             // prefix of reply subjects
 	nkey       ed25519.PrivateKey // signs the server's nonce unless creds or the URL say who we are
@@ -105,7 +108,7 @@ func connectOnce(ctx context.Context, c natsConfig, opts []nats.Option) (*nats.C
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	d := &dialer{inProcess: c.inProcess}
+	d := &dialer{inProcess: c.inProcess, web: webScheme(c.url), proxy: c.proxy}
 	d.first.Store(&ctx)
 	defer d.first.Store(nil)
 	opts = append(opts[:len(opts):len(opts)], nats.Timeout(max(timeout, time.Millisecond)))
@@ -124,6 +127,8 @@ func connectOnce(ctx context.Context, c natsConfig, opts []nats.Option) (*nats.C
 // dialer ties the connections made while first is set to that context.
 type dialer struct {
 	inProcess InProcess
+	web       string // "http" or "https" for WebSocket, which goes by an HTTP proxy if there is one; else ""
+	proxy     proxy.Find
 	first     atomic.Pointer[context.Context]
 	failed    atomic.Pointer[error] // of the last attempt that did
 }
@@ -133,13 +138,27 @@ func (d *dialer) Dial(network, addr string) (net.Conn, error) {
 	if p := d.first.Load(); p != nil {
 		ctx = *p
 	}
-	nd := net.Dialer{Timeout: connectTimeout}
-	conn, err := nd.DialContext(ctx, network, addr)
+	dialing, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := d.dial(dialing, network, addr)
 	if err != nil {
 		d.failed.Store(&err)
 		return nil, err
 	}
 	return d.watch(ctx, conn), nil
+}
+
+func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if d.web != "" {
+		return proxy.Dial(ctx, d.proxy, d.web, addr)
+	}
+	return new(net.Dialer).DialContext(ctx, network, addr)
+}
+
+// webScheme returns the HTTP scheme of WebSocket URLs, or "". nats.go takes no mixture of these and others.
+func webScheme(urls string) string {
+	first, _, _ := strings.Cut(strings.TrimSpace(urls), "://")
+	return map[string]string{"ws": "http", "wss": "https"}[first]
 }
 
 func (d *dialer) InProcessConn() (net.Conn, error) {

@@ -239,6 +239,7 @@ var withoutExample = map[string]string{
 	"experiments/cli":                "the commands are its examples",
 	"experiments/lab/labtest":        "it works on a running test only",
 	"fnlib/store/storetest":          "it works on a running test only",
+	"internal/proxy/proxytest":       "it works on a running test only",
 	"internal/testserver/servertest": "it works on a running test only",
 }
 

@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,6 +19,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/proxy/proxytest"
 	"github.com/fnwire/fnwire/internal/token"
 	"github.com/fnwire/fnwire/internal/udpx"
 	"github.com/fnwire/fnwire/relay"
@@ -435,43 +435,15 @@ func TestWrongPin(t *testing.T) {
 // The way out may be an HTTP proxy that knows CONNECT only.
 func TestProxy(t *testing.T) {
 	w := newWorld(t, server.Limits{})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var asked sync.Map
-	var wg sync.WaitGroup
-	proxy := &http.Server{ReadHeaderTimeout: patient, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		asked.Store(r.Method+" "+r.Host, r.Header.Get("Proxy-Authorization"))
-		out, err := net.Dial("tcp", r.Host)
-		if err != nil {
-			http.Error(rw, err.Error(), http.StatusBadGateway)
-			return
-		}
-		in, _, err := http.NewResponseController(rw).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		_, _ = io.WriteString(in, "HTTP/1.1 200 OK\r\n\r\n")
-		for _, c := range [][2]net.Conn{{in, out}, {out, in}} {
-			wg.Go(func() {
-				_, _ = io.Copy(c[0], c[1])
-				_ = c[0].Close()
-			})
-		}
-	})}
-	wg.Go(func() { _ = proxy.Serve(l) })
+	p := proxytest.Start(t, nil)
 	n, _ := w.blocked(newIdentity(t), func(c *relay.Config) {
-		c.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: l.Addr().String(), User: url.UserPassword("u", "p")})
+		c.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: p.Addr, User: url.UserPassword("u", "p")})
 	})
 	n.waitReady(t)
-	if auth, ok := asked.Load("CONNECT " + w.srv.HTTPSAddr().String()); !ok || !strings.HasPrefix(auth.(string), "Basic ") {
+	if auth := p.Asked(w.srv.HTTPSAddr().String()); !strings.HasPrefix(auth, "Basic ") {
 		t.Errorf("the proxy was asked otherwise: %v", auth)
 	}
 	n.close()
-	_ = proxy.Close()
-	wg.Wait()
 }
 
 // UDP that answers late races TLS: whichever is first, each client ends on UDP, with one session, and is reached.

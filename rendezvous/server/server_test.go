@@ -3,7 +3,9 @@ package server_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
+	"github.com/fnwire/fnwire/internal/proxy/proxytest"
 	"github.com/fnwire/fnwire/rendezvous"
 	"github.com/fnwire/fnwire/rendezvous/server"
 )
@@ -204,6 +207,39 @@ func TestWebSocket(t *testing.T) {
 	want(t, err, rendezvous.ErrNotAllowed)
 	if _, err := nats.Connect(url); err == nil {
 		t.Error("a stranger is connected")
+	}
+}
+
+// A name that the proxy alone can resolve, and a network that lets nothing but CONNECT out: WebSocket goes by the proxy, again
+// after a loss too, and NATS' own protocol never.
+func TestWebSocketByProxy(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}, WebSocket: "127.0.0.1:0"})
+	at := strings.TrimPrefix(s.WebSocketURL(), "ws://")
+	p := proxytest.Start(t, map[string]string{"rendezvous.test:80": at})
+	by := func(c *rendezvous.Config) {
+		c.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: p.Addr, User: url.UserPassword("u", "p")})
+	}
+	a := dial(t, "ws://rendezvous.test:80", key, "a", by)
+	a.join(t)
+	if auth := p.Asked("rendezvous.test:80"); !strings.HasPrefix(auth, "Basic ") {
+		t.Errorf("the proxy was asked with %q", auth)
+	}
+	b := dial(t, s.URL(), key, "b", by)
+	b.join(t)
+	if auth := p.Asked(strings.TrimPrefix(s.URL(), "nats://")); auth != "never" {
+		t.Errorf("NATS' own protocol went by the proxy, with %q", auth)
+	}
+	if r := b.offer(t, "a"); !r.Delivered {
+		t.Errorf("offer: %+v", r)
+	}
+	a.run(t)
+	p.HangUp()
+	got(t, a.returned)
+
+	_, err := tryDial(t, "ws://nowhere.test:80", key, "c", by)
+	if want(t, err, rendezvous.ErrUnreachable); !strings.Contains(err.Error(), "CONNECT nowhere.test:80: 502 Bad Gateway") || strings.Contains(err.Error(), "u:p") {
+		t.Errorf("error %v", err)
 	}
 }
 
