@@ -23,7 +23,7 @@ VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && echo true || ec
 
 .DEFAULT_GOAL := help
 PEERS := $(patsubst experiments/peer/%/go.mod,%,$(wildcard experiments/peer/*/go.mod))
-.PHONY: help build peers demo test race lint fmt vet cross fuzz bench lab report cover clean lint-tool versitygw
+.PHONY: help build peers lambda demo test race lint fmt vet cross fuzz bench lab report cover clean lint-tool versitygw
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ peers: ## build and test the peers of the experiments that are modules of their 
 	@mkdir -p $(BIN)
 	@set -e; for p in $(PEERS); do echo "peer $$p"; \
 	  (cd experiments/peer/$$p && $(GO) build -trimpath -buildvcs=false -o ../../../$(BIN)/peer-$$p . && $(GO) vet -trimpath . && $(GO) test -trimpath .); \
+	done
+
+lambda: ## build the example for AWS Lambda, for both of its architectures, into ./bin/lambda
+	@set -e; for a in amd64:x86_64 arm64:arm64; do \
+	  echo "lambda $${a#*:}"; CGO_ENABLED=0 GOOS=linux GOARCH=$${a%:*} $(GO) build -trimpath -buildvcs=$(VCS) -tags lambda.norpc \
+	    -ldflags '-s -w' -o $(BIN)/lambda/$${a#*:}/bootstrap ./fnlib/examples/lambda; \
 	done
 
 demo: build ## two functions behind two NATs hand over real state; prints one table

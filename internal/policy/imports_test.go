@@ -12,7 +12,8 @@ func within(dir, base string) bool { return dir == base || strings.HasPrefix(dir
 // part is the part of the design that a directory belongs to.
 func part(dir string) string {
 	for _, p := range []string{
-		"relay/server", "rendezvous/server", "rendezvous/wake", "relay", "rendezvous", "transport", "fnlib", "cmd", "experiments", "internal",
+		"relay/server", "rendezvous/server", "rendezvous/wake", "relay", "rendezvous", "transport", "fnlib/examples", "fnlib", "cmd", "experiments",
+		"internal",
 	} {
 		if within(dir, p) {
 			return p
@@ -31,6 +32,7 @@ var arrows = map[string][]string{
 	"rendezvous/wake":   {"internal"},
 	"transport":         {"internal"},
 	"fnlib":             {"internal", "relay", "rendezvous", "transport"},
+	"fnlib/examples":    {"fnlib"}, // as a function's author could write them
 	"experiments":       {"internal", "relay", "relay/server", "rendezvous", "rendezvous/server", "transport", "fnlib"},
 	"cmd": {
 		"internal", "relay", "relay/server", "rendezvous", "rendezvous/server", "rendezvous/wake", "transport", "fnlib", "experiments",
@@ -96,6 +98,9 @@ func TestMayImport(t *testing.T) {
 		{"cmd/fnwire", "fnlib/store/open", false, true},
 		{"fnlib", "relay/server", false, false},
 		{"fnlib", "relay/server", true, true},
+		{"fnlib/examples/lambda", "fnlib/store/open", false, true},
+		{"fnlib/examples/lambda", "internal/job", false, false},
+		{"fnlib", "fnlib/examples/lambda", false, false},
 		{"fnlib", "experiments/lab", true, false},
 		{"relay", "transport", false, false},
 		{"relay", "rendezvous", false, false},
@@ -138,6 +143,7 @@ var fences = []fence{
 	{[]string{"github.com/redis", "github.com/gomodule/redigo"}, []string{"fnlib/store/redis*", "cmd", "experiments"}, nil},
 	{[]string{"github.com/google/nftables", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
 		[]string{"experiments"}, nil},
+	{[]string{"github.com/aws/aws-lambda-go"}, []string{"fnlib/examples"}, nil},
 	{[]string{"github.com/gorilla/websocket", "github.com/coder/websocket"}, []string{"relay"}, nil},
 	{[]string{"github.com/spf13", "github.com/schollz/progressbar"}, []string{"cmd", "internal/cli", "experiments"}, nil},
 }
@@ -217,6 +223,8 @@ func TestFenced(t *testing.T) {
 		{"rendezvous/server", "github.com/nats-io/nats-server/v2/server", false, false},
 		{"cmd/fnwire", "github.com/nats-io/nats-server/v2/server", false, true},
 		{"relay", "github.com/prometheus/client_golang/prometheus", false, true},
+		{"fnlib/examples/lambda", "github.com/aws/aws-lambda-go/lambda", false, false},
+		{"fnlib", "github.com/aws/aws-lambda-go/lambda", false, true},
 		{"relay", "github.com/gorilla/websocket", false, false},
 		{"relay/server", "github.com/gorilla/websocket", false, false},
 		{"fnlib", "github.com/gorilla/websocket", true, true},

@@ -1,6 +1,6 @@
 // Command lambda is a function for AWS Lambda (runtime provided.al2023) that hands states to other functions of its job and takes
 // theirs. It joins once for each instance, lives through being frozen between events, and gives what it could not deliver to the
-// store when it has to end. README says how to deploy it.
+// store when it has to end. template.yaml says how to deploy it.
 //
 //	{"send": [{"to": "reduce", "key": "part-7", "text": "state"}]}  hands over, and answers with the receipts
 //	{"send": [...], "later": true}                                  answers at once; the states are under way meanwhile
@@ -60,20 +60,10 @@ type response struct {
 
 func main() {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	m := &member{cfg: fnlib.FromEnv(), log: log}
-	m.cfg.Logger, m.cfg.Grace = log, grace
-	ctx, cancel := context.WithTimeout(context.Background(), joinWithin)
-	defer cancel()
-	if url := os.Getenv(fnlib.EnvStore); url != "" {
-		s, err := open.URL(ctx, url)
-		if err != nil {
-			log.Error("no store", "error", err)
-			os.Exit(1)
-		}
-		m.cfg.Store = s
-	}
-	if _, err := m.node(ctx); err != nil { // the first event tries again
-		log.Warn("not joined at init", "error", err)
+	m, err := newMember(log)
+	if err != nil {
+		log.Error("init", "error", err)
+		os.Exit(1)
 	}
 	// Without an extension Lambda would send no SIGTERM. This option registers one.
 	lambda.StartWithOptions(m.handle, lambda.WithEnableSIGTERM(func() {
@@ -89,6 +79,25 @@ type member struct {
 
 	mu     sync.Mutex // guards what follows
 	joined *fnlib.Node
+}
+
+// newMember opens the store and joins the job.
+func newMember(log *slog.Logger) (*member, error) {
+	m := &member{cfg: fnlib.FromEnv(), log: log}
+	m.cfg.Logger, m.cfg.Grace = log, grace
+	ctx, cancel := context.WithTimeout(context.Background(), joinWithin)
+	defer cancel()
+	if url := os.Getenv(fnlib.EnvStore); url != "" {
+		s, err := open.URL(ctx, url)
+		if err != nil {
+			return nil, err
+		}
+		m.cfg.Store = s
+	}
+	if _, err := m.node(ctx); err != nil { // the first event tries again
+		log.Warn("not joined at init", "error", err)
+	}
+	return m, nil
 }
 
 // node joins, unless the instance has joined and is not closed. It is when another instance has taken its name.

@@ -31,6 +31,7 @@ const (
 	heads         = 16       // requests of List at once
 	maxPrefix     = 400      // bytes: a name may have 1,024
 	abortWithin   = 5 * time.Second
+	idleFor       = 5 * time.Second // by the wall clock: a connection is not used again after a freeze, in which a NAT may have forgotten it
 	expiresMeta   = "fnwire-expires"
 	defaultRegion = "us-east-1" // of services that are not Amazon's
 )
@@ -94,7 +95,9 @@ func ownClient(from aws.HTTPClient) *http.Client {
 	if !ok {
 		b = awshttp.NewBuildableClient()
 	}
-	b = b.WithTransportOptions(func(t *http.Transport) { t.MaxIdleConnsPerHost = heads })
+	b = b.WithTransportOptions(func(t *http.Transport) {
+		t.MaxIdleConnsPerHost, t.IdleConnTimeout = heads, idleFor
+	})
 	if c, ok := b.Freeze().(*http.Client); ok {
 		return c
 	}
