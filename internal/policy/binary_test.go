@@ -16,6 +16,7 @@ var platforms = []string{"linux/amd64", "linux/arm64", "darwin/arm64", "windows/
 // unreachable is what no binary may carry because it links fnlib.
 var unreachable = []string{
 	"github.com/nats-io/nats-server",
+	"github.com/nats-io/nats.go/jetstream", // signalling is NATS without it, only the driver of a store needs it
 	"github.com/prometheus",
 	"github.com/aws/aws-sdk-go",
 	"github.com/aws/aws-sdk-go-v2",
@@ -105,6 +106,7 @@ func TestHeavy(t *testing.T) {
 	for p, want := range map[string]bool{
 		"github.com/nats-io/nats-server/v2/server":       true,
 		"github.com/nats-io/nats.go":                     false,
+		"github.com/nats-io/nats.go/jetstream":           true,
 		"github.com/libp2p/go-libp2p":                    true,
 		"github.com/libp2p/go-libp2p/p2p/host/basic":     true,
 		"github.com/libp2p/go-libp2p/p2p/security/tls":   false,

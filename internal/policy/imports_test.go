@@ -136,7 +136,8 @@ var fences = []fence{
 	// TestOneFileAsksSTUN says more. For tests it is an independent implementation to compare with.
 	{[]string{"github.com/pion/stun"}, []string{"transport"}, []string{"*"}},
 	{[]string{"github.com/nats-io/nats.go"}, []string{"rendezvous", "fnlib/store/nats*", "cmd", "experiments"}, nil},
-	{[]string{"github.com/nats-io/nats-server"}, []string{"rendezvous/server", "experiments/worker"}, []string{"rendezvous"}},
+	// The driver of NATS stores is tested against a server that is not the rendezvous' too.
+	{[]string{"github.com/nats-io/nats-server"}, []string{"rendezvous/server", "experiments/worker"}, []string{"rendezvous", "fnlib/store/nats*"}},
 	{[]string{"github.com/prometheus"}, []string{"relay/server", "rendezvous/server", "cmd", "experiments"}, nil},
 	{[]string{"github.com/aws/aws-sdk-go", "github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go", "github.com/minio/minio-go"},
 		[]string{"fnlib/store/s3*", "cmd", "experiments"}, nil},
@@ -218,6 +219,8 @@ func TestFenced(t *testing.T) {
 		{"fnlib/store/nats", "github.com/nats-io/nats.go/jetstream", false, false},
 		{"fnlib/store/natsobj", "github.com/nats-io/nats.go", false, false},
 		{"fnlib", "github.com/nats-io/nats.go", false, true},
+		{"fnlib/store/natsobj", "github.com/nats-io/nats-server/v2/server", false, true},
+		{"fnlib/store/natsobj", "github.com/nats-io/nats-server/v2/server", true, false},
 		{"rendezvous", "github.com/nats-io/nats-server/v2/server", false, true},
 		{"rendezvous", "github.com/nats-io/nats-server/v2/server", true, false},
 		{"rendezvous/server", "github.com/nats-io/nats-server/v2/server", false, false},
