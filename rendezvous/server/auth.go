@@ -5,12 +5,15 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"strings"
+	"sync/atomic"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
 
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/rendezvous/bucket"
 )
 
 // Users of the embedded NATS beside jobs and relays.
@@ -19,13 +22,14 @@ const (
 	storeUser   = "store"      // with the configured password, in an account of its own
 )
 
-// gate decides who may use the embedded NATS, and for what. Everything but the store is in one account;
+// gate decides who may use the embedded NATS, and for what. Everything but stores is in one account;
 // what keeps jobs apart there is that each may publish and subscribe only to subjects with its own ID.
 type gate struct {
 	admit   func(job.ID) bool
-	service string // password of serviceUser
-	store   string // password of storeUser; empty: no such user
-	relay   string // nkey user of relays; empty: none
+	service string                 // password of serviceUser
+	store   string                 // password of storeUser; empty: no such user
+	relay   string                 // nkey user of relays; empty: none
+	stores  atomic.Pointer[stores] // of jobs; nil: none
 	fnwire  *natsserver.Account
 	storage *natsserver.Account
 	refused func(why string)
@@ -52,12 +56,15 @@ func (g *gate) user(o *natsserver.ClientOpts, nonce []byte) (user *natsserver.Us
 		switch id := job.ID(pub); {
 		case g.relay != "" && o.Nkey == g.relay:
 			return g.relayUser(), ""
-		case g.admit(id):
+		case !g.admit(id):
+			return nil, "job"
+		case o.Name == rendezvous.StoreConnection:
+			return g.storeUser(id)
+		default:
 			return g.jobUser(id), ""
 		}
-		return nil, "job"
 	case o.Username == serviceUser && same(o.Password, g.service):
-		return &natsserver.User{Username: serviceUser, Account: g.fnwire}, ""
+		return &natsserver.User{Username: serviceUser, Account: g.serviceAccount(o.Name)}, ""
 	case o.Username == storeUser && g.store != "" && same(o.Password, g.store):
 		return &natsserver.User{Username: storeUser, Account: g.storage}, ""
 	case o.Username == "" && o.Token == "" && o.JWT == "":
@@ -83,6 +90,36 @@ func (g *gate) jobUser(id job.ID) *natsserver.User {
 			Subscribe: &natsserver.SubjectPermission{Allow: []string{inboxes, replies}},
 		},
 	}
+}
+
+// storeUser is in an account that its job has for itself, and may use the bucket there.
+func (g *gate) storeUser(id job.ID) (user *natsserver.User, why string) {
+	s := g.stores.Load()
+	if s == nil {
+		return nil, "no stores"
+	}
+	account, err := s.account(id)
+	if err != nil {
+		s.log.Warn("rendezvous: no store for a job", "job", id, "err", err)
+		return nil, "stores"
+	}
+	return &natsserver.User{
+		Username: id.String(), Account: account,
+		Permissions: &natsserver.Permissions{
+			Publish:   &natsserver.SubjectPermission{Allow: bucket.Requests(bucket.Default)},
+			Subscribe: &natsserver.SubjectPermission{Allow: []string{rendezvous.JobInbox(id) + ".>"}},
+		},
+	}, ""
+}
+
+// serviceAccount is where the service itself connects to: the account of a store, by its name, to make the bucket there.
+func (g *gate) serviceAccount(name string) *natsserver.Account {
+	if s := g.stores.Load(); s != nil && strings.HasPrefix(name, storePrefix) {
+		if account, err := s.e.ns.LookupAccount(name); err == nil {
+			return account
+		}
+	}
+	return g.fnwire
 }
 
 func (g *gate) relayUser() *natsserver.User {

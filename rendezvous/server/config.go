@@ -32,7 +32,10 @@ type Limits struct {
 // DefaultLease is how long a name is held without a renewal.
 const DefaultLease = 30 * time.Second
 
-const minLease = 300 * time.Millisecond
+const (
+	minLease        = 300 * time.Millisecond
+	defaultJobStore = 1 << 30
+)
 
 // Config of a Server. The zero value is refused: it admits no job.
 type Config struct {
@@ -49,7 +52,13 @@ type Config struct {
 	// wss:// with a Certificate. On ports 80 and 443 it serves networks that let out HTTP(S) alone. Empty: none.
 	WebSocket string
 	DataDir   string // JetStream's; empty makes a temporary directory, removed at the end
-	JetStream bool   // run JetStream in the embedded NATS; implied by StorePassword and Replicated
+	JetStream bool   // run JetStream in the embedded NATS; implied by StoreBytes, StorePassword and Replicated
+
+	// StoreBytes has the embedded NATS keep a store for each job (package rendezvous/bucket), with an account of its own that no other
+	// reaches, and bounds all of them together; what the disk has may be less. A job's store has JobStoreBytes, all of which
+	// are set aside for it, and is gone when it has been empty and without a connection for ten minutes. 0: no stores.
+	StoreBytes    int64
+	JobStoreBytes int64 // 0 is 1 GiB, or StoreBytes if that is less
 
 	// StorePassword adds the user "store", who may use JetStream and nothing of fnwire.
 	StorePassword string
@@ -95,7 +104,7 @@ func complete(in Config) (*config, error) {
 	if !c.Open && len(c.allowed) == 0 {
 		return nil, errors.New("no job is admitted: allow jobs by ID (--allow), or every job (--open)")
 	}
-	if c.NATS != "" && (c.DontListen || c.StorePassword != "" || c.JetStream) {
+	if c.NATS != "" && (c.DontListen || c.StorePassword != "" || c.StoreBytes != 0 || c.JetStream) {
 		return nil, errors.New("an existing NATS has its own listener, users and JetStream: configure them there")
 	}
 	if c.Certificate != nil && (c.NATS != "" || c.DontListen) {
@@ -106,6 +115,9 @@ func complete(in Config) (*config, error) {
 	}
 	if c.DontListen && c.Listen != "" {
 		return nil, errors.New("Listen and DontListen exclude each other")
+	}
+	if c.StoreBytes < 0 || c.JobStoreBytes < 0 || c.StoreBytes > 0 && c.StoreBytes < minStore || c.JobStoreBytes > 0 && c.JobStoreBytes < minStore {
+		return nil, fmt.Errorf("stores of %d bytes, of which each job gets %d: want %d at least", c.StoreBytes, c.JobStoreBytes, minStore)
 	}
 	for i := range c.Relays {
 		if err := c.Relays[i].Check(); err != nil {
@@ -135,6 +147,7 @@ func complete(in Config) (*config, error) {
 	c.Listen = cmp.Or(c.Listen, "127.0.0.1:0")
 	c.TokenTTL = cmp.Or(c.TokenTTL, 5*time.Minute)
 	c.Lease = cmp.Or(c.Lease, DefaultLease)
+	c.JobStoreBytes = cmp.Or(c.JobStoreBytes, defaultJobStore)
 	c.Replicas = cmp.Or(c.Replicas, 1)
 	l := &c.Limits
 	l.Connections = cmp.Or(l.Connections, 1<<16)

@@ -23,6 +23,7 @@ const (
 	accountStore   = "STORE"
 	maxNATSPayload = 1 << 20 // NATS' own default; a join reply with 16 parked offers stays below
 	natsTLSTimeout = 5 * time.Second
+	syncInterval   = 10 * time.Second // between two times that JetStream has the disk write what the kernel holds
 )
 
 // embedded is a nats-server inside this process.
@@ -31,11 +32,12 @@ type embedded struct {
 	scheme   string // of its URL: nats or tls
 	password string
 	temp     string // directory to remove; empty if there is none
+	stores   stores // of jobs, if there are any
 }
 
 func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
 	e := &embedded{password: rand.Text(), scheme: "nats"}
-	jetStream := c.JetStream || c.StorePassword != "" || c.Replicated
+	jetStream := c.JetStream || c.StorePassword != "" || c.Replicated || c.StoreBytes > 0
 	opts := &natsserver.Options{
 		ServerName: "fnwire-rendezvous", NoSigs: true, NoLog: true, DontListen: c.DontListen,
 		AlwaysEnableNonce: true, DisableJetStreamBanner: true,
@@ -69,7 +71,12 @@ func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
 			}
 			opts.StoreDir = e.temp
 		}
+		if err = os.MkdirAll(opts.StoreDir, 0o700); err != nil {
+			return nil, fmt.Errorf("data directory: %w", err)
+		}
 		opts.JetStream = true
+		opts.JetStreamMaxStore = room(opts.StoreDir)
+		opts.SyncInterval = syncInterval
 	}
 	defer func() {
 		if err != nil {
@@ -116,6 +123,9 @@ func (e *embedded) start(c *config, g *gate, jetStream bool) error {
 			return fmt.Errorf("embedded NATS: JetStream: %w", err)
 		}
 	}
+	if c.StoreBytes > 0 {
+		return e.stores.start(e, c, g.stores.Store)
+	}
 	return nil
 }
 
@@ -145,6 +155,7 @@ func (e *embedded) webSocketURL(c *config) string {
 }
 
 func (e *embedded) stop() {
+	e.stores.close()
 	if e.ns != nil {
 		e.ns.Shutdown()
 		e.ns.WaitForShutdown()

@@ -18,8 +18,8 @@ import (
 	"github.com/fnwire/fnwire/rendezvous/wake"
 )
 
-// bucket is the KV bucket that copies share; keys are "<jobID>.<name>".
-const bucket = "fnwire_v1"
+// kvBucket is the KV bucket that copies share; keys are "<jobID>.<name>".
+const kvBucket = "fnwire_v1"
 
 const (
 	clusterWithin = 30 * time.Second // a cluster that was started has elected by then
@@ -52,7 +52,7 @@ func openKV(ctx context.Context, nc *nats.Conn, c *config) (*kvTable, error) {
 	}
 	t := &kvTable{js: js, log: c.Logger, seen: newMemory()}
 	t.conf = jetstream.KeyValueConfig{
-		Bucket: bucket, Description: "fnwire rendezvous: who holds which name",
+		Bucket: kvBucket, Description: "fnwire rendezvous: who holds which name",
 		History: 1, Storage: jetstream.FileStorage, Replicas: c.Replicas,
 		TTL:      max(c.Lease, rendezvous.MaxPark, 2*rendezvous.MaxClockSkew, wake.MaxTimeout+time.Minute) + time.Minute,
 		MaxBytes: 2 * int64(c.Limits.AllBytes),
