@@ -41,6 +41,7 @@ type world struct {
 
 	drain     time.Duration // of relays that are started from now on
 	webSocket string        // where the rendezvous takes it; empty: nowhere
+	data      string        // directory of the rendezvous, which keeps stores there; empty: neither
 }
 
 type relayServer struct {
@@ -71,7 +72,11 @@ func newWorld(t testing.TB, relays int) *world {
 // startRendezvous returns what stops it.
 func (w *world) startRendezvous(t testing.TB, listen string) (stop func()) {
 	t.Helper()
-	s, err := rdv.New(rdv.Config{Listen: listen, Allow: []job.ID{w.key.ID()}, Lease: 3 * time.Second, WebSocket: w.webSocket, Logger: logger()})
+	cfg := rdv.Config{Listen: listen, Allow: []job.ID{w.key.ID()}, Lease: 3 * time.Second, WebSocket: w.webSocket, Logger: logger()}
+	if w.data != "" {
+		cfg.DataDir, cfg.StoreBytes = w.data, 256<<20
+	}
+	s, err := rdv.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

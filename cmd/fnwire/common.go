@@ -17,6 +17,7 @@ import (
 
 	"github.com/fnwire/fnwire/fnlib"
 	"github.com/fnwire/fnwire/fnlib/store"
+	"github.com/fnwire/fnwire/fnlib/store/natsobj"
 	"github.com/fnwire/fnwire/fnlib/store/open"
 	"github.com/fnwire/fnwire/internal/cli"
 	"github.com/fnwire/fnwire/internal/job"
@@ -123,7 +124,15 @@ func (c *common) openStore(ctx context.Context) (store.Store, error) {
 	if url == "" {
 		return nil, nil
 	}
-	s, err := open.URL(ctx, url)
+	var s store.Store
+	var err error
+	if cfg := fnlib.FromEnv(); url == natsobj.OfRendezvous { // which flags may name
+		s, err = natsobj.OpenRendezvous(ctx, natsobj.Rendezvous{
+			URL: cmp.Or(c.url, cfg.URL), Creds: cmp.Or(c.creds, cfg.Creds), JobKey: cmp.Or(c.jobKey, cfg.JobKey),
+		})
+	} else {
+		s, err = open.URL(ctx, url)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("--store: %w", err)
 	}

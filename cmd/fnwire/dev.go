@@ -107,6 +107,7 @@ func (d *dev) print(stdout io.Writer, r devReport) error {
 		for _, v := range [][2]string{{fnlib.EnvURL, r.URL}, {fnlib.EnvJob, r.Job}, {fnlib.EnvJobKey, r.JobKey}} {
 			fmt.Fprintf(&b, "export %s=%s\n", v[0], shellQuote(v[1]))
 		}
+		fmt.Fprintf(&b, "# export %s=nats: # for states to wait here until their receiver comes\n", fnlib.EnvStore)
 		fmt.Fprintf(&b, "# ready; process %d serves job %s until Ctrl-C or kill\n", r.PID, r.JobID)
 		if _, err := io.WriteString(stdout, b.String()); err != nil {
 			return err

@@ -109,6 +109,9 @@ func lookup(ctx context.Context, host string) (netip.Addr, error) {
 	return all[0], nil // there is one, or it would have been an error
 }
 
+// devStore is how many bytes may wait for functions that are not there.
+const devStore = 4 << 30
+
 // servers are a rendezvous and its relays in this process.
 type servers struct {
 	url    string
@@ -135,7 +138,10 @@ func startServers(ctx context.Context, plan devPlan, admit job.ID, log *slog.Log
 		return nil, fmt.Errorf("%w; --listen 127.0.0.1:0 takes a free port", err)
 	}
 	_ = l.Close() // was only tried
-	rv, err := server.New(server.Config{Listen: plan.nats, Allow: []job.ID{admit}, Logger: log})
+	rv, err := server.New(server.Config{
+		Listen: plan.nats, Allow: []job.ID{admit}, Logger: log,
+		StoreBytes: devStore, JobStoreBytes: devStore, // in a temporary directory
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/fnwire/fnwire/internal/cli"
+	"github.com/fnwire/fnwire/internal/job"
 )
 
 // withStore is env with a directory as the store of its functions.
@@ -59,6 +60,25 @@ func TestStored(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestStoredAtRendezvous holds that the rendezvous of fnwire dev keeps states, also if flags say which it is and not the environment.
+func TestStoredAtRendezvous(t *testing.T) {
+	_, dev := startDev(t)
+	none := environment{}
+	state := pattern(3 << 20)
+	file, out := write(t, "state.bin", state), t.TempDir()
+	flags := []string{"--url", dev.URL, "--job-key", dev.JobKey, "--store", "nats:", "--json"}
+	s := none.start(t, nil, append([]string{"send", "--name", "a", "--to", "b", "--path", "store", file}, flags...)...).want(cli.ExitOK)
+	var sent sendReport
+	s.decode(&s.out, &sent)
+	if !sent.OK || sent.Stored != dev.URL+"/fnwire" {
+		t.Errorf("sent %+v", sent)
+	}
+	none.start(t, nil, append([]string{"receive", "--name", "b", "--out", out}, flags...)...).want(cli.ExitOK)
+	wantFile(t, filepath.Join(out, "state.bin"), state)
+	none.run(t, append([]string{"send", "--name", "a", "--to", "b", file}, append(flags[:3:3], job.NewKey().Encode(), "--store", "nats:")...)...).
+		fails(cli.ExitFailed, "--store", "--data")
 }
 
 // TestStoreErrors holds that a store that does not open, or is none, is told before anything is read or taken.

@@ -38,6 +38,9 @@ type options struct {
 	wakeFile string
 	json     bool
 	logLevel string
+
+	storeBytes, jobStoreBytes cli.Bytes
+	storeAsked                bool
 }
 
 const long = `Run the rendezvous: who is in a job under which name, offers and answers between
@@ -45,6 +48,8 @@ instances, and tokens for relays.
 
 By default it embeds a NATS server, to which functions connect with their job key. With --nats it serves
 on an existing NATS instead; several copies may do so if all have --replicated and one --token-key.
+
+With --data it keeps states for those who are not there too, apart for each job: functions say FNWIRE_STORE=nats:.
 
 With --wake-file it calls the HTTP hook of a name that somebody calls and nobody holds, so that a function is
 started only when there is something for it. The file is read again on SIGHUP:
@@ -69,21 +74,25 @@ func newCommand() *cobra.Command {
   rendezvous --nats nats://10.0.0.1:4222 --replicated --token-key key --allow JOBID`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.storeAsked = cmd.Flags().Changed("store-bytes")
 			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	c, f := &o.cfg, cmd.Flags()
+	o.storeBytes, o.jobStoreBytes = 16<<30, 1<<30
 	f.StringVar(&c.NATS, "nats", cli.Env("FNWIRE_RENDEZVOUS_NATS", ""), "URL of an existing NATS to serve on (env FNWIRE_RENDEZVOUS_NATS); default: embed one")
 	f.StringVar(&c.Creds, "creds", cli.Env("FNWIRE_CREDS", ""), "NATS credentials file for --nats (env FNWIRE_CREDS)")
 	f.StringVar(&c.Listen, "listen", cli.Env("FNWIRE_RENDEZVOUS_LISTEN", ""), "address of the embedded NATS (env FNWIRE_RENDEZVOUS_LISTEN; default 127.0.0.1:4222)")
 	f.StringVar(&c.WebSocket, "websocket", cli.Env("FNWIRE_RENDEZVOUS_WEBSOCKET", ""), "address at which the embedded NATS takes WebSocket too, at ws://HOST:PORT, or wss:// with --tls-cert: on port 80 or 443 for networks that let out HTTP(S) alone (env FNWIRE_RENDEZVOUS_WEBSOCKET)")
 	f.StringVar(&o.tlsCert, "tls-cert", cli.Env("FNWIRE_RENDEZVOUS_TLS_CERT", ""), "certificate file (PEM): the embedded NATS takes TLS only, at tls://HOST:PORT (env FNWIRE_RENDEZVOUS_TLS_CERT)")
 	f.StringVar(&o.tlsKey, "tls-key", cli.Env("FNWIRE_RENDEZVOUS_TLS_KEY", ""), "key file (PEM) for --tls-cert (env FNWIRE_RENDEZVOUS_TLS_KEY)")
-	f.StringVar(&c.DataDir, "data", cli.Env("FNWIRE_RENDEZVOUS_DATA", ""), "directory for the embedded JetStream (env FNWIRE_RENDEZVOUS_DATA); default: a temporary one, removed at exit")
+	f.StringVar(&c.DataDir, "data", cli.Env("FNWIRE_RENDEZVOUS_DATA", ""), "directory for the embedded JetStream and its stores (env FNWIRE_RENDEZVOUS_DATA); default: a temporary one, removed at exit, and no stores")
 	f.StringArrayVar(&o.allow, "allow", nil, "admit the job with this ID; repeatable (env FNWIRE_ALLOW, separated by commas)")
 	f.BoolVar(&c.Open, "open", false, "admit every job")
 	f.StringArrayVar(&o.relays, "relay", nil, "hand out this relay, ID=ADDR:PORT[,STUN-ADDR:PORT...][,https://HOST:PORT/CERT-SHA256], as `relay --json` prints them; repeatable")
 	f.StringVar(&c.RelaySecret, "relay-secret", "", "let relays that know this secret announce themselves (env FNWIRE_RELAY_SECRET)")
+	f.Var(&o.storeBytes, "store-bytes", "keep states for who is not there (functions' nats: store), up to so many bytes in all; 0: none, as without --data unless this is given")
+	f.Var(&o.jobStoreBytes, "store-job-bytes", "set aside so many of them for each job whose functions use the store")
 	f.StringVar(&c.StorePassword, "store-password", "", "let user \"store\" with this password use JetStream (env FNWIRE_STORE_PASSWORD)")
 	f.StringVar(&o.tokenKey, "token-key", cli.Env("FNWIRE_TOKEN_KEY", ""), "file with the key that signs relay tokens, made if absent (env FNWIRE_TOKEN_KEY); default: a new key at each start")
 	f.DurationVar(&c.Lease, "lease", server.DefaultLease, "how long a name is held without renewal")
@@ -132,6 +141,9 @@ func (o *options) complete(stderr io.Writer) (err error) {
 		if c.Listen == "" {
 			c.Listen = "127.0.0.1:4222"
 		}
+	}
+	if o.storeAsked || c.NATS == "" && c.DataDir != "" {
+		c.StoreBytes, c.JobStoreBytes = int64(o.storeBytes), int64(o.jobStoreBytes)
 	}
 	if c.HTTP == "off" {
 		c.HTTP = ""

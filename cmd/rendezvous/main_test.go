@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/netip"
 	"os"
@@ -15,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fnwire/fnwire/fnlib/store"
+	"github.com/fnwire/fnwire/fnlib/store/natsobj"
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
@@ -134,6 +137,52 @@ func TestServesAndStops(t *testing.T) {
 	}
 }
 
+// With a data directory there are stores, which outlive the process, and without there are none unless they are asked for.
+func TestStores(t *testing.T) {
+	key := job.NewKey()
+	dir := t.TempDir()
+	put := func(st store.Store) error {
+		return st.Put(t.Context(), "k", strings.NewReader("state"), store.PutOptions{})
+	}
+	get := func(st store.Store) error {
+		_, _, err := st.Get(t.Context(), "k", 0)
+		return err
+	}
+	for _, c := range []struct {
+		args []string
+		do   func(store.Store) error // nil: there is no store
+	}{
+		{nil, nil},
+		{[]string{"--store-bytes", "64MiB"}, put},
+		{[]string{"--data", dir}, put},
+		{[]string{"--data", dir, "--store-job-bytes", "2MiB"}, get},
+		{[]string{"--data", dir, "--store-bytes", "0"}, nil},
+	} {
+		line, _, stop := begin(t, append([]string{"--json", "--listen", "127.0.0.1:0", "--http", "off", "--allow", key.ID().String()}, c.args...)...)
+		var ready readyLine
+		if err := json.Unmarshal(line, &ready); err != nil {
+			t.Fatal(err)
+		}
+		st, err := natsobj.OpenRendezvous(t.Context(), natsobj.Rendezvous{URL: ready.URL, JobKey: key.Encode()})
+		switch {
+		case c.do == nil && !errors.Is(err, store.ErrDenied):
+			t.Errorf("%v: %v", c.args, err)
+		case c.do != nil && err != nil:
+			t.Errorf("%v: %v", c.args, err)
+		case c.do != nil:
+			if err := c.do(st); err != nil {
+				t.Errorf("%v: %v", c.args, err)
+			}
+		}
+		if st != nil {
+			_ = st.Close()
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestRefusesWithRemedy(t *testing.T) {
 	for name, c := range map[string]struct {
 		args []string
@@ -149,6 +198,9 @@ func TestRefusesWithRemedy(t *testing.T) {
 		"half TLS":     {[]string{"--open", "--tls-cert", "x"}, "--tls-key"},
 		"no hooks":     {[]string{"--open", "--wake-file", "/nonexistent"}, "no such file"},
 		"no cert":      {[]string{"--open", "--tls-cert", "/nonexistent", "--tls-key", "/nonexistent"}, "no such file"},
+		"bad size":     {[]string{"--open", "--store-bytes", "1GB"}, "16GiB"},
+		"small store":  {[]string{"--open", "--store-bytes", "1KiB"}, "1048576"},
+		"not ours":     {[]string{"--open", "--store-bytes", "1GiB", "--nats", "nats://127.0.0.1:1"}, "existing NATS"},
 		"bad level":    {[]string{"--open", "--log-level", "loud"}, "loud"},
 		"argument":     {[]string{"x"}, "unknown command"},
 		"short secret": {[]string{"--open", "--relay-secret", "x"}, "at least 16"},

@@ -10,13 +10,16 @@ import (
 
 	"github.com/fnwire/fnwire/fnlib/store"
 	"github.com/fnwire/fnwire/fnlib/store/open"
+	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/internal/testserver/servertest"
+	"github.com/fnwire/fnwire/rendezvous/server"
 )
 
 // BenchmarkStores puts and gets states of several sizes, one after the other, with each driver and its server on this machine.
 func BenchmarkStores(b *testing.B) {
 	for name, url := range map[string]func(*testing.B) string{
 		"file":  func(b *testing.B) string { return "file://" + b.TempDir() },
+		"nats":  rendezvous,
 		"redis": func(b *testing.B) string { return servertest.Redis(b).URL },
 		"s3":    func(b *testing.B) string { return servertest.VersityGW(b).URL },
 	} {
@@ -47,6 +50,32 @@ func BenchmarkStores(b *testing.B) {
 			}
 		})
 	}
+}
+
+// rendezvous has the environment name one that keeps stores.
+func rendezvous(b *testing.B) string {
+	s, err := server.New(server.Config{Open: true, StoreBytes: 1 << 30})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	b.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	})
+	select {
+	case <-s.Ready():
+	case err := <-done:
+		done <- nil
+		b.Fatal(err)
+	}
+	b.Setenv("FNWIRE_URL", s.URL())
+	b.Setenv("FNWIRE_JOB_KEY", job.NewKey().Encode())
+	return "nats:"
 }
 
 // discard reads an object into nothing.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fnwire/fnwire/fnlib/store"
 	"github.com/fnwire/fnwire/fnlib/store/file"
+	"github.com/fnwire/fnwire/fnlib/store/natsobj"
 	"github.com/fnwire/fnwire/fnlib/store/redis"
 	"github.com/fnwire/fnwire/fnlib/store/s3"
 )
@@ -25,6 +26,8 @@ func drivers() []driver {
 	return []driver{
 		{"file", "file:///var/lib/states", as(file.Open)},
 		{"s3", "s3://bucket/prefix?region=eu-central-1", as(s3.Open)},
+		{"nats", "nats:", as(natsobj.Open)},
+		{"tls", "tls://user:password@host:4222/bucket", as(natsobj.Open)},
 		{"redis", "redis://user:password@host:6379/0", as(redis.Open)},
 		{"rediss", "rediss://user:password@host:6379/0", as(redis.Open)},
 	}
