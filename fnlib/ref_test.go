@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/job"
 )
 
@@ -135,10 +136,14 @@ func TestRefIsAuthenticated(t *testing.T) {
 }
 
 func FuzzRef(f *testing.F) {
-	f.Add(appendRef(nil, someRef()))
-	f.Add(appendRef(nil, someRef("map-3", "b")))
-	f.Add(appendRef(nil, refInfo{size: maxRefBytes, expires: time.Unix(1<<32-1, 0), holders: []string{strings.Repeat("x", job.MaxName)}}))
 	key := job.NewKey()
+	for _, b := range hostile.Of(
+		appendRef(nil, someRef()),
+		appendRef(nil, someRef("map-3", "b")),
+		appendRef(nil, refInfo{size: maxRefBytes, expires: time.Unix(1<<32-1, 0), holders: []string{strings.Repeat("x", job.MaxName)}}),
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if i, err := readRef(b); err == nil && !bytes.Equal(appendRef(nil, i), b) {
 			t.Errorf("%x does not come back", b)
@@ -154,9 +159,13 @@ func FuzzRef(f *testing.F) {
 }
 
 func FuzzGet(f *testing.F) {
-	f.Add(appendGet(nil, getRequest{what: getDigests, count: maxGetBlocks}))
-	f.Add(appendGet(nil, getRequest{what: getDone, id: stateID{1}, by: stateID{2}}))
-	f.Add(appendGet(nil, getRequest{first: 1<<32 - 1, count: 1}))
+	for _, b := range hostile.Of(
+		appendGet(nil, getRequest{what: getDigests, count: maxGetBlocks}),
+		appendGet(nil, getRequest{what: getDone, id: stateID{1}, by: stateID{2}}),
+		appendGet(nil, getRequest{first: 1<<32 - 1, count: 1}),
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) == 0 || b[0] != streamGet {
 			return
@@ -174,9 +183,13 @@ func FuzzGot(f *testing.F) {
 	digest := Digest(sha256.Sum256(block))
 	ref := refInfo{size: int64(len(block)), root: rootOf([]Digest{digest})}
 	head := appendGot(nil, gotHeader{left: noLimit, size: 5})
-	f.Add(append(appendDigests(head, []Digest{digest}), block...))
-	f.Add(append(appendDigests(head, []Digest{digest}), "black"...))
-	f.Add(appendGot(nil, gotHeader{status: gotExpired}))
+	for _, b := range hostile.Of(
+		append(appendDigests(head, []Digest{digest}), block...),
+		append(appendDigests(head, []Digest{digest}), "black"...),
+		appendGot(nil, gotHeader{status: gotExpired}),
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
 		g, err := readGot(r)

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"github.com/fnwire/fnwire/internal/hostile"
 )
 
 // Golden bytes of every message in the package comment.
@@ -65,7 +67,11 @@ func TestWireLimits(t *testing.T) {
 }
 
 func FuzzConnHeader(f *testing.F) {
-	f.Add(appendConnHeader(nil, "http"))
+	for _, b := range hostile.Of(
+		appendConnHeader(nil, "http"),
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) == 0 || b[0] != streamConn {
 			return
@@ -78,8 +84,12 @@ func FuzzConnHeader(f *testing.F) {
 }
 
 func FuzzSendHeader(f *testing.F) {
-	f.Add(appendSendHeader(nil, sendHeader{key: "part-7", size: 1 << 20}))
-	f.Add(appendSendHeader(nil, sendHeader{size: unknownSize}))
+	for _, b := range hostile.Of(
+		appendSendHeader(nil, sendHeader{key: "part-7", size: 1 << 20}),
+		appendSendHeader(nil, sendHeader{size: unknownSize}),
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) == 0 || b[0] != streamSend {
 			return
@@ -92,11 +102,15 @@ func FuzzSendHeader(f *testing.F) {
 }
 
 func FuzzReply(f *testing.F) {
-	f.Add(appendReply(nil, reply{status: statusAccepted, bytes: 7}))
-	f.Add(appendReply(nil, reply{status: statusRejected, reason: "no"}))
-	f.Add(appendReply(appendTaken(nil, 0), reply{status: statusAccepted}))
-	f.Add(appendReply(appendTaken(appendTaken(nil, 7), 1<<40), reply{status: statusUnknown, reason: "late"}))
-	f.Add([]byte{streamTaken, streamTaken})
+	for _, b := range hostile.Of(
+		appendReply(nil, reply{status: statusAccepted, bytes: 7}),
+		appendReply(nil, reply{status: statusRejected, reason: "no"}),
+		appendReply(appendTaken(nil, 0), reply{status: statusAccepted}),
+		appendReply(appendTaken(appendTaken(nil, 7), 1<<40), reply{status: statusUnknown, reason: "late"}),
+		[]byte{streamTaken, streamTaken},
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var words []byte
 		p, err := readReply(bytes.NewReader(b), func(offset int64) error {
@@ -111,8 +125,12 @@ func FuzzReply(f *testing.F) {
 
 // FuzzStoredHead holds that what a store gives is read as it was written, or refused.
 func FuzzStoredHead(f *testing.F) {
-	f.Add(appendSendHeader([]byte{5, 'm', 'a', 'p', '-', '3'}, sendHeader{key: "part-7", size: 9}))
-	f.Add(appendSendHeader([]byte{0}, sendHeader{}))
+	for _, b := range hostile.Of(
+		appendSendHeader([]byte{5, 'm', 'a', 'p', '-', '3'}, sendHeader{key: "part-7", size: 9}),
+		appendSendHeader([]byte{0}, sendHeader{}),
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		from, h, err := readStoredHead(bytes.NewReader(b))
 		if err == nil && !bytes.HasPrefix(b, appendSendHeader(append([]byte{byte(len(from))}, from...), h)) {
@@ -122,8 +140,9 @@ func FuzzStoredHead(f *testing.F) {
 }
 
 func FuzzStoredName(f *testing.F) {
-	f.Add(storedName(time.UnixMilli(1<<40), stateID{1, 2, 3}))
-	f.Add("-")
+	for _, s := range hostile.Strings(storedName(time.UnixMilli(1<<40), stateID{1, 2, 3}), "-") {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, name string) {
 		if id, err := parseStoredName(name); err == nil && !strings.HasSuffix(name, "-"+id.String()) {
 			t.Errorf("%q does not come back", name)
@@ -148,6 +167,10 @@ func FuzzState(f *testing.F) {
 	f.Add(state("one")[:10], int64(3))
 	f.Add([]byte{0, 0x10, 0, 1}, int64(-1))
 	f.Add(append(state("one"), "more"...), int64(3))
+	for _, b := range hostile.Of(state("one", "two")) {
+		f.Add(b, int64(-1))
+		f.Add(b, int64(6))
+	}
 	f.Fuzz(func(t *testing.T, b []byte, size int64) {
 		whole, halves := newStateReader(bytes.NewReader(b), size), newStateReader(iotest.OneByteReader(bytes.NewReader(b)), size)
 		got, err := io.ReadAll(&whole)
@@ -167,6 +190,9 @@ func FuzzState(f *testing.F) {
 
 func FuzzSplitAddr(f *testing.F) {
 	for _, s := range []string{"reduce-0", "reduce-0:80", "a:", ":b", "a:b:c", "", "a b", "é:1"} {
+		f.Add(s)
+	}
+	for _, s := range hostile.Strings("reduce-0:http") {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

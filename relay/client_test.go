@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/internal/token"
@@ -481,7 +482,9 @@ func BenchmarkSend(b *testing.B) {
 // FuzzHandlePacket feeds a client whatever a forged source address can bring.
 func FuzzHandlePacket(f *testing.F) {
 	for _, s := range samples() {
-		f.Add(s.frame)
+		for _, b := range hostile.Of(s.frame) {
+			f.Add(b)
+		}
 	}
 	id, err := ident.FromEd25519(testKey())
 	if err != nil {

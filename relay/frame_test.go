@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/token"
 	"github.com/fnwire/fnwire/relay"
@@ -153,7 +154,9 @@ func TestSignatures(t *testing.T) {
 // FuzzFrame checks that what is parsed is built again to the same bytes.
 func FuzzFrame(f *testing.F) {
 	for _, s := range samples() {
-		f.Add(s.frame)
+		for _, b := range hostile.Of(s.frame) {
+			f.Add(b)
+		}
 	}
 	f.Add([]byte("\x20abcdefghijkpacket"))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/relay"
 )
 
@@ -38,9 +39,13 @@ func TestGoldenMessage(t *testing.T) {
 
 // FuzzRuns checks that what is taken apart is all there, in order, and makes the same message again.
 func FuzzRuns(f *testing.F) {
-	f.Add([]byte("\x00\x01a\x00\x01b\x00\x03cde\x00\x02fg"))
-	f.Add([]byte("\x00\x02aa\x00\x01b\x00\x01c"))
-	f.Add([]byte{5, 193, 1})
+	for _, b := range hostile.Of(
+		[]byte("\x00\x01a\x00\x01b\x00\x03cde\x00\x02fg"),
+		[]byte("\x00\x02aa\x00\x01b\x00\x01c"),
+		[]byte{5, 193, 1},
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, message []byte) {
 		var again []byte
 		ok := relay.Runs(bytes.Clone(message), func(b []byte, seg int) {

@@ -26,11 +26,20 @@ func (c *Client) Ask(ctx context.Context, peer string, since time.Time) (linked 
 		}
 		return false, fmt.Errorf("rendezvous: ask %s: %w", peer, err)
 	}
-	var r linkedReply
-	if err := json.Unmarshal(m.Data, &r); err != nil || r.V != 1 {
+	linked, ok := parseLinked(m.Data)
+	if !ok {
 		return false, fmt.Errorf("rendezvous: ask %s: %w: unreadable answer", peer, ErrUnavailable)
 	}
-	return r.Linked, nil
+	return linked, nil
+}
+
+// parseLinked reads an answer, which on a NATS without users anybody may give.
+func parseLinked(b []byte) (linked, ok bool) {
+	var r linkedReply
+	if len(b) > MaxRequest || json.Unmarshal(b, &r) != nil || r.V != 1 {
+		return false, false
+	}
+	return r.Linked, true
 }
 
 func (c *Client) connectedSince() time.Time {

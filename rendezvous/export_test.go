@@ -24,3 +24,9 @@ func SealUnchecked(key job.Key, h Hello) (Envelope, error) {
 		ToName: h.ToName, Body: string(body), MAC: envelopeMAC(key, h.Kind, string(body)),
 	}, err
 }
+
+// LinkedReply answers an InboxAsk.
+type LinkedReply = linkedReply
+
+// ParseLinked reads one.
+func ParseLinked(b []byte) (linked, ok bool) { return parseLinked(b) }

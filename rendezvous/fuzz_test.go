@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/rendezvous"
 )
 
@@ -19,10 +20,16 @@ func seed(f *testing.F, names ...string) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(bytes.TrimSpace(b))
+		for _, b := range hostile.Of(bytes.TrimSpace(b)) {
+			f.Add(b)
+		}
 	}
-	f.Add([]byte(`{}`))
-	f.Add([]byte(`{"body":"{\"v\":1}","mac":""}`))
+	for _, s := range []string{
+		`{}`, `null`, `[]`, `0`, `{"v":1e999}`, `{"v":1,"v":2}`, `{"body":"{\"v\":1}","mac":""}`, `{"body":"null"}`, `{"body":"{\"candidates\":[{}]}","mac":"AA=="}`,
+		strings.Repeat(`{"error":`, 20000), `{"issued":"9999-12-31T23:59:59.999999999Z","epoch":18446744073709551615}`, "{\"name\":\"\xff\"}",
+	} {
+		f.Add([]byte(s))
+	}
 }
 
 // roundTrip fails unless what JSON made of data comes back the same from its own JSON.
@@ -124,6 +131,17 @@ func FuzzReplies(f *testing.F) {
 	})
 }
 
+func FuzzAskReply(f *testing.F) {
+	seed(f, "ask_reply", "inbox_ask")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		roundTrip[rendezvous.LinkedReply](t, data)
+		linked, ok := rendezvous.ParseLinked(data)
+		if linked && !ok || ok && (len(data) > rendezvous.MaxRequest || !json.Valid(data)) {
+			t.Fatalf("%v, %v from %q", linked, ok, data)
+		}
+	})
+}
+
 func FuzzAnnouncement(f *testing.F) {
 	seed(f, "announce", "announce_reply")
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -148,6 +166,9 @@ func FuzzCheckURL(f *testing.F) {
 	for _, s := range []string{"nats://127.0.0.1:4222", "tls://h", "h:1,h:2", "nats://u:p@h:1", "http://h", ":::", "nats://[::1]:1", "nats://", ","} {
 		f.Add(s)
 	}
+	for _, s := range hostile.Strings("nats://u:p@h:1,ws://h") {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if err := rendezvous.CheckURL("nats://user:hidden@" + s); err != nil && strings.Contains(err.Error(), "hidden@") {
 			t.Errorf("shows the password: %v", err)
@@ -157,9 +178,9 @@ func FuzzCheckURL(f *testing.F) {
 }
 
 func FuzzParseJoined(f *testing.F) {
-	f.Add(rendezvous.SubjectJoined(goldenKey(f).ID(), "reduce-0"))
-	f.Add("fnwire.v1.event.joined.x.y")
-	f.Add("")
+	for _, s := range hostile.Strings(rendezvous.SubjectJoined(goldenKey(f).ID(), "reduce-0"), "fnwire.v1.event.joined.x.y", "") {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if j, name, ok := rendezvous.ParseJoined(s); ok && rendezvous.SubjectJoined(j, name) != s {
 			t.Errorf("%q does not come back", s)

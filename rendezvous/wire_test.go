@@ -133,6 +133,7 @@ func goldenMessages(t testing.TB) map[string]any {
 		"inbox_relays":   rendezvous.Inbox{V: 1, Type: rendezvous.InboxRelays},
 		"inbox_ask":      rendezvous.Inbox{V: 1, Type: rendezvous.InboxAsk, From: a.Peer.String()},
 		"inbox_wake":     rendezvous.Inbox{V: 1, Type: rendezvous.InboxWake, Name: "reduce_0", Wake: rendezvous.WakeFailed + "answered 410 Gone"},
+		"ask_reply":      rendezvous.LinkedReply{V: 1, Linked: true},
 		"announce":       ann,
 		"announce_https": annTLS,
 		"announce_reply": annReply,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/ident"
 )
 
@@ -226,8 +227,12 @@ func TestEndsShort(t *testing.T) {
 }
 
 func FuzzEndsShort(f *testing.F) {
-	f.Add([]byte{0xc0, 0, 0, 0, 1, 2, 9, 9, 1, 8, 0, 0x40, 3, 1, 2, 3})
-	f.Add([]byte{0xe0, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	for _, b := range hostile.Of(
+		[]byte{0xc0, 0, 0, 0, 1, 2, 9, 9, 1, 8, 0, 0x40, 3, 1, 2, 3},
+		[]byte{0xe0, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n, ok := longLen(append([]byte{0x80}, b...))
 		if ok && (n <= 0 || n > len(b)+1) {

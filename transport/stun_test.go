@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/pion/stun/v2"
+
+	"github.com/fnwire/fnwire/internal/hostile"
 )
 
 func FuzzParseAnswer(f *testing.F) {
@@ -12,13 +14,17 @@ func FuzzParseAnswer(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(m.Raw)
-	f.Add(m.Raw[:24])
 	m6, err := stun.Build(stun.TransactionID, stun.BindingSuccess, &stun.XORMappedAddress{IP: netip.MustParseAddr("2001:db8::1").AsSlice(), Port: 1}, stun.Fingerprint)
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(m6.Raw)
+	for _, b := range hostile.Of(
+		m.Raw,
+		m.Raw[:24],
+		m6.Raw,
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		id, mapped, ok := parseAnswer(b)
 		if !ok {

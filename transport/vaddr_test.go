@@ -5,6 +5,7 @@ import (
 	"net"
 	"testing"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/ident"
 )
 
@@ -52,9 +53,13 @@ func TestClassOf(t *testing.T) {
 }
 
 func FuzzClassOf(f *testing.F) {
-	f.Add([]byte{0x40, 1, 2, 3, 4, 5, 6, 7, 8, 9})
-	f.Add([]byte{0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 8, 1, 2, 3, 4, 5, 6, 7, 8})
-	f.Add([]byte{0xc0, 0, 0, 0, 1, 255, 1})
+	for _, b := range hostile.Of(
+		[]byte{0x40, 1, 2, 3, 4, 5, 6, 7, 8, 9},
+		[]byte{0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 8, 1, 2, 3, 4, 5, 6, 7, 8},
+		[]byte{0xc0, 0, 0, 0, 1, 255, 1},
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if c, ok := classOf(b); ok && c >= classes {
 			t.Errorf("class %d", c)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/rendezvous"
 )
 
@@ -171,6 +172,9 @@ func TestDirSinkDiskFull(t *testing.T) {
 // FuzzFileName holds that no key leads out of the directory, and none is changed on the way.
 func FuzzFileName(f *testing.F) {
 	for _, key := range []string{"a", "a/b", "../a", "/a", "a//b", "a\\b", "C:x", "CON", ".", "", "a/../../b", "\x00", "a\nb"} {
+		f.Add(key)
+	}
+	for _, key := range hostile.Strings("a/b", "../a") {
 		f.Add(key)
 	}
 	f.Fuzz(func(t *testing.T, key string) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/fnwire/fnwire/fnlib/store"
 	"github.com/fnwire/fnwire/fnlib/store/natsobj"
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
@@ -233,6 +234,9 @@ func FuzzParseRelay(f *testing.F) {
 	for _, s := range []string{
 		"r1=192.0.2.1:3478", "r1=192.0.2.1:3478,192.0.2.1:3479", "r1=[2001:db8::1]:1", "r1", "=", "r1=192.0.2.1:3478,https://relay.example:443/" + hash,
 	} {
+		f.Add(s)
+	}
+	for _, s := range hostile.Strings("r1=192.0.2.1:3478,https://relay.example:443/" + hash) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -3,6 +3,8 @@ package flood
 import (
 	"bytes"
 	"testing"
+
+	"github.com/fnwire/fnwire/internal/hostile"
 )
 
 func packet(port uint16, data string) []byte {
@@ -29,7 +31,9 @@ func TestPayload(t *testing.T) {
 }
 
 func FuzzPayload(f *testing.F) {
-	f.Add(packet(7, "hello"), uint16(7))
+	for _, b := range hostile.Of(packet(7, "hello")) {
+		f.Add(b, uint16(7))
+	}
 	f.Add([]byte{0x4f, 0, 0}, uint16(0))
 	f.Fuzz(func(t *testing.T, b []byte, port uint16) {
 		if p := payload(b, port); len(p) > len(b) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/job"
 )
 
@@ -90,7 +91,9 @@ func TestID(t *testing.T) {
 }
 
 func FuzzParseID(f *testing.F) {
-	f.Add(fixed(f).ID().String())
+	for _, s := range hostile.Strings(fixed(f).ID().String()) {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if id, err := job.ParseID(s); err == nil && id.String() != s {
 			t.Errorf("%q comes back as %q", s, id)
@@ -99,7 +102,9 @@ func FuzzParseID(f *testing.F) {
 }
 
 func FuzzParseKey(f *testing.F) {
-	f.Add(fixed(f).Encode())
+	for _, s := range hostile.Strings(fixed(f).Encode()) {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, s string) {
 		k, err := job.ParseKey(s)
 		if err != nil {

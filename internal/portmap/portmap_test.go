@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/fnwire/fnwire/internal/hostile"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -206,8 +208,9 @@ func TestRoutes(t *testing.T) {
 }
 
 func FuzzRoutes(f *testing.F) {
-	f.Add(routes)
-	f.Add("a 00000000 x 3 0 0 1 00000000\n")
+	for _, s := range hostile.Strings(routes, "a 00000000 x 3 0 0 1 00000000\n") {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if a, err := parseRoutes(strings.NewReader(s)); (err == nil) != a.Is4() {
 			t.Errorf("%v, %v", a, err)
@@ -217,10 +220,14 @@ func FuzzRoutes(f *testing.F) {
 
 func FuzzAnswers(f *testing.F) {
 	r := router{give: netip.AddrPortFrom(public, 5000)}
-	f.Add(r.answer(appendPCP(nil, public, own, 4000, netip.AddrPort{}, lifetime)))
-	f.Add(r.answer(appendPMPMap(nil, 4000, 0, lifetime)))
-	f.Add(r.answer(appendPMPAddr(nil)))
-	f.Add([]byte{0, 129, 0, 1})
+	for _, b := range hostile.Of(
+		r.answer(appendPCP(nil, public, own, 4000, netip.AddrPort{}, lifetime)),
+		r.answer(appendPMPMap(nil, 4000, 0, lifetime)),
+		r.answer(appendPMPAddr(nil)),
+		[]byte{0, 129, 0, 1},
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if a, err := parsePCP(b, own, 4000); err == nil && (a.lifetime < 0 || len(b) < pcpSize) {
 			t.Errorf("%+v from %x", a, b)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fnwire/fnwire/internal/hostile"
 )
 
 func listen(t *testing.T, addr string) net.Listener {
@@ -104,9 +106,13 @@ func TestUPnPParsers(t *testing.T) {
 }
 
 func FuzzSearchAnswer(f *testing.F) {
-	f.Add([]byte(realSearchAnswer))
-	f.Add([]byte("HTTP/1.0 200\nst:urn:schemas-upnp-org:device:InternetGatewayDevice:1\nlocation:http://10.2.0.1"))
-	f.Add([]byte("HTTP/1.1 200 OK\r\nST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\nLOCATION: http://10.2.0.1@10.2.0.9/\r\n\r\n"))
+	for _, b := range hostile.Of(
+		[]byte(realSearchAnswer),
+		[]byte("HTTP/1.0 200\nst:urn:schemas-upnp-org:device:InternetGatewayDevice:1\nlocation:http://10.2.0.1"),
+		[]byte("HTTP/1.1 200 OK\r\nST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\nLOCATION: http://10.2.0.1@10.2.0.9/\r\n\r\n"),
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if u, err := parseSearchAnswer(b, realGateway); err == nil {
 			wantGateway(t, u)
@@ -129,6 +135,9 @@ func FuzzDescription(f *testing.F) {
 	f.Add([]byte(realDescription))
 	f.Add([]byte(d.description()))
 	f.Add([]byte(bomb))
+	f.Add([]byte("<root><device>" + strings.Repeat("<deviceList><device>", 5000)))
+	f.Add([]byte(strings.Replace(d.description(), "http://", "https://10.2.0.9@", 1)))
+	f.Add([]byte{})
 	f.Add([]byte("<root><device><serviceList><service><serviceType>" + wanPPP + "</serviceType><controlURL>c</controlURL></service></serviceList></device></root>"))
 	at, err := url.Parse("http://10.2.0.1:33203/rootDesc.xml")
 	if err != nil {
@@ -146,9 +155,13 @@ func FuzzDescription(f *testing.F) {
 }
 
 func FuzzActionReply(f *testing.F) {
-	f.Add([]byte(realAddress))
-	f.Add([]byte(realPort))
-	f.Add([]byte(realFault))
+	for _, b := range hostile.Of(
+		[]byte(realAddress),
+		[]byte(realPort),
+		[]byte(realFault),
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, action := range []string{"GetExternalIPAddress", "AddAnyPortMapping"} {
 			r, err := parseReply(b, action)

@@ -9,6 +9,8 @@ import (
 	"io"
 	"testing"
 	"testing/iotest"
+
+	"github.com/fnwire/fnwire/internal/hostile"
 )
 
 func Example() {
@@ -203,8 +205,12 @@ func TestAllocations(t *testing.T) {
 }
 
 func FuzzReader(f *testing.F) {
-	f.Add(sealed(f, []byte("state"), "x"))
-	f.Add(sealed(f, text(segment+1), "x"))
+	for _, b := range hostile.Of(
+		sealed(f, []byte("state"), "x"),
+		sealed(f, text(segment+1), "x"),
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := io.ReadAll(NewReader(bytes.NewReader(b), [32]byte{3}, "x"))
 		if err == nil || len(got) > 0 {

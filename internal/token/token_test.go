@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/internal/token"
 )
@@ -75,7 +76,11 @@ func TestVerify(t *testing.T) {
 }
 
 func FuzzVerify(f *testing.F) {
-	f.Add(token.Mint(key, "r", given))
+	for _, b := range hostile.Of(
+		token.Mint(key, "r", given),
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := token.Verify(pub, "r", now, b)
 		if err == nil && string(token.Mint(key, "r", got)) != string(b) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/udpx"
 	"github.com/fnwire/fnwire/relay"
@@ -264,10 +265,12 @@ func cpuTime() time.Duration {
 // FuzzForward feeds the forwarder batches as GRO makes them; a reply or forward must not panic, and
 // nothing must leave for anybody but the two sessions and the source.
 func FuzzForward(f *testing.F) {
-	f.Add([]byte("\x20abcdefghijkpacket"), 18)
 	p := newPair(f)
 	hello := p.frames(3, 100)
-	f.Add(hello, 100)
+	for _, b := range hostile.Of([]byte("\x20abcdefghijkpacket"), hello, make([]byte, 1280)) {
+		f.Add(b, 18)
+		f.Add(b, 100)
+	}
 	f.Fuzz(func(t *testing.T, b []byte, seg int) {
 		if len(b) == 0 || len(b) > len(p.f.batch.Buf) || seg <= 0 {
 			return

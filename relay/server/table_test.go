@@ -9,6 +9,7 @@ import (
 	"testing/quick"
 	"time"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/relay"
@@ -243,8 +244,13 @@ func TestGateIsPerNetwork(t *testing.T) {
 }
 
 func FuzzSTUN(f *testing.F) {
-	f.Add([]byte("\x00\x01\x00\x10\x21\x12\xa4\x42abcdefghijkl\x80\x22\x00\x0cfnwire fnwir"), true)
-	f.Add([]byte("\x00\x01\x00\x18\x21\x12\xa4\x42abcdefghijkl\x00\x03\x00\x04\x00\x00\x00\x02\x80\x22\x00\x0cfnwire fnwir"), false)
+	for _, b := range hostile.Of(
+		[]byte("\x00\x01\x00\x10\x21\x12\xa4\x42abcdefghijkl\x80\x22\x00\x0cfnwire fnwir"),
+		[]byte("\x00\x01\x00\x18\x21\x12\xa4\x42abcdefghijkl\x00\x03\x00\x04\x00\x00\x00\x02\x80\x22\x00\x0cfnwire fnwir"),
+	) {
+		f.Add(b, true)
+		f.Add(b, false)
+	}
 	f.Fuzz(func(t *testing.T, b []byte, v6 bool) {
 		from := at(2, 4660).addr
 		if v6 {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous/wake"
 )
@@ -98,10 +99,14 @@ func TestParseRefuses(t *testing.T) {
 }
 
 func FuzzParseHooks(f *testing.F) {
-	f.Add([]byte(`{"hooks":[{"job":"*","name":"reduce-*","url":"https://fn.example/{job}/{name}?x={name}","secret":"` + vectorSecret + `","timeout":"2s","start":"1m"}]}`))
-	f.Add([]byte(`{"hooks":[{"name":"a","url":"http://{name}.example/","secret":"` + vectorSecret + `"}]}`))
-	f.Add([]byte(`{}`))
 	j := job.NewKey().ID()
+	for _, b := range hostile.Of(
+		[]byte(`{"hooks":[{"job":"*","name":"reduce-*","url":"https://fn.example/{job}/{name}?x={name}","secret":"`+vectorSecret+`","timeout":"2s","start":"1m"}]}`),
+		[]byte(`{"hooks":[{"name":"a","url":"http://{name}.example/","secret":"`+vectorSecret+`"}]}`),
+		[]byte(`{}`),
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		h, err := wake.Parse(data, literal)
 		if err != nil {

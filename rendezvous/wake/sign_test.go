@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous/wake"
 )
@@ -155,6 +156,13 @@ func FuzzVerify(f *testing.F) {
 	f.Add("wake_1", vectorTime, good, goldenBody(f))
 	f.Add(vectorID, vectorTime, vectorSignature, []byte(vectorBody))
 	f.Add("", "-1", "v1,", []byte("{}"))
+	for _, b := range hostile.Of(goldenBody(f)) {
+		f.Add("wake_1", vectorTime, good, b)
+	}
+	for _, s := range hostile.Strings(good) {
+		f.Add("wake_1", vectorTime, s, goldenBody(f))
+		f.Add(s, "9223372036854775808", good+" "+good, []byte(vectorBody))
+	}
 	f.Fuzz(func(t *testing.T, id, at, signature string, body []byte) {
 		h := headers(map[string]string{"webhook-id": id, "webhook-timestamp": at, "webhook-signature": signature})
 		e, err := wake.VerifyAt(h, body, atVector, []wake.Secret{k})

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"reflect"
 	"testing"
+
+	"github.com/fnwire/fnwire/internal/hostile"
 )
 
 var goldenKey = [32]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
@@ -124,7 +126,9 @@ func TestUnknownIsIgnored(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	s := newSealer(goldenKey)
 	for _, g := range golden {
-		f.Add(s.seal(g.msg))
+		for _, b := range hostile.Of(s.seal(g.msg)) {
+			f.Add(b)
+		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if _, err := s.open(b); len(b) < headerSize && err == nil {
@@ -149,8 +153,10 @@ func FuzzParse(f *testing.F) {
 func FuzzMachine(f *testing.F) {
 	s := newSealer(goldenKey)
 	for _, g := range golden {
-		f.Add(s.seal(g.msg), uint16(5), true)
-		f.Add(s.seal(g.msg), uint16(0), false)
+		for _, b := range hostile.Of(s.seal(g.msg)) {
+			f.Add(b, uint16(5), true)
+			f.Add(b, uint16(0), false)
+		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte, port uint16, controlling bool) {
 		if len(b) < headerSize {

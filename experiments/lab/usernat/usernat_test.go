@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/natsim"
 )
 
@@ -217,10 +218,14 @@ func TestForget(t *testing.T) {
 // No bytes make it read beyond them, or send on a packet that is not what it seems.
 func FuzzTranslate(f *testing.F) {
 	out := udpPacket(inner, far, "hello")
-	f.Add(out)
-	f.Add(udpPacket(far, netip.AddrPortFrom(public, 4000), "hello"))
-	f.Add(udpPacket(inner, netip.AddrPortFrom(public, 4000), "hairpin"))
-	f.Add(icmpAbout(3, far.Addr(), udpPacket(netip.AddrPortFrom(public, 4000), far, "hello")))
+	for _, b := range hostile.Of(
+		out,
+		udpPacket(far, netip.AddrPortFrom(public, 4000), "hello"),
+		udpPacket(inner, netip.AddrPortFrom(public, 4000), "hairpin"),
+		icmpAbout(3, far.Addr(), udpPacket(netip.AddrPortFrom(public, 4000), far, "hello")),
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		nat := newNAT(natsim.Kind{Preserve: true, Hairpin: true})
 		nat.Translate(start, bytes.Clone(out))

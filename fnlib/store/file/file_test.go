@@ -23,6 +23,7 @@ import (
 	"github.com/fnwire/fnwire/fnlib/store"
 	"github.com/fnwire/fnwire/fnlib/store/file"
 	"github.com/fnwire/fnwire/fnlib/store/storetest"
+	"github.com/fnwire/fnwire/internal/hostile"
 )
 
 func TestMain(m *testing.M) {
@@ -289,6 +290,9 @@ func FuzzName(f *testing.F) {
 	for _, s := range []string{"a!", "A", "^a!", "a^", "^^a!", "map-3/State", "+tmp/x!", "a!!/b!", "../x!"} {
 		f.Add(s, "a")
 	}
+	for _, s := range hostile.Strings("map-3/^state!") {
+		f.Add(s, "map-3/State")
+	}
 	f.Fuzz(func(t *testing.T, a, b string) {
 		if key, ok := file.KeyOf(a); ok && (file.PathOf(key) != a || store.CheckKey(key) != nil || !filepath.IsLocal(a)) {
 			t.Errorf("%q is taken for the name of %q", a, key)
@@ -306,9 +310,13 @@ func FuzzName(f *testing.F) {
 }
 
 func FuzzHeader(f *testing.F) {
-	f.Add([]byte("fnw1\x00\x00\x00\x00\x00\x00\x00\x01state"))
-	f.Add([]byte("fnw1"))
-	f.Add([]byte("fnw2\x00\x00\x00\x00\x00\x00\x00\x01state"))
+	for _, b := range hostile.Of(
+		[]byte("fnw1\x00\x00\x00\x00\x00\x00\x00\x01state"),
+		[]byte("fnw1"),
+		[]byte("fnw2\x00\x00\x00\x00\x00\x00\x00\x01state"),
+	) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		in, err := fstest.MapFS{"f": {Data: b}}.Open("f")
 		if err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/fnwire/fnwire/fnlib/store"
 	"github.com/fnwire/fnwire/fnlib/store/redis"
 	"github.com/fnwire/fnwire/fnlib/store/storetest"
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/testserver"
 	"github.com/fnwire/fnwire/internal/testserver/servertest"
 )
@@ -374,6 +375,9 @@ func TestURLs(t *testing.T) {
 func FuzzMeta(f *testing.F) {
 	id := strings.Repeat("0f", 16)
 	for _, m := range []string{redis.Meta(id, 0), redis.Meta(id, 1<<40), "fnw1 " + id + " -1", "fnw1 " + id + " 01", "fnw2 " + id + " 1", ""} {
+		f.Add(m)
+	}
+	for _, m := range hostile.Strings(redis.Meta(id, 7)) {
 		f.Add(m)
 	}
 	f.Fuzz(func(t *testing.T, m string) {

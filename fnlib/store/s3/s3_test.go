@@ -24,6 +24,7 @@ import (
 	"github.com/fnwire/fnwire/fnlib/store"
 	"github.com/fnwire/fnwire/fnlib/store/s3"
 	"github.com/fnwire/fnwire/fnlib/store/storetest"
+	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/testserver"
 	"github.com/fnwire/fnwire/internal/testserver/servertest"
 )
@@ -380,6 +381,9 @@ func TestPartSize(t *testing.T) {
 
 func FuzzRange(f *testing.F) {
 	for _, s := range []string{"bytes 0-9/10", "bytes 5-5/6", "bytes 0-9/*", "bytes */10", "bytes 9-0/10", "bytes -1-3/9", "", "bytes 0-18446744073709551615/1"} {
+		f.Add(s)
+	}
+	for _, s := range hostile.Strings("bytes 0-9/10") {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

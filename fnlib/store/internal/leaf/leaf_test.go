@@ -7,6 +7,7 @@ import (
 
 	"github.com/fnwire/fnwire/fnlib/store"
 	"github.com/fnwire/fnwire/fnlib/store/internal/leaf"
+	"github.com/fnwire/fnwire/internal/hostile"
 )
 
 func Example() {
@@ -25,6 +26,9 @@ func FuzzKey(f *testing.F) {
 	long := strings.Repeat("k", 200)
 	for _, pair := range [][2]string{{"a", "a/b"}, {"a", "b"}, {long, long + "k"}, {long + "/k", long + "k"}, {"a" + long + "!", long + long + "/" + long}} {
 		f.Add(pair[0], pair[1])
+	}
+	for _, s := range hostile.Strings("a/../b!", "a//b") {
+		f.Add(s, "a")
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
 		if key, ok := leaf.Decode(a); ok && leaf.Encode(key) != a {
