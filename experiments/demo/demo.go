@@ -91,17 +91,6 @@ func Run(ctx context.Context, cfg Config) (res Result, err error) {
 		return res, err
 	}
 	defer w.Close()
-	// A bucket is there before functions come, as in real life.
-	maker, err := w.Function(ctx, "a")
-	if err != nil {
-		return res, err
-	}
-	if _, err := maker.Put(ctx, worker.PutArgs{Bucket: w.Bucket(), Key: "first", Source: states[0].src}); err != nil {
-		return res, err
-	}
-	if err := maker.Stop(); err != nil {
-		return res, err
-	}
 	for _, way := range []string{Auto, Direct, Relay, Store} {
 		for _, s := range states {
 			cfg.Progress(fmt.Sprintf("%s, %s", way, workload.FormatBytes(s.src.Size())))
@@ -164,11 +153,9 @@ func handOver(ctx context.Context, w *world.World, s state, row *Row) error {
 	if row.Way == Store {
 		key := w.FreshName("state")
 		both.Go(func() (err error) {
-			sent, err = a.Put(bctx, worker.PutArgs{Bucket: w.Bucket(), Key: key, Source: s.src})
-			return err
-		})
-		both.Go(func() (err error) {
-			got, err = b.Get(bctx, worker.GetArgs{Bucket: w.Bucket(), Key: key})
+			if sent, err = a.Put(bctx, worker.PutArgs{Store: w.NATSStore(), Key: key, Source: s.src}); err == nil {
+				got, err = b.Get(bctx, worker.GetArgs{Store: w.NATSStore(), Key: key})
+			}
 			return err
 		})
 	} else {

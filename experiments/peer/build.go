@@ -20,20 +20,25 @@ var ErrMissing = errors.New("not available here")
 // Build returns the program of a module: the file peer-NAME beside this program, or else, built now, from the source tree
 // that this program or the working directory is in.
 func Build(ctx context.Context, name string) (string, error) {
+	return BuildAt(ctx, filepath.Join("experiments", "peer", name), "peer-"+name)
+}
+
+// BuildAt returns a program of the source tree by its directory there: the file of that name beside this program, or else built now.
+func BuildAt(ctx context.Context, at, name string) (string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", fmt.Errorf("peer: %w", err)
 	}
-	if path := filepath.Join(filepath.Dir(self), "peer-"+name); executable(path) {
+	if path := filepath.Join(filepath.Dir(self), name); executable(path) {
 		return path, nil
 	}
 	wd, _ := os.Getwd() // without one, the program's own place must do
 	for _, from := range []string{wd, filepath.Dir(self)} {
-		if dir := above(from, filepath.Join("experiments", "peer", name, "go.mod")); dir != "" {
-			return build(ctx, filepath.Dir(dir), name)
+		if main := above(from, filepath.Join(at, "main.go")); main != "" {
+			return build(ctx, filepath.Dir(main), name)
 		}
 	}
-	return "", fmt.Errorf("peer: %s: %w: run \"make peers\" in the source tree, or put peer-%s beside %s", name, ErrMissing, name, self)
+	return "", fmt.Errorf("peer: %s: %w: run \"make peers\" in the source tree, or put %s beside %s", name, ErrMissing, name, self)
 }
 
 func executable(path string) bool {
@@ -66,7 +71,7 @@ func build(ctx context.Context, dir, name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("peer: %w", err)
 	}
-	out := filepath.Join(cache, "fnwire", "peer-"+name)
+	out := filepath.Join(cache, "fnwire", name)
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", out, ".")
 	cmd.Dir = dir
 	if said, err := cmd.CombinedOutput(); err != nil {

@@ -2,6 +2,9 @@ package report
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/fnwire/fnwire/experiments/results"
 )
@@ -29,10 +32,28 @@ var ratios = []ratio{
 	{"attack", "goodput_mbps", "replays", "calm"},
 }
 
+// transferRatios are those of the experiment transfer: what a hand-over by another way takes, to what it takes directly, for each size.
+func transferRatios(rs []results.Record) (out []ratio) {
+	sizes := make(map[int64]string)
+	for _, r := range rs {
+		if way, size, ok := strings.Cut(r.Case, " "); ok && r.Experiment == "transfer" && way == "direct" {
+			sizes[r.Bytes] = size
+		}
+	}
+	for _, value := range []string{"warm_ms", "cold_ms"} {
+		for _, way := range []string{"redis", "nats", "s3", "relay"} {
+			for _, bytes := range slices.Sorted(maps.Keys(sizes)) {
+				out = append(out, ratio{"transfer", value, way + " " + sizes[bytes], "direct " + sizes[bytes]})
+			}
+		}
+	}
+	return out
+}
+
 // ratioLines returns what the records give of the ratios of their experiment.
 func ratioLines(rs []results.Record) []string {
 	var lines []string
-	for _, q := range ratios {
+	for _, q := range slices.Concat(ratios, transferRatios(rs)) {
 		median := func(c string) (float64, int) {
 			var v []float64
 			for _, r := range rs {

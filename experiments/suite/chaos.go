@@ -32,7 +32,7 @@ type chaos struct {
 func newChaos(ctx context.Context, w *world.World, functions int) (*chaos, error) {
 	c := &chaos{w: w, counts: make(map[string]int)}
 	var err error
-	if c.store, err = w.StartRedis(ctx); err != nil {
+	if c.store, err = w.StartRedis(ctx, world.OnDisk); err != nil {
 		return nil, err
 	}
 	joining, jctx := errgroup.WithContext(ctx)

@@ -96,16 +96,6 @@ func (c couple) handOver(ctx context.Context, path string, s state) (worker.Sent
 		func(ctx context.Context) (worker.Received, error) { return c.b.Receive(ctx) }, s, onestream.SHA256)
 }
 
-// stream sends a state from a to b over a connection of fnwire's, without what Send does.
-func (c couple) stream(ctx context.Context, s state) (worker.Sent, worker.Received, error) {
-	return together(ctx,
-		func(ctx context.Context) (worker.Sent, error) {
-			return c.a.SendStream(ctx, worker.StreamArgs{To: c.nameB, Source: s.Source, Check: onestream.CRC32C})
-		},
-		func(ctx context.Context) (worker.Received, error) { return c.b.ReceiveStream(ctx, onestream.CRC32C) },
-		s, onestream.CRC32C)
-}
-
 // together sends and receives at the same time and checks what came.
 func together(ctx context.Context, send func(context.Context) (worker.Sent, error),
 	receive func(context.Context) (worker.Received, error), s state, check onestream.Check,

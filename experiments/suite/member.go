@@ -45,7 +45,8 @@ func (m *member) startOne(ctx, starting context.Context) error {
 		return err
 	}
 	a := m.c.w.JoinArgsAt(m.name, m.name)
-	a.Store, a.SpillAfter = m.c.store.URL(), handoffSpill
+	store := m.c.store.Opened()
+	a.Store, a.SpillAfter = &store, handoffSpill
 	if _, err := p.Join(starting, a); err != nil {
 		p.Kill()
 		return fmt.Errorf("%s: %w", m.name, err)

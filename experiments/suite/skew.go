@@ -14,12 +14,13 @@ import (
 	"github.com/fnwire/fnwire/experiments/world"
 )
 
-// skew measures what it costs that a receiver starts later than its sender.
+// skew measures what it costs that a function starts later than the other, and that a sender ends before its receiver starts.
 func skew() Experiment {
 	return Experiment{
 		Name: "skew",
-		Summary: "the receiver starts later than the sender: time from the moment at which both run until the state is " +
-			"there; a polling interval anywhere would show",
+		Summary: "the receiver starts later than the sender, or the sender than the receiver: time from the moment at which both run until the state is " +
+			"there; a polling interval anywhere would show. Or the sender ends so long before the receiver starts: what storing the state and finding it take, as multiples of what " +
+			"its store (Redis) and joining take by themselves",
 		Settings: []Setting{
 			{"skews", "0s,500ms,5s", "", "how much later"},
 			{"reps", "5", "2", "repetitions of each"},
@@ -57,20 +58,46 @@ func runSkew(ctx context.Context, r *run) error {
 		return err
 	}
 	defer w.Close()
+	k := &skewRun{w: w, s: s}
 	for rep := range reps {
 		for _, d := range skews {
-			err := r.measure(ctx, fmt.Sprintf("receiver %v later", d), rep, func(ctx context.Context, rec *results.Record) error {
-				return skewOne(ctx, w, s, d, rec)
-			})
-			if err != nil {
-				return err
+			for name, one := range map[string]func(context.Context, time.Duration, *results.Record) error{
+				"receiver %v later": k.receiverLater, "sender %v later": k.senderLater, "sender gone %v before": k.senderGone,
+			} {
+				err := r.measure(ctx, fmt.Sprintf(name, d), rep, func(mctx context.Context, rec *results.Record) error {
+					if k.store == nil { // it ends with the experiment
+						if k.store, err = w.StartRedis(ctx, world.InMemory); err != nil {
+							return err
+						}
+					}
+					return one(mctx, d, rec)
+				})
+				if err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
 }
 
-func skewOne(ctx context.Context, w *world.World, s state, d time.Duration, rec *results.Record) error {
+type skewRun struct {
+	w     *world.World
+	s     state
+	store *world.Store
+}
+
+func (k *skewRun) receiverLater(ctx context.Context, d time.Duration, rec *results.Record) error {
+	return k.apart(ctx, 0, d, rec)
+}
+
+func (k *skewRun) senderLater(ctx context.Context, d time.Duration, rec *results.Record) error {
+	return k.apart(ctx, d, 0, rec)
+}
+
+// apart has the sender start after a time, and the receiver after another.
+func (k *skewRun) apart(ctx context.Context, sender, receiver time.Duration, rec *results.Record) error {
+	w, s := k.w, k.s
 	c := couple{nameA: w.FreshName("a"), nameB: w.FreshName("b")}
 	var err error
 	if c.a, c.b, err = w.Pair(ctx, "a", "b"); err != nil {
@@ -82,6 +109,9 @@ func skewOne(ctx context.Context, w *world.World, s state, d time.Duration, rec 
 	var got worker.Received
 	both, bctx := errgroup.WithContext(ctx)
 	both.Go(func() (err error) {
+		if err := pause(bctx, sender); err != nil {
+			return err
+		}
 		if joinA, err = c.a.Join(bctx, w.JoinArgs(c.nameA)); err != nil {
 			return err
 		}
@@ -89,10 +119,8 @@ func skewOne(ctx context.Context, w *world.World, s state, d time.Duration, rec 
 		return err
 	})
 	both.Go(func() (err error) {
-		select {
-		case <-time.After(d):
-		case <-bctx.Done():
-			return bctx.Err()
+		if err := pause(bctx, receiver); err != nil {
+			return err
 		}
 		if joinB, err = c.b.Join(bctx, w.JoinArgs(c.nameB)); err != nil {
 			return err
@@ -117,3 +145,83 @@ func skewOne(ctx context.Context, w *world.World, s state, d time.Duration, rec 
 	rec.Measured["delivered_ms"] = since(there, got.Last)
 	return nil
 }
+
+// senderGone has the sender end while nobody is there, and the receiver start later.
+func (k *skewRun) senderGone(ctx context.Context, d time.Duration, rec *results.Record) error {
+	a, b, err := k.w.Pair(ctx, "a", "b")
+	if err != nil {
+		return err
+	}
+	defer couple{a: a, b: b}.part()
+	where := k.store.Opened()
+	join := func(p *world.Proc, name string) (worker.Joined, error) {
+		args := k.w.JoinArgs(name)
+		args.Store = &where
+		return p.Join(ctx, args)
+	}
+	nameB := k.w.FreshName("b")
+	if _, err := join(a, k.w.FreshName("a")); err != nil {
+		return err
+	}
+	// What the store takes by itself, on a connection that is warm.
+	for range 2 {
+		put, err := a.Put(ctx, worker.PutArgs{Store: where, Key: "skew/state", Source: k.s.Source})
+		if err != nil {
+			return err
+		}
+		rec.Measured["put_ms"] = since(put.Began, put.Ended)
+	}
+	sent, err := k.endWhileSending(ctx, a, nameB, rec)
+	if err != nil {
+		return err
+	}
+	if sent.Receipt.Stored == "" {
+		return fmt.Errorf("not stored, but %+v", sent.Receipt)
+	}
+	if err := pause(ctx, d); err != nil {
+		return err
+	}
+	joined, err := join(b, nameB)
+	if err != nil {
+		return err
+	}
+	got, err := b.Receive(ctx)
+	if err != nil {
+		return err
+	}
+	if err := k.s.check(got, onestream.SHA256); err != nil {
+		return err
+	}
+	alone, err := b.Get(ctx, worker.GetArgs{Store: where, Key: "skew/state"})
+	if err != nil {
+		return err
+	}
+	rec.Path, rec.Bytes, rec.OK = got.Path, got.Bytes, true
+	rec.Measured["join_ms"], rec.Measured["get_ms"] = ms(joined.Timings.Total), since(alone.Began, alone.Last)
+	rec.Measured["delivered_ms"] = since(joined.Began, got.Last)
+	rec.Seconds = rec.Measured["delivered_ms"] / 1e3
+	rec.Measured["store_to_put"] = rec.Measured["stored_ms"] / rec.Measured["put_ms"]
+	rec.Measured["deliver_to_join_and_get"] = rec.Measured["delivered_ms"] / (rec.Measured["join_ms"] + rec.Measured["get_ms"])
+	return nil
+}
+
+// endWhileSending has a function close its node while it sends to somebody who is not there.
+func (k *skewRun) endWhileSending(ctx context.Context, a *world.Proc, to string, rec *results.Record) (sent worker.Sent, err error) {
+	sending := make(chan error, 1)
+	go func() {
+		sent, err = a.Send(ctx, worker.SendArgs{To: to, Key: "state", Path: "auto", Source: k.s.Source})
+		sending <- err
+	}()
+	if err := pause(ctx, sendingFor); err != nil {
+		return sent, err
+	}
+	began := time.Now()
+	if err := a.Leave(ctx); err != nil {
+		return sent, err
+	}
+	err = <-sending
+	rec.Measured["stored_ms"] = since(began.UnixNano(), sent.Ended)
+	return sent, err
+}
+
+const sendingFor = 100 * time.Millisecond // until the offer is parked, so that the call is waiting for its receiver

@@ -43,6 +43,7 @@ func All() []Experiment {
 		throughput(), attack(),
 		natMatrix(),
 		handoff(),
+		footprintOf(),
 	}
 }
 

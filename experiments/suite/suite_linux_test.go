@@ -83,27 +83,44 @@ func has(t *testing.T, r results.Record, what map[string]float64, names ...strin
 }
 
 func TestTransfer(t *testing.T) {
-	byCase := run(t, "transfer", map[string]string{"bytes": "4MiB", "reps": "1"})
-	for c, path := range map[string]string{
-		"fnwire-direct": "direct", "fnwire-relay": "relay", "plain-quic": "plain-quic", "nats-store": "nats-store",
-		"fnwire-stream": "direct", "plain-quic-stream": "plain-quic",
+	servertest.Redis(t) // skips if there is none
+	servertest.VersityGW(t)
+	byCase := run(t, "transfer", map[string]string{"sizes": "1KiB,4MiB", "reps": "1"})
+	for _, way := range []string{"direct", "relay", "redis", "s3", "nats"} {
+		for size, bytes := range map[string]int64{"1KiB": 1 << 10, "4MiB": 4 << 20} {
+			c := byCase[way+" "+size]
+			if len(c) != 1 {
+				t.Errorf("%s %s: %d records", way, size, len(c))
+				continue
+			}
+			r := c[0]
+			if r.Path != way || r.Bytes != bytes {
+				t.Errorf("%s %s: %d bytes over %s", way, size, r.Bytes, r.Path)
+			}
+			has(t, r, r.Measured, "warm_ms", "cold_ms", "goodput_mbps", "cpu_s_per_gb_sender", "cpu_s_per_gb_receiver")
+			switch way {
+			case "direct":
+				has(t, r, r.Measured, "direct_ms")
+				fallthrough
+			case "relay":
+				has(t, r, r.Measured, "first_byte_ms", "warm_receipt_ms")
+				has(t, r, r.Phases, "sender_connect", "sender_join", "receiver_relay", "receiver_stun", "call_answer", "call_link", "call_total")
+			}
+		}
+	}
+}
+
+func TestFootprint(t *testing.T) {
+	byCase := run(t, "footprint", map[string]string{"bytes": "4MiB", "idle": "1s", "starts": "3", "reps": "1"})
+	for c, names := range map[string][]string{
+		"start": {"start_cpu_ms_function", "start_cpu_ms_empty", "program_mb_function"}, "idle": {"idle_rss_mib"},
+		"direct": {"sender_idle_rss_mib", "receiver_peak_more_mib"}, "relay": {"sender_peak_more_mib"},
 	} {
 		if len(byCase[c]) != 1 {
 			t.Errorf("%s: %d records", c, len(byCase[c]))
 			continue
 		}
-		r := byCase[c][0]
-		if r.Path != path || r.Bytes != 4<<20 {
-			t.Errorf("%s: %d bytes over %s", c, r.Bytes, r.Path)
-		}
-		has(t, r, r.Measured, "goodput_mbps", "first_byte_ms", "cpu_s_per_gb_sender", "cpu_s_per_gb_receiver")
-		switch path {
-		case "direct":
-			has(t, r, r.Measured, "direct_ms")
-			fallthrough
-		case "relay":
-			has(t, r, r.Phases, "sender_connect", "sender_join", "receiver_relay", "receiver_stun", "call_answer", "call_link", "call_total")
-		}
+		has(t, byCase[c][0], byCase[c][0].Measured, names...)
 	}
 }
 
@@ -212,8 +229,8 @@ func TestResume(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	for _, c := range []struct{ experiment, name, value string }{
-		{"transfer", "no-such", "1"}, {"transfer", "bytes", "many"}, {"transfer", "reps", "0"}, {"transfer", "cases", "pigeon"},
-		{"transfer", "cases", ""}, {"pairs", "nats", "a:b"}, {"pairs", "settle", "soon"}, {"skew", "skews", "-1s"}, {"flap", "cycles", "x"},
+		{"transfer", "no-such", "1"}, {"transfer", "sizes", "many"}, {"transfer", "reps", "0"}, {"transfer", "ways", "pigeon"},
+		{"transfer", "sizes", ""}, {"footprint", "idle", "long"}, {"pairs", "nats", "a:b"}, {"pairs", "settle", "soon"}, {"skew", "skews", "-1s"}, {"flap", "cycles", "x"},
 		{"nat-matrix", "nats", "brick"}, {"nat-matrix", "nats", "cgn,nat444"}, {"nat-matrix", "shared", "none"}, {"nat-matrix", "peer", "pigeon"},
 		{"nat-matrix", "parallel", "-1"}, {"nat-matrix", "traffic", "much"}, {"nat-matrix", "silence", "-1"}, {"nat-matrix", "silence", "gold"},
 		{"faults", "faults", "no-such"}, {"faults", "modes", "song"}, {"faults", "parallel", "0"},

@@ -2,85 +2,97 @@ package suite
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/fnwire/fnwire/experiments/lab"
 	"github.com/fnwire/fnwire/experiments/peer/onestream"
 	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/experiments/worker"
+	"github.com/fnwire/fnwire/experiments/workload"
 	"github.com/fnwire/fnwire/experiments/world"
 )
 
+// The ways of a transfer.
 const (
-	// Whole hand-overs: SHA-256 at both ends, and a receipt.
-	caseDirect = "fnwire-direct"
-	caseRelay  = "fnwire-relay"
-	casePlain  = "plain-quic"
-	caseStore  = "nats-store"
-	// One stream as it is, with CRC-32C at both ends, which costs next to nothing.
-	caseStream      = "fnwire-stream"
-	casePlainStream = "plain-quic-stream"
-
-	coldBytes     = 1 << 10
-	directTimeout = 15 * time.Second
+	wayDirect = "direct"
+	wayRelay  = "relay"
+	wayRedis  = "redis"
+	wayS3     = "s3"
+	wayNATS   = "nats"
 )
 
-func transferCases() []string {
-	return []string{caseDirect, casePlain, caseStream, casePlainStream, caseRelay, caseStore}
-}
+const (
+	coldBytes     = 1 << 10 // of a state that is sent before one is measured
+	directTimeout = 15 * time.Second
+	transferLimit = 10 * time.Minute
+	roundBytes    = 64 << 20 // of all hand-overs of one measurement, about
+	fewestRounds  = 3
+	mostRounds    = 50
+)
 
-// transfer measures one state over one stream through two kernel NATs, by every way there is.
+func transferWays() []string { return []string{wayDirect, wayRelay, wayRedis, wayS3, wayNATS} }
+
+// transfer measures the hand-over of states of several sizes, by every way there is, side by side.
 func transfer() Experiment {
 	return Experiment{
 		Name: "transfer",
-		Summary: "one state between two functions behind two port-restricted NATs: fnwire directly and by relay, " +
-			"plain quic-go on punched sockets, and the NATS object store, each with SHA-256 at both ends; and one bare stream of " +
-			"fnwire and of quic-go; goodput on a warm connection, set-up from nothing, CPU",
+		Summary: "states of several sizes between two functions behind port-restricted NATs: by fnwire directly and by relay, and by three stores, " +
+			"Redis (in memory), S3 (versitygw on a disk in memory) and NATS (JetStream, likewise), each through its driver in fnlib/store. warm_ms is a hand-over between two that are " +
+			"connected: from the call until the receiver has the last byte and a right digest. Of a store it is what putting and getting take, one after the other, as if " +
+			"the receiver knew at once and for nothing when the state is there. cold_ms is the same from two processes that have not joined, or not connected, yet",
 		Settings: []Setting{
-			{"bytes", "256MiB", "64MiB", "size of the state whose goodput is measured"},
+			{"sizes", "1KiB,64KiB,1MiB,16MiB,256MiB", "1KiB,1MiB,16MiB", "of the states"},
+			{"ways", strings.Join(transferWays(), ","), "", "which to measure"},
 			{"reps", "5", "2", "repetitions of each case, in alternating order"},
-			{"cases", strings.Join(transferCases(), ","), "", "which to run"},
-			{"chunk", "512KiB", "", "chunk size of the NATS object store; 0 is NATS' own (128KiB)"},
 		},
 		run: runTransfer,
 	}
 }
 
+type transferRun struct {
+	w      *world.World
+	states map[int64]state
+	stores map[string]worker.Store
+}
+
 func runTransfer(ctx context.Context, r *run) error {
-	size, err := r.bytes("bytes")
-	if err != nil {
-		return err
-	}
+	r.limit = transferLimit
 	reps, err := r.count("reps")
 	if err != nil {
 		return err
 	}
-	chunk, err := r.bytes("chunk")
-	if err != nil {
-		return err
+	ways := r.list("ways")
+	for _, way := range ways {
+		if !slices.Contains(transferWays(), way) {
+			return fmt.Errorf("%w: ways: no %q: there are %v", ErrSettings, way, transferWays())
+		}
 	}
-	cases := r.list("cases")
-	for _, c := range cases {
-		if !slices.Contains(transferCases(), c) {
-			return fmt.Errorf("%w: cases: no %q: there are %v", ErrSettings, c, transferCases())
+	t := &transferRun{states: make(map[int64]state), stores: make(map[string]worker.Store)}
+	type job struct {
+		way  string
+		size int64
+	}
+	jobs := make(map[string]job)
+	var cases []string
+	for _, text := range r.list("sizes") {
+		size, err := workload.ParseBytes(text)
+		if err != nil || size < 1 {
+			return fmt.Errorf("%w: sizes: %q is no size of a state", ErrSettings, text)
+		}
+		if t.states[size], err = realState(ctx, size); err != nil {
+			return err
+		}
+		for _, way := range ways {
+			name := way + " " + strings.ReplaceAll(workload.FormatBytes(size), " ", "")
+			jobs[name] = job{way, size}
+			cases = append(cases, name)
 		}
 	}
 	if len(cases) == 0 {
-		return fmt.Errorf("%w: cases: none", ErrSettings)
-	}
-	t := &transferRun{chunk: uint32(min(chunk, 1<<20))}
-	if t.warm, err = realState(ctx, max(size, coldBytes)); err != nil {
-		return err
-	}
-	if t.cold, err = t.warm.cut(coldBytes); err != nil {
-		return err
+		return fmt.Errorf("%w: sizes or ways: none", ErrSettings)
 	}
 	cfg := r.o.World
 	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.PortRestricted}, {Name: "b", NAT: lab.PortRestricted}}
@@ -88,9 +100,17 @@ func runTransfer(ctx context.Context, r *run) error {
 		return err
 	}
 	defer t.w.Close()
+	r.planned = reps * len(cases)
 	for rep := range reps {
 		for _, c := range rotated(cases, r.o.Seed, rep) {
-			if err := r.measure(ctx, c, rep, t.one(c)); err != nil {
+			err := r.measure(ctx, c, rep, func(mctx context.Context, rec *results.Record) error {
+				j := jobs[c]
+				if j.way == wayDirect || j.way == wayRelay {
+					return t.fnwire(mctx, rec, j.way, t.states[j.size])
+				}
+				return t.store(ctx, mctx, rec, j.way, t.states[j.size])
+			})
+			if err != nil {
 				return err
 			}
 		}
@@ -98,58 +118,19 @@ func runTransfer(ctx context.Context, r *run) error {
 	return nil
 }
 
-type transferRun struct {
-	w          *world.World
-	cold, warm state
-	chunk      uint32
+// rounds is how many hand-overs a measurement has.
+func rounds(s state) int { return int(min(max(roundBytes/s.Size(), fewestRounds), mostRounds)) }
+
+// fill notes hand-overs, of which each took so many milliseconds, between two that were connected.
+func (t *transferRun) fill(rec *results.Record, s state, took []float64) {
+	warm := results.Median(took)
+	rec.Bytes, rec.Seconds, rec.OK = s.Size(), warm/1e3, true
+	rec.Measured["warm_ms"], rec.Measured["warm_ms_slowest"] = warm, slices.Max(took)
+	rec.Measured["goodput_mbps"] = mbps(s.Size(), rec.Seconds)
 }
 
-func (t *transferRun) one(c string) func(context.Context, *results.Record) error {
-	return func(ctx context.Context, rec *results.Record) error {
-		switch c {
-		case caseDirect:
-			return t.fnwire(ctx, rec, "auto", "direct", func(c couple) (worker.Sent, worker.Received, error) {
-				return c.handOver(ctx, "auto", t.warm)
-			})
-		case caseStream:
-			return t.fnwire(ctx, rec, "auto", "direct", func(c couple) (worker.Sent, worker.Received, error) {
-				return c.stream(ctx, t.warm)
-			})
-		case caseRelay:
-			return t.fnwire(ctx, rec, "relay", "relay", func(c couple) (worker.Sent, worker.Received, error) {
-				return c.handOver(ctx, "relay", t.warm)
-			})
-		case casePlain:
-			return t.plain(ctx, rec, onestream.SHA256)
-		case casePlainStream:
-			return t.plain(ctx, rec, onestream.CRC32C)
-		default:
-			return t.store(ctx, rec)
-		}
-	}
-}
-
-// fill notes a transfer on a connection that was there.
-func (t *transferRun) fill(rec *results.Record, path string, sent worker.Sent, got worker.Received) {
-	rec.Path, rec.Bytes, rec.OK = path, got.Bytes, true
-	rec.Seconds = since(sent.Began, got.Last) / 1e3
-	rec.Measured["goodput_mbps"] = mbps(rec.Bytes, rec.Seconds)
-	rec.Measured["warm_first_byte_ms"] = since(sent.Began, got.First)
-	rec.Measured["warm_receipt_ms"] = since(got.Last, sent.Ended)
-}
-
-func (t *transferRun) loads(a, b *world.Proc) *load {
-	l := &load{}
-	l.add("sender", a)
-	l.add("receiver", b)
-	l.add("relay", t.w.Relay())
-	l.add("nats", t.w.Rendezvous())
-	return l
-}
-
-func (t *transferRun) fnwire(ctx context.Context, rec *results.Record, policy, want string,
-	warm func(couple) (worker.Sent, worker.Received, error),
-) error {
+func (t *transferRun) fnwire(ctx context.Context, rec *results.Record, way string, s state) error {
+	policy := map[string]string{wayDirect: "auto", wayRelay: "relay"}[way]
 	c, began, ja, jb, err := meet(ctx, t.w, "a", "b")
 	if err != nil {
 		return err
@@ -157,125 +138,119 @@ func (t *transferRun) fnwire(ctx context.Context, rec *results.Record, policy, w
 	defer c.part()
 	joinPhases(rec, "sender", ja)
 	joinPhases(rec, "receiver", jb)
-	sent, got, err := c.handOver(ctx, policy, t.cold)
+	sent, got, err := c.handOver(ctx, policy, s)
 	if err != nil {
 		return fmt.Errorf("cold: %w", err)
 	}
 	callPhases(rec, sent)
-	rec.Measured["first_byte_ms"] = since(began, got.First)
-	if want == "direct" {
+	rec.Measured["first_byte_ms"], rec.Measured["cold_ms"] = since(began, got.First), since(began, got.Last)
+	if way == wayDirect {
 		p, err := c.direct(ctx, directTimeout)
 		if err != nil {
 			return err
 		}
-		if p.Path != want {
+		if p.Path != way {
 			return fmt.Errorf("the path is %s after %v: %s", p.Path, directTimeout, p.Reason)
 		}
-		rec.Measured["direct_ms"] = since(began, p.At)
-		rec.Measured["rtt_ms"] = ms(p.RTT)
+		rec.Measured["direct_ms"], rec.Measured["rtt_ms"] = since(began, p.At), ms(p.RTT)
 	}
 	l := t.loads(c.a, c.b)
 	if err := l.start(ctx); err != nil {
 		return err
 	}
-	if sent, got, err = warm(c); err != nil {
+	var took, firsts, receipts []float64
+	for range rounds(s) {
+		if sent, got, err = c.handOver(ctx, policy, s); err != nil {
+			return err
+		}
+		took, firsts = append(took, since(sent.Began, got.Last)), append(firsts, since(sent.Began, got.First))
+		receipts = append(receipts, since(sent.Began, sent.Ended))
+	}
+	if err := l.stop(ctx, rec, s.Size()*int64(len(took))); err != nil {
 		return err
 	}
-	if err := l.stop(ctx, rec, t.warm.Size()); err != nil {
-		return err
-	}
-	t.fill(rec, sent.Receipt.Path, sent, got)
-	if rec.Path != want {
-		return fmt.Errorf("went over %s, want %s: %s", rec.Path, want, sent.Receipt.Reason)
+	t.fill(rec, s, took)
+	rec.Measured["warm_first_byte_ms"], rec.Measured["warm_receipt_ms"] = results.Median(firsts), results.Median(receipts)
+	if rec.Path = sent.Receipt.Path; rec.Path != way {
+		return fmt.Errorf("went over %s, want %s: %s", rec.Path, way, sent.Receipt.Reason)
 	}
 	return nil
 }
 
-// plain is quic-go by itself. Its ports are those that the NATs preserve: it needs nobody to tell it its address.
-func (t *transferRun) plain(ctx context.Context, rec *results.Record, check onestream.Check) error {
+func (t *transferRun) loads(a, b *world.Proc) *load {
+	l := &load{}
+	l.add("sender", a)
+	l.add("receiver", b)
+	return l
+}
+
+// open starts a store when it is first asked for. It ends with ctx.
+func (t *transferRun) open(ctx context.Context, way string) (worker.Store, error) {
+	if s, ok := t.stores[way]; ok {
+		return s, nil
+	}
+	var s *world.Store
+	var err error
+	switch way {
+	case wayRedis:
+		s, err = t.w.StartRedis(ctx, world.InMemory)
+	case wayS3:
+		s, err = t.w.StartS3(ctx)
+	default:
+		t.stores[way] = t.w.NATSStore()
+		return t.stores[way], nil
+	}
+	if err != nil {
+		return worker.Store{}, err
+	}
+	t.stores[way] = s.Opened()
+	return t.stores[way], nil
+}
+
+// store hands over by a store, which ends with life.
+func (t *transferRun) store(life, ctx context.Context, rec *results.Record, way string, s state) error {
+	where, err := t.open(life, way)
+	if err != nil {
+		return err
+	}
 	a, b, err := t.w.Pair(ctx, "a", "b")
 	if err != nil {
 		return err
 	}
 	defer couple{a: a, b: b}.part()
-	began := time.Now().UnixNano()
-	ea, erra := a.OpenPlain(ctx)
-	eb, errb := b.OpenPlain(ctx)
-	if err := errors.Join(erra, errb); err != nil {
-		return err
+	handOver := func() (took float64, err error) {
+		key := t.w.FreshName("transfer/state")
+		sent, err := a.Put(ctx, worker.PutArgs{Store: where, Key: key, Source: s.Source})
+		if err != nil {
+			return 0, err
+		}
+		got, err := b.Get(ctx, worker.GetArgs{Store: where, Key: key, Delete: true})
+		if err != nil {
+			return 0, err
+		}
+		return since(sent.Began, sent.Ended) + since(got.Began, got.Last), s.check(got, onestream.SHA256)
 	}
-	connecting, cctx := errgroup.WithContext(ctx)
-	at := func(host string, e worker.PlainEnd) netip.AddrPort {
-		return netip.AddrPortFrom(t.w.Lab().PublicAddr(host), e.Port)
-	}
-	connecting.Go(func() error {
-		return a.ConnectPlain(cctx, worker.ConnectArgs{Peer: at("b", eb), Certificate: eb.Certificate})
-	})
-	connecting.Go(func() error { return b.ConnectPlain(cctx, worker.ConnectArgs{Peer: at("a", ea)}) })
-	if err := connecting.Wait(); err != nil {
-		return err
-	}
-	handOver := func(s state) (worker.Sent, worker.Received, error) {
-		return together(ctx,
-			func(ctx context.Context) (worker.Sent, error) {
-				return a.SendPlain(ctx, worker.StreamArgs{Source: s.Source, Check: check})
-			},
-			func(ctx context.Context) (worker.Received, error) { return b.ReceivePlain(ctx, check) }, s, check)
-	}
-	_, got, err := handOver(t.cold)
+	cold, err := handOver()
 	if err != nil {
 		return fmt.Errorf("cold: %w", err)
 	}
-	rec.Measured["first_byte_ms"] = since(began, got.First)
+	rec.Measured["cold_ms"] = cold
 	l := t.loads(a, b)
 	if err := l.start(ctx); err != nil {
 		return err
 	}
-	sent, got, err := handOver(t.warm)
-	if err != nil {
+	var took []float64
+	for range rounds(s) {
+		one, err := handOver()
+		if err != nil {
+			return err
+		}
+		took = append(took, one)
+	}
+	if err := l.stop(ctx, rec, s.Size()*int64(len(took))); err != nil {
 		return err
 	}
-	if err := l.stop(ctx, rec, t.warm.Size()); err != nil {
-		return err
-	}
-	t.fill(rec, casePlain, sent, got)
-	return nil
-}
-
-func (t *transferRun) store(ctx context.Context, rec *results.Record) error {
-	a, b, err := t.w.Pair(ctx, "a", "b")
-	if err != nil {
-		return err
-	}
-	defer couple{a: a, b: b}.part()
-	handOver := func(s state) (worker.Sent, worker.Received, error) {
-		key := t.w.FreshName("state")
-		return together(ctx,
-			func(ctx context.Context) (worker.Sent, error) {
-				return a.Put(ctx, worker.PutArgs{Bucket: t.w.Bucket(), Key: key, Source: s.Source, ChunkBytes: t.chunk})
-			},
-			func(ctx context.Context) (worker.Received, error) {
-				return b.Get(ctx, worker.GetArgs{Bucket: t.w.Bucket(), Key: key, Delete: true})
-			}, s, onestream.SHA256)
-	}
-	began := time.Now().UnixNano()
-	_, got, err := handOver(t.cold)
-	if err != nil {
-		return fmt.Errorf("cold: %w", err)
-	}
-	rec.Measured["first_byte_ms"] = since(began, got.First)
-	l := t.loads(a, b)
-	if err := l.start(ctx); err != nil {
-		return err
-	}
-	sent, got, err := handOver(t.warm)
-	if err != nil {
-		return err
-	}
-	if err := l.stop(ctx, rec, t.warm.Size()); err != nil {
-		return err
-	}
-	t.fill(rec, caseStore, sent, got)
-	delete(rec.Measured, "warm_receipt_ms") // a store gives none
+	rec.Path = way
+	t.fill(rec, s, took)
 	return nil
 }

@@ -9,14 +9,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
-	"github.com/fnwire/fnwire/experiments/peer/plainquic"
 	"github.com/fnwire/fnwire/experiments/rpc"
 	"github.com/fnwire/fnwire/experiments/workload"
 	"github.com/fnwire/fnwire/fnlib"
 	"github.com/fnwire/fnwire/fnlib/store"
-	"github.com/fnwire/fnwire/fnlib/store/open"
 )
 
 const (
@@ -33,10 +29,8 @@ const (
 type function struct {
 	mu       sync.Mutex // guards what follows
 	node     *fnlib.Node
-	store    store.Store // of node
 	listener *fnlib.Listener
-	nc       *nats.Conn
-	plain    *plainquic.Peer
+	stores   map[string]store.Store // by URL
 	stream   *streaming
 }
 
@@ -45,8 +39,6 @@ func (f *function) ops() map[string]op {
 		opJoin: handle(f.join), opSend: handle(f.send), opReceive: handle(f.receive), opPath: handle(f.path),
 		opSendStream: handle(f.sendStream), opReceiveStream: handle(f.receiveStream),
 		opPut: handle(f.put), opGet: handle(f.get),
-		opOpenPlain: handle(f.openPlain), opConnectPlain: handle(f.connectPlain),
-		opSendPlain: handle(f.sendPlain), opReceivePlain: handle(f.receivePlain),
 		opPour: handle(f.pour), opStopPour: handle(f.stopPour), opDrain: handle(f.drain), opPoured: handle(f.poured),
 		opServe: rpc.HandleParts(f.serve), opLeave: handle(f.leave),
 		opChat: handle(f.chat), opEcho: handle(f.echo),
@@ -60,14 +52,8 @@ func (f *function) stop() error {
 	if f.node != nil {
 		err = f.node.Close()
 	}
-	if f.store != nil {
-		err = errors.Join(err, f.store.Close())
-	}
-	if f.plain != nil {
-		err = errors.Join(err, f.plain.Close())
-	}
-	if f.nc != nil {
-		f.nc.Close()
+	for _, s := range f.stores {
+		err = errors.Join(err, s.Close())
 	}
 	return err
 }
@@ -78,7 +64,7 @@ type JoinArgs struct {
 	Key  string `json:"key"`
 	Name string `json:"name"`
 
-	Store      string        `json:"store,omitempty"`       // URL; empty: none
+	Store      *Store        `json:"store,omitempty"`
 	SpillAfter time.Duration `json:"spill_after,omitempty"` // as fnlib.Config has it
 }
 
@@ -97,36 +83,29 @@ func (c *Client) Join(ctx context.Context, a JoinArgs) (j Joined, err error) {
 func (f *function) join(ctx context.Context, a JoinArgs) (Joined, error) {
 	j := Joined{Began: now()}
 	cfg := fnlib.Config{URL: a.URL, JobKey: a.Key, Name: a.Name, SpillAfter: a.SpillAfter}
-	if a.Store != "" {
+	if a.Store != nil {
 		var err error
-		if cfg.Store, err = open.URL(ctx, a.Store); err != nil {
+		if cfg.Store, err = f.opened(ctx, *a.Store); err != nil {
 			return j, err
 		}
 	}
 	node, err := fnlib.Join(ctx, cfg)
 	if err != nil {
-		return j, errors.Join(err, closeStore(cfg.Store))
+		return j, err
 	}
 	// A sender may dial before this function is told to accept.
 	listener, err := node.Listen(streamService)
 	if err != nil {
-		return j, errors.Join(err, node.Close(), closeStore(cfg.Store))
+		return j, errors.Join(err, node.Close())
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.node != nil {
-		return j, errors.Join(errors.New("has joined already"), node.Close(), closeStore(cfg.Store))
+		return j, errors.Join(errors.New("has joined already"), node.Close())
 	}
-	f.listener, f.node, f.store = listener, node, cfg.Store
+	f.listener, f.node = listener, node
 	j.Timings, j.Mapping = node.Timings(), string(node.NAT().Mapping)
 	return j, nil
-}
-
-func closeStore(s store.Store) error {
-	if s == nil {
-		return nil
-	}
-	return s.Close()
 }
 
 var errNotJoined = errors.New("has not joined")
@@ -207,6 +186,7 @@ func (f *function) send(ctx context.Context, a SendArgs) (Sent, error) {
 
 // Received is a state that has come, whatever brought it.
 type Received struct {
+	Began  int64  `json:"began"` // when it was asked for
 	Key    string `json:"key"`
 	Bytes  int64  `json:"bytes"`
 	Digest string `json:"digest"` // SHA-256 of what came, in hexadecimal
@@ -225,11 +205,12 @@ func (f *function) receive(ctx context.Context, _ None) (Received, error) {
 	if err != nil {
 		return Received{}, err
 	}
+	began := now()
 	in, err := node.Receive(ctx)
 	if err != nil {
 		return Received{}, err
 	}
-	r := Received{Key: in.Key}
+	r := Received{Began: began, Key: in.Key}
 	buf := make([]byte, copyBytes)
 	for {
 		n, err := in.Read(buf)

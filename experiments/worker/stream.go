@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fnwire/fnwire/experiments/peer/onestream"
+	"github.com/fnwire/fnwire/experiments/workload"
 	"github.com/fnwire/fnwire/fnlib"
 )
 
@@ -17,6 +18,14 @@ const (
 
 	streamService = "onestream"
 )
+
+// StreamArgs say what to send or receive on a stream.
+type StreamArgs struct {
+	Check  onestream.Check `json:"check"`
+	To     string          `json:"to,omitempty"`
+	Path   string          `json:"path,omitempty"`   // auto (or nothing), direct or relay
+	Source workload.Source `json:"source,omitempty"` // of who sends
+}
 
 // SendStream sends a state over a connection that it dials with fnwire, on the link that there is.
 func (c *Client) SendStream(ctx context.Context, a StreamArgs) (s Sent, err error) {
@@ -70,4 +79,12 @@ func (f *function) receiveStream(ctx context.Context, a StreamArgs) (Received, e
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	rc, err := onestream.Receive(conn, a.Check)
 	return received(rc, conn.Link().Path), err
+}
+
+func received(rc onestream.Received, path string) Received {
+	r := Received{Bytes: rc.Bytes, Digest: hex.EncodeToString(rc.Sum), Path: path, Last: rc.Last.UnixNano()}
+	if rc.Bytes > 0 {
+		r.First = rc.First.UnixNano()
+	}
+	return r
 }

@@ -57,7 +57,10 @@ func TestErrors(t *testing.T) {
 			_, err := c.Join(t.Context(), worker.JoinArgs{URL: "nats://127.0.0.1:1", Key: "x", Name: "a"})
 			return err
 		},
-		"not open":      func() error { _, err := c.ReceivePlain(t.Context(), "sha256"); return err },
+		"gopher": func() error {
+			_, err := c.Get(t.Context(), worker.GetArgs{Store: worker.Store{URL: "gopher://h"}, Key: "k"})
+			return err
+		},
 		"not streaming": func() error { return c.StopPour(t.Context()) },
 	} {
 		if err := call(); err == nil || !strings.Contains(err.Error(), want) {
@@ -81,19 +84,13 @@ func TestErrors(t *testing.T) {
 // An operation whose caller gives up ends, and so does one that is under way at the end.
 func TestCancel(t *testing.T) {
 	c, stop := start(worker.Function)
-	if _, err := c.OpenPlain(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	dir := "file://" + t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	nobody := worker.ConnectArgs{}
-	if err := nobody.Peer.UnmarshalText([]byte("127.0.0.1:9")); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.ConnectPlain(ctx, nobody); !errors.Is(err, context.Canceled) {
+	if _, err := c.Put(ctx, worker.PutArgs{Store: worker.Store{URL: dir}, Key: "k"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want that it was cancelled", err)
 	}
-	go c.ConnectPlain(t.Context(), nobody) //nolint:errcheck // it ends with the worker
+	go c.Put(t.Context(), worker.PutArgs{Store: worker.Store{URL: dir}, Key: "k"}) //nolint:errcheck // it ends with the worker
 	if err := stop(); err != nil {
 		t.Error(err)
 	}

@@ -123,6 +123,9 @@ func (p *Proc) Thaw() error { return p.proc.Signal(sigCont) }
 
 func (p *Proc) kill() { _ = p.proc.Signal(syscall.SIGKILL) } // it may have ended
 
+// Pid is the process ID, as this program sees it.
+func (p *Proc) Pid() int { return p.proc.Pid() }
+
 // Said is the end of what the process wrote to its standard error, on one line.
 func (p *Proc) Said() string { return p.stderr.String() }
 

@@ -39,7 +39,6 @@ const (
 	stunPort  = 3479
 	httpsPort = 443
 	relayID   = "relay-"
-	bucket    = "states"
 )
 
 // Config says what a world has.
@@ -252,11 +251,6 @@ func (w *World) JoinArgs(name string) worker.JoinArgs {
 
 // FreshName returns a name that no function of the world has had, beginning with prefix.
 func (w *World) FreshName(prefix string) string { return fmt.Sprintf("%s-%d", prefix, w.serial.Add(1)) }
-
-// Bucket is the object store of the rendezvous' NATS.
-func (w *World) Bucket() worker.Bucket {
-	return worker.Bucket{URL: "nats://store:" + w.store + "@" + w.url[len("nats://"):], Name: bucket}
-}
 
 // Function starts a function's process on a host. It ends with ctx.
 func (w *World) Function(ctx context.Context, host string) (*Proc, error) {

@@ -102,10 +102,10 @@ func TestNoFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Put(t.Context(), worker.PutArgs{Bucket: w.Bucket(), Key: "k", Source: src}); err != nil {
+	if _, err := p.Put(t.Context(), worker.PutArgs{Store: w.NATSStore(), Key: "k", Source: src}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := p.Get(t.Context(), worker.GetArgs{Bucket: w.Bucket(), Key: "k", Delete: true})
+	got, err := p.Get(t.Context(), worker.GetArgs{Store: w.NATSStore(), Key: "k", Delete: true})
 	if err != nil || got.Bytes != 1<<20 {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -119,7 +119,7 @@ func TestNoFiles(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if _, err := p.Get(ctx, worker.GetArgs{Bucket: w.Bucket(), Key: "k"}); err == nil {
+	if _, err := p.Get(ctx, worker.GetArgs{Store: w.NATSStore(), Key: "k"}); err == nil {
 		t.Error("the store outlives its rendezvous")
 	}
 }

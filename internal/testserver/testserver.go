@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"sync"
 	"syscall"
@@ -43,6 +44,7 @@ type Program struct {
 	Path string
 	Args []string
 	Env  []string // beside the environment
+	Dirs []string // that must be there before it starts
 	Addr string   // host:port that it listens on
 	URL  string   // how a store is opened that it keeps, without credentials that Env holds
 	ask  func(ctx context.Context, addr string) error
@@ -105,6 +107,11 @@ func start(ctx context.Context, prepare func(addr string) (Program, error)) (*Se
 }
 
 func (p Program) start(ctx context.Context) (*Server, error) {
+	for _, dir := range p.Dirs {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("testserver: %w", err)
+		}
+	}
 	running, kill := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Server{Program: p, kill: kill, cmd: p.Command(running), out: &tail{}, done: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out

@@ -2,7 +2,6 @@ package testserver
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -34,11 +33,8 @@ func VersityGW(dir, addr string) (Program, error) {
 	if err != nil {
 		return Program{}, err
 	}
-	if err := os.MkdirAll(filepath.Join(dir, S3Bucket), 0o700); err != nil {
-		return Program{}, fmt.Errorf("testserver: %w", err)
-	}
 	return Program{
-		Name: "versitygw", Path: path, Addr: addr, ask: askHTTP,
+		Name: "versitygw", Path: path, Addr: addr, ask: askHTTP, Dirs: []string{filepath.Join(dir, S3Bucket)},
 		URL:  "s3://" + S3Bucket + "?endpoint=http://" + addr + "&region=us-east-1",
 		Env:  []string{"ROOT_ACCESS_KEY=" + S3AccessKey, "ROOT_SECRET_KEY=" + S3SecretKey},
 		Args: []string{"--port", addr, "--quiet", "--keep-alive", "posix", dir},
