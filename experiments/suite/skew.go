@@ -61,16 +61,17 @@ func runSkew(ctx context.Context, r *run) error {
 	k := &skewRun{w: w, s: s}
 	for rep := range reps {
 		for _, d := range skews {
-			for name, one := range map[string]func(context.Context, time.Duration, *results.Record) error{
-				"receiver %v later": k.receiverLater, "sender %v later": k.senderLater, "sender gone %v before": k.senderGone,
-			} {
-				err := r.measure(ctx, fmt.Sprintf(name, d), rep, func(mctx context.Context, rec *results.Record) error {
+			for _, c := range []struct {
+				name string
+				one  func(context.Context, time.Duration, *results.Record) error
+			}{{"receiver %v later", k.receiverLater}, {"sender %v later", k.senderLater}, {"sender gone %v before", k.senderGone}} {
+				err := r.measure(ctx, fmt.Sprintf(c.name, d), rep, func(mctx context.Context, rec *results.Record) error {
 					if k.store == nil { // it ends with the experiment
 						if k.store, err = w.StartRedis(ctx, world.InMemory); err != nil {
 							return err
 						}
 					}
-					return one(mctx, d, rec)
+					return c.one(mctx, d, rec)
 				})
 				if err != nil {
 					return err

@@ -26,11 +26,11 @@ const (
 
 // RendezvousArgs configure a rendezvous with an embedded NATS that admits every job.
 type RendezvousArgs struct {
-	Listen        string `json:"listen"`    // TCP address
-	WebSocket     string `json:"websocket"` // TCP address of the same over WebSocket
-	RelaySecret   string `json:"relay_secret"`
-	StorePassword string `json:"store_password"` // of the NATS user "store"
-	DataDir       string `json:"data_dir"`       // of JetStream; empty: a temporary one
+	Listen      string `json:"listen"`    // TCP address
+	WebSocket   string `json:"websocket"` // TCP address of the same over WebSocket
+	RelaySecret string `json:"relay_secret"`
+	StoreBytes  int64  `json:"store_bytes"` // that it keeps for the job
+	DataDir     string `json:"data_dir"`    // of JetStream; empty: a temporary one
 
 	NATS     string             `json:"nats,omitempty"`      // existing servers, instead of the embedded one
 	Replicas int                `json:"replicas,omitempty"`  // of the table there
@@ -126,7 +126,7 @@ func (d *daemon) rendezvous(ctx context.Context, a RendezvousArgs) (None, error)
 	if a.NATS != "" {
 		cfg.NATS, cfg.Replicated, cfg.Replicas = a.NATS, true, a.Replicas
 	} else {
-		cfg.Listen, cfg.WebSocket, cfg.JetStream, cfg.StorePassword, cfg.DataDir = a.Listen, a.WebSocket, true, a.StorePassword, a.DataDir
+		cfg.Listen, cfg.WebSocket, cfg.StoreBytes, cfg.JobStoreBytes, cfg.DataDir = a.Listen, a.WebSocket, a.StoreBytes, a.StoreBytes, a.DataDir
 	}
 	s, err := rendezvousserver.New(cfg)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/fnwire/fnwire/experiments/workload"
 	"github.com/fnwire/fnwire/fnlib/store"
@@ -65,6 +66,7 @@ func (c *Client) Get(ctx context.Context, a GetArgs) (r Received, err error) {
 
 func (f *function) get(ctx context.Context, a GetArgs) (Received, error) {
 	r := Received{Key: a.Key, Began: now()}
+	r.Path, _, _ = strings.Cut(a.Store.URL, ":")
 	st, err := f.opened(ctx, a.Store)
 	if err != nil {
 		return r, err

@@ -39,6 +39,8 @@ const (
 	stunPort  = 3479
 	httpsPort = 443
 	relayID   = "relay-"
+
+	storeBytes = 2 << 30 // of the rendezvous' own
 )
 
 // Config says what a world has.
@@ -64,7 +66,6 @@ type World struct {
 	lab    *lab.Lab
 	key    job.Key
 	url    string
-	store  string // password
 	secret string // of relays
 	serial atomic.Uint64
 
@@ -87,7 +88,7 @@ func New(ctx context.Context, cfg Config) (*World, error) {
 		return nil, fmt.Errorf("world: %w", err)
 	}
 	w := &World{
-		cfg: cfg, lab: l, key: job.NewKey(), store: rand.Text(), secret: rand.Text(), tokens: ed25519.NewKeyFromSeed(randomSeed()),
+		cfg: cfg, lab: l, key: job.NewKey(), secret: rand.Text(), tokens: ed25519.NewKeyFromSeed(randomSeed()),
 		nats: make([]*Proc, cfg.NATS), rendezvous: make([]*Proc, max(cfg.Copies, 1)), relays: make([]*Proc, max(cfg.Relays, 1)),
 	}
 	urls := make([]string, 0, max(cfg.NATS, 1))
@@ -177,7 +178,7 @@ func (w *World) startRendezvous(ctx, starting context.Context, i int) error {
 	if len(w.nats) > 0 {
 		a.NATS, a.Replicas = w.url, len(w.nats)
 	} else {
-		a.Listen, a.WebSocket, a.StorePassword = w.at(natsPort).String(), w.at(wsPort).String(), w.store
+		a.Listen, a.WebSocket, a.StoreBytes = w.at(natsPort).String(), w.at(wsPort).String(), storeBytes
 		a.DataDir = w.dir(w.FreshName("rendezvous")) // if there is none it makes one, and removes it at its end
 	}
 	return p.explain(p.Rendezvous(starting, a))
