@@ -157,3 +157,37 @@ func TestFlushWaits(t *testing.T) {
 		}
 	})
 }
+
+// TestCloseWithinGrace: a peer that is frozen answers no BYE, and the process is killed soon after SIGTERM.
+func TestCloseWithinGrace(t *testing.T) {
+	for grace, most := range map[time.Duration]time.Duration{0: 2 * time.Second, 400 * time.Millisecond: 400 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newBubble(t, rtt)
+			fa, fb := w.functions(true, [2]*natsim.NAT{})
+			b, _ := fb.join()
+			l, err := b.Listen("x")
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, _ := fa.join(func(c *fnlib.Config) { c.Grace = grace })
+			c, err := a.Dial(t.Context(), "b:x")
+			if err == nil {
+				_, err = io.WriteString(c, "unread")
+			}
+			if err == nil {
+				_, err = l.Accept()
+			}
+			if err == nil {
+				err = c.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			_ = a.Close()
+			if took := time.Since(began); took < most || took > most+3*rtt {
+				t.Errorf("with Grace %v closed after %v, want %v", grace, took, most)
+			}
+		})
+	}
+}

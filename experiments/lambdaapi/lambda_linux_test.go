@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -12,14 +13,16 @@ import (
 	"testing"
 	"time"
 
-	"net/netip"
-
+	"github.com/fnwire/fnwire/experiments/lab"
 	"github.com/fnwire/fnwire/experiments/lambdaapi"
 	"github.com/fnwire/fnwire/internal/job"
 	relay "github.com/fnwire/fnwire/relay/server"
 	"github.com/fnwire/fnwire/rendezvous"
 	rdv "github.com/fnwire/fnwire/rendezvous/server"
 )
+
+// An instance can live in a host of the lab.
+var _ lambdaapi.Process = (*lab.Proc)(nil)
 
 // thawed is a freeze that a node notices: longer than 3 s and a tick.
 const thawed = 5 * time.Second
@@ -87,7 +90,7 @@ func (w *world) lambda(t *testing.T, name string) *lambda {
 	var err error
 	l.Instance, err = lambdaapi.Start(lambdaapi.Config{
 		Command: []string{w.bootstrap}, Env: append(w.env[:len(w.env):len(w.env)], "FNWIRE_NAME="+name), Output: l.out,
-		Function: lambdaapi.Function{Name: name, Timeout: 6 * time.Second}, Init: 30 * time.Second,
+		Function: lambdaapi.Function{Name: name, Timeout: 10 * time.Second}, Init: 30 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
