@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"time"
 )
 
 // The headers of the Runtime API and the Extensions API.
@@ -66,13 +65,9 @@ func (i *Instance) serveNext(w http.ResponseWriter, r *http.Request) {
 			refuse(w, http.StatusForbidden, "InvalidStateTransition", "event %s is not answered yet", e.ID)
 			return
 		}
-		i.event = nil
-		i.account(e)
+		i.event, i.last = nil, e
 	}
-	if !i.inited {
-		i.usage.Init = time.Since(i.began)
-		i.initOver()
-	}
+	i.initOver()
 	i.polls++
 	i.update()
 	for i.event == nil || !i.event.given.IsZero() {

@@ -24,6 +24,7 @@ const (
 
 // Config says what runs, and how. Command is required.
 type Config struct {
+	ID       string   // of the instance, in the name of its log stream; empty: 32 random hexadecimal digits
 	Command  []string // the function's program ("bootstrap") and its arguments
 	Dir      string   // its working directory, and LAMBDA_TASK_ROOT; empty: this process's
 	Env      []string // KEY=VALUE, besides what Lambda sets; nothing else of this process's environment is handed down
@@ -88,7 +89,7 @@ func (c *Config) check() error {
 	if len(c.Command) == 0 {
 		return errors.New("no command")
 	}
-	c.Function = c.Function.filled()
+	c.Function, c.ID = c.Function.filled(), cmp.Or(c.ID, newID())
 	c.Init, c.Grace = cmp.Or(c.Init, defaultInit), cmp.Or(c.Grace, defaultGrace)
 	if c.Start == nil {
 		c.Start = StartProcess
@@ -112,7 +113,7 @@ func (c *Config) environment(api string) []string {
 		fmt.Sprintf("AWS_LAMBDA_FUNCTION_MEMORY_SIZE=%d", f.MemoryMB),
 		"AWS_LAMBDA_INITIALIZATION_TYPE=on-demand",
 		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/" + f.Name,
-		"AWS_LAMBDA_LOG_STREAM_NAME=" + time.Now().UTC().Format("2006/01/02") + "/[" + f.Version + "]" + newID(),
+		"AWS_LAMBDA_LOG_STREAM_NAME=" + time.Now().UTC().Format("2006/01/02") + "/[" + f.Version + "]" + c.ID,
 		"AWS_REGION=" + f.Region, "AWS_DEFAULT_REGION=" + f.Region,
 		"_HANDLER=" + f.Handler, "LAMBDA_TASK_ROOT=" + cmp.Or(c.Dir, "."),
 		"LANG=en_US.UTF-8", "TZ=:UTC", "PATH=/usr/local/bin:/usr/bin:/bin",

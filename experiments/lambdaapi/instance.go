@@ -32,8 +32,10 @@ type Instance struct {
 	ended      bool    // the process is gone
 	why        error   // it ended, if it was not told to
 	initError  *Result // what it said to /init/error
+	failed     *Result // what every event gets, since init has failed
 	polls      int     // requests for the next event that wait
 	event      *event  // at hand: to be given, or given and its process has not asked for the next one yet
+	last       *event  // the one before, while extensions are not done with it
 	extensions map[string]*extension
 	frozen     time.Time // since when; zero: it is not
 	usage      Usage
@@ -41,9 +43,9 @@ type Instance struct {
 
 // Usage is what an instance has used so far.
 type Usage struct {
-	Init        time.Duration // from the start until it first asked for an event; 0 before
+	Init        time.Duration // from the start until it first asked for an event, or failed to; 0 before
 	Invocations int
-	Busy        time.Duration // with an event, until it asked for the next one
+	Busy        time.Duration // with an event, until it and its extensions asked for the next one
 	Freezes     int
 	Frozen      time.Duration
 }
@@ -141,8 +143,10 @@ func (i *Instance) Usage() Usage {
 	if !i.frozen.IsZero() {
 		u.Frozen += time.Since(i.frozen)
 	}
-	if e := i.event; e != nil && !e.given.IsZero() {
-		u.Busy += time.Since(e.given)
+	for _, e := range []*event{i.event, i.last} {
+		if e != nil && !e.given.IsZero() && !e.over {
+			u.Busy += time.Since(e.given)
+		}
 	}
 	return u
 }
@@ -208,7 +212,8 @@ func (i *Instance) terminate(polite bool) {
 func (i *Instance) over(err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !i.leaving {
+	told := i.leaving
+	if !told {
 		i.why = fmt.Errorf("lambdaapi: the process has ended by itself: %w", exitError(err))
 	}
 	i.leaving, i.ended = true, true
@@ -216,15 +221,26 @@ func (i *Instance) over(err error) {
 		i.usage.Frozen += time.Since(i.frozen)
 		i.frozen = time.Time{}
 	}
-	if e := i.event; e != nil {
-		i.event = nil
-		i.account(e)
-		if i.initError != nil {
-			e.end(*i.initError)
+	said := "Runtime exited with error: " + exitError(err).Error()
+	if !i.inited && i.failed == nil && !told {
+		i.failed = i.initError
+		if i.failed == nil {
+			f := failure("Runtime.ExitError", said)
+			i.failed = &f
 		}
-		e.fail("Runtime.ExitError", "Runtime exited with error: "+exitError(err).Error())
 	}
 	i.initOver()
+	if e := i.event; e != nil {
+		if i.event = nil; i.failed != nil {
+			e.end(*i.failed)
+		}
+		e.fail("Runtime.ExitError", said)
+		e.account(&i.usage)
+	}
+	if i.last != nil {
+		i.last.account(&i.usage)
+		i.last = nil
+	}
 	i.update()
 }
 
@@ -239,6 +255,7 @@ func exitError(err error) error {
 func (i *Instance) initOver() {
 	if !i.inited {
 		i.inited = true
+		i.usage.Init = time.Since(i.began)
 		close(i.ready)
 	}
 }
@@ -246,9 +263,12 @@ func (i *Instance) initOver() {
 func (i *Instance) initLate() {
 	msg := fmt.Sprintf("init took longer than %v", i.cfg.Init)
 	i.mu.Lock()
-	late := !i.inited
-	if late && i.event != nil {
-		i.event.fail("Sandbox.Timedout", msg)
+	late := !i.inited && !i.leaving
+	if late {
+		f := failure("Sandbox.Timedout", msg)
+		if i.failed = &f; i.event != nil {
+			i.event.fail(f.FunctionError, msg)
+		}
 	}
 	i.mu.Unlock()
 	if late {
@@ -258,6 +278,10 @@ func (i *Instance) initLate() {
 
 // update tells who waits that something has changed, and freezes the instance if there is nothing to do. It runs under mu.
 func (i *Instance) update() {
+	if i.last != nil && i.rested() {
+		i.last.account(&i.usage)
+		i.last = nil
+	}
 	close(i.changed)
 	i.changed = make(chan struct{})
 	if !i.idle() || i.leaving || i.cfg.NoFreeze || !i.frozen.IsZero() {
@@ -275,24 +299,31 @@ func (i *Instance) update() {
 
 // idle reports whether the process and its extensions all wait for an event, and there is none. It runs under mu.
 func (i *Instance) idle() bool {
+	return i.polls > 0 && i.event == nil && i.rested()
+}
+
+// rested reports whether all extensions wait for an event, and there is none. It runs under mu.
+func (i *Instance) rested() bool {
 	for _, x := range i.extensions {
 		if !x.waiting || x.event != nil {
 			return false
 		}
 	}
-	return i.polls > 0 && i.event == nil
+	return true
 }
 
-// thaw runs under mu.
-func (i *Instance) thaw() {
+// thaw returns how long the instance was frozen. It runs under mu.
+func (i *Instance) thaw() time.Duration {
 	if i.frozen.IsZero() {
-		return
+		return 0
 	}
 	if err := i.freezer.Thaw(); err != nil {
 		i.cfg.Logger.Warn("lambdaapi: not thawed", "error", err)
 	}
-	i.usage.Frozen += time.Since(i.frozen)
+	frozen := time.Since(i.frozen)
+	i.usage.Frozen += frozen
 	i.frozen = time.Time{}
+	return frozen
 }
 
 // await waits for a change. It runs under mu, which it gives up meanwhile.

@@ -169,7 +169,13 @@ func state(t *testing.T, pid int) string {
 func TestFreeze(t *testing.T) {
 	i, _ := start(t, "extension")
 	for round := range 3 {
-		_, rep := invoke(t, i, order{})
+		r, rep := invoke(t, i, order{})
+		if (r.Frozen > 0) != (round > 0) {
+			t.Errorf("round %d: frozen for %v", round, r.Frozen)
+		}
+		if busy := <-r.Busy; busy < r.Duration {
+			t.Errorf("round %d: busy for %v, and it answered after %v", round, busy, r.Duration)
+		}
 		if err := i.WaitIdle(within(t)); err != nil {
 			t.Fatal(err)
 		}
@@ -253,24 +259,22 @@ func TestFailures(t *testing.T) {
 		if change == nil {
 			change = func(*lambdaapi.Config) {}
 		}
-		var i *lambdaapi.Instance
-		if c.kind == "dies" { // it may be gone before there is an event
-			i, _ = start(t, c.kind, change)
-			payload, _ := json.Marshal(order{Do: c.do})
-			r, err := i.Invoke(within(t), lambdaapi.Event{Payload: payload})
-			if err == nil && r.FunctionError != c.want || err != nil && !errors.Is(err, lambdaapi.ErrEnded) {
-				t.Errorf("%s: %+v, %v", name, r, err)
-			}
-		} else {
-			i, _ = start(t, c.kind, change)
-			if r, _ := invoke(t, i, order{Do: c.do}); r.FunctionError != c.want || !strings.Contains(string(r.Payload), c.say) {
-				t.Errorf("%s: %s %s", name, r.FunctionError, r.Payload)
-			}
+		i, _ := start(t, c.kind, change)
+		r, _ := invoke(t, i, order{Do: c.do})
+		if r.FunctionError != c.want || !strings.Contains(string(r.Payload), c.say) {
+			t.Errorf("%s: %s %s", name, r.FunctionError, r.Payload)
+		}
+		if busy, u := <-r.Busy, i.Usage(); busy != u.Busy || (busy > 0) != (u.Invocations > 0) || u.Init <= 0 {
+			t.Errorf("%s: busy %v, %+v", name, busy, u)
 		}
 		<-i.Done()
 		<-i.Ready()
 		if i.Err() == nil {
 			t.Errorf("%s: no error", name)
+		}
+		_, err := i.Invoke(within(t), lambdaapi.Event{}) // an init that has failed is told to all
+		if initial := strings.HasPrefix(name, "init"); errors.Is(err, lambdaapi.ErrEnded) == initial || !initial && err == nil {
+			t.Errorf("%s: invoked again: %v", name, err)
 		}
 	}
 	if _, err := lambdaapi.Start(lambdaapi.Config{}); err == nil {
