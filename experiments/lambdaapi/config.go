@@ -15,11 +15,13 @@ import (
 // MaxPayload is how many bytes an event or a response may have: 6 MiB and 100 bytes, as Lambda counts.
 const MaxPayload = 6<<20 + 100
 
+// DefaultTimeout is how long an invocation may take unless the function says otherwise.
+const DefaultTimeout = 3 * time.Second
+
 const (
-	defaultInit    = 10 * time.Second
-	defaultTimeout = 3 * time.Second
-	defaultGrace   = 500 * time.Millisecond
-	defaultMemory  = 128
+	defaultInit   = 10 * time.Second
+	defaultGrace  = 500 * time.Millisecond
+	defaultMemory = 128
 )
 
 // Config says what runs, and how. Command is required.
@@ -62,7 +64,7 @@ func (f Function) ARN() string {
 func (f Function) filled() Function {
 	f.Name, f.Version = cmp.Or(f.Name, "function"), cmp.Or(f.Version, "$LATEST")
 	f.Region, f.Handler = cmp.Or(f.Region, "us-east-1"), cmp.Or(f.Handler, "bootstrap")
-	f.MemoryMB, f.Timeout = cmp.Or(f.MemoryMB, defaultMemory), cmp.Or(f.Timeout, defaultTimeout)
+	f.MemoryMB, f.Timeout = cmp.Or(f.MemoryMB, defaultMemory), cmp.Or(f.Timeout, DefaultTimeout)
 	return f
 }
 

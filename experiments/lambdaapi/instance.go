@@ -225,7 +225,7 @@ func (i *Instance) over(err error) {
 	if !i.inited && i.failed == nil && !told {
 		i.failed = i.initError
 		if i.failed == nil {
-			f := failure("Runtime.ExitError", said)
+			f := failure(ExitError, said)
 			i.failed = &f
 		}
 	}
@@ -234,7 +234,7 @@ func (i *Instance) over(err error) {
 		if i.event = nil; i.failed != nil {
 			e.end(*i.failed)
 		}
-		e.fail("Runtime.ExitError", said)
+		e.fail(ExitError, said)
 		e.account(&i.usage)
 	}
 	if i.last != nil {
@@ -265,7 +265,7 @@ func (i *Instance) initLate() {
 	i.mu.Lock()
 	late := !i.inited && !i.leaving
 	if late {
-		f := failure("Sandbox.Timedout", msg)
+		f := failure(TimedOut, msg)
 		if i.failed = &f; i.event != nil {
 			i.event.fail(f.FunctionError, msg)
 		}
@@ -338,6 +338,9 @@ func (i *Instance) await(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
+
+// NewInstanceID returns 32 random hexadecimal digits, as log streams have them.
+func NewInstanceID() string { return newID() }
 
 // newID returns 32 random hexadecimal digits.
 func newID() string {

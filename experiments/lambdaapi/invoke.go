@@ -17,13 +17,19 @@ type Event struct {
 	TraceID       string // of X-Ray; empty: one is made
 }
 
+// The types of errors that end the instance.
+const (
+	TimedOut  = "Sandbox.Timedout"  // no answer in time, or init took too long
+	ExitError = "Runtime.ExitError" // the process has ended
+)
+
 // Result is what became of an event.
 type Result struct {
 	ID          string
 	Payload     []byte // the response, or the error as {"errorMessage", "errorType", ...}
 	ContentType string // of a response
-	// FunctionError is the type of the function's error; empty: it has answered. Besides the function's own: Sandbox.Timedout,
-	// Runtime.ExitError, Function.ResponseSizeTooLarge.
+	// FunctionError is the type of the function's error; empty: it has answered. Besides the function's own: TimedOut, ExitError, and
+	// Function.ResponseSizeTooLarge.
 	FunctionError string
 	Cold          bool          // the first event of the instance
 	Frozen        time.Duration // how long the instance had been frozen when the event came; 0: it was not
@@ -150,7 +156,7 @@ func (i *Instance) timedOut(e *event) {
 	i.mu.Lock()
 	late := i.event == e || i.last == e
 	if late {
-		e.fail("Sandbox.Timedout", msg)
+		e.fail(TimedOut, msg)
 		e.account(&i.usage)
 	}
 	i.mu.Unlock()
