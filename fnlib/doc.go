@@ -79,7 +79,8 @@
 //	     0     1  type, 0x04
 //	     1     8  nonce
 //
-// GET, a request for a state that the other end keeps (see Put), in blocks of 1,048,576 bytes, the last one shorter. The answer is a GOT.
+// GET, a request for a state that the other end keeps (see Put), in blocks of 1,048,576 bytes, the last one shorter. The answer is a GOT. A stream may
+// carry further requests after the first; they are answered in turn.
 //
 //	offset  size  field
 //	     0     1  type, 0x08

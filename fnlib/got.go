@@ -285,10 +285,12 @@ func (n *Node) tell(ctx context.Context, name string, path Path, g getRequest) (
 	for pause := retryPause; ; pause = min(2*pause, maxRetry) {
 		var l *transport.Link
 		if l, err = n.reach(ctx, name, path); err == nil {
-			err = n.ask(ctx, l, g, func(got gotHeader, _ io.Reader) error {
+			a := &asker{n: n, l: l}
+			err = a.ask(ctx, g, func(got gotHeader, _ io.Reader) error {
 				status = got.status
 				return nil
 			})
+			a.close(err)
 		}
 		switch {
 		case errors.Is(err, errAbsent):

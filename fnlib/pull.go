@@ -135,19 +135,21 @@ func (p *pull) claimLocked(source string, lane int) (c claim, ok bool) {
 		c.digests = true
 	}
 	most := max(1, pullWindow/(pullLanes*max(1, p.present)))
-	end := min(p.next+pullWindow, blocksOf(p.ref.size))
-	for i := p.next; i < end && c.count < most; i++ {
-		if p.slots[i] != nil {
-			if c.count > 0 {
-				break
-			}
-			continue
-		}
-		if c.count == 0 {
-			c.first = i
-		}
+	total := blocksOf(p.ref.size)
+	end := min(p.next+pullWindow, total)
+	for c.first = p.next; c.first < end && p.slots[c.first] != nil; c.first++ {
+	}
+	for c.count < most && c.first+c.count < end && p.slots[c.first+c.count] == nil {
 		c.count++
-		p.slots[i] = &slot{claims: 1, by: source, since: time.Now()}
+	}
+	if c.count < most && c.first > p.next && c.first+c.count == end && end < total {
+		c.count = 0 // a request takes a round trip, so it waits until there is room for a whole run
+	}
+	if c.count == 0 {
+		c.first = 0
+	}
+	for i := range c.count {
+		p.slots[c.first+i] = &slot{claims: 1, by: source, since: time.Now()}
 	}
 	return c, c.count > 0 || c.digests
 }

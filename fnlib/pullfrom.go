@@ -145,13 +145,15 @@ func (n *Node) reach(ctx context.Context, name string, path Path) (*transport.Li
 }
 
 // lane claims and fetches again and again.
-func (p *pull) lane(ctx context.Context, l *transport.Link, name string, lane int) error {
+func (p *pull) lane(ctx context.Context, l *transport.Link, name string, lane int) (err error) {
+	a := &asker{n: p.n, l: l}
+	defer func() { a.close(err) }()
 	for {
 		c, ok := p.claim(ctx, name, lane)
 		if !ok {
 			return ctx.Err()
 		}
-		err := p.n.ask(ctx, l, c.request(p.ref.id, p.by), func(g gotHeader, r io.Reader) error {
+		err := a.ask(ctx, c.request(p.ref.id, p.by), func(g gotHeader, r io.Reader) error {
 			return p.read(name, l, c, g, r)
 		})
 		p.unclaim(c)
@@ -169,23 +171,50 @@ func (c claim) request(id, by stateID) getRequest {
 	return g
 }
 
-// ask makes a request on a link and has the answer read.
-func (n *Node) ask(ctx context.Context, l *transport.Link, g getRequest, read func(gotHeader, io.Reader) error) error {
-	s, err := openOn(ctx, l, appendGet(nil, g))
-	if err != nil {
-		return err
+// asker makes requests on a link, one after the other, on a stream of its own: QUIC's window for it grows with them.
+type asker struct {
+	n *Node
+	l *transport.Link
+	s *transport.Stream // nil before the first
+}
+
+// ask makes a request and has the answer read. After an error there is no other.
+func (a *asker) ask(ctx context.Context, g getRequest, read func(gotHeader, io.Reader) error) error {
+	t := a.n.trafficOf(a.l)
+	if a.s == nil {
+		s, err := openOn(ctx, a.l, appendGet(nil, g))
+		if err != nil {
+			return err
+		}
+		a.s = s
+		defer t.begin(true)()
+		defer context.AfterFunc(ctx, func() { s.Reset(resetAborted) })()
+	} else {
+		t.update(func() { t.reading++ })
+		defer t.update(func() { t.reading-- })
+		defer context.AfterFunc(ctx, func() { a.s.Reset(resetAborted) })()
+		if _, err := a.s.Write(appendGet(nil, g)); err != nil {
+			return cause(ctx, err)
+		}
 	}
-	defer n.trafficOf(l).begin(true)()
-	defer context.AfterFunc(ctx, func() { s.Reset(resetAborted) })()
-	got, err := readGot(s)
+	got, err := readGot(a.s)
 	if err == nil {
-		err = read(got, s)
+		err = read(got, a.s)
 	}
 	if err != nil {
-		s.Reset(resetAborted)
 		return cause(ctx, err)
 	}
-	return s.Close()
+	return nil
+}
+
+func (a *asker) close(err error) {
+	switch {
+	case a.s == nil:
+	case err != nil:
+		a.s.Reset(resetAborted)
+	default:
+		_ = a.s.Close() // it was all read
+	}
 }
 
 // read reads an answer, and checks each block before it delivers it.

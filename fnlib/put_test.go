@@ -352,7 +352,7 @@ func TestPutIsBounded(t *testing.T) {
 func TestRefInStore(t *testing.T) {
 	w := newWorld(t, 1)
 	s, dir := openStore(t)
-	with := func(c *fnlib.Config) { c.Store, c.PutMemory = s, 4<<20 }
+	with := func(c *fnlib.Config) { c.Store, c.PutMemory, c.Grace = s, 4<<20, time.Minute }
 	a, b := w.joinWith(t, "a", with), w.joinWith(t, "b", with)
 	states := map[string][]byte{"big": randomBytes(6<<20 + 5), "small": randomBytes(2000), "empty": {}, "only": randomBytes(3 << 20), "once": []byte("once")}
 	refs := map[string]fnlib.Ref{}
@@ -397,7 +397,7 @@ func TestGetGoesOnFromStore(t *testing.T) {
 	w := newWorld(t, 1)
 	good, _ := openStore(t)
 	s := &flaky{Store: good}
-	with := func(c *fnlib.Config) { c.Store = s }
+	with := func(c *fnlib.Config) { c.Store, c.Grace = s, time.Minute }
 	a, b := w.joinWith(t, "a", with), w.joinWith(t, "b", with)
 	state := randomBytes(30<<20 + 3)
 	ref := put(t, a, state, fnlib.PutOptions{})

@@ -1,6 +1,8 @@
 package fnlib
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -14,31 +16,48 @@ const getStall = 30 * time.Second
 // getBufs are buffers of answers under way.
 var getBufs = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
-// serveGet answers who asks for a state that this node keeps.
+// serveGet answers who asks for states that this node keeps, one request after the other.
 func (n *Node) serveGet(s *transport.Stream) error {
-	g, err := readGet(s)
-	if err != nil {
-		return err
+	n.trafficOf(s.Link()).begin(false)() // counted as seen
+	for {
+		g, err := readGet(s)
+		if err != nil {
+			return err
+		}
+		if err := n.answerGet(s, g); err != nil {
+			return err
+		}
+		_ = s.SetReadDeadline(time.Time{}) // until the getter has room for more
+		var kind [1]byte
+		if n, _ := io.ReadFull(s, kind[:]); n == 0 { // it has no further request, whatever the end was
+			return s.Close()
+		}
+		if kind[0] != streamGet {
+			return fmt.Errorf("%w: type %#x after a GET", errWire, kind[0])
+		}
+		_ = s.SetReadDeadline(time.Now().Add(headerDeadline))
 	}
-	t := n.trafficOf(s.Link())
-	defer t.begin(false)()
+}
+
+// answerGet answers one request.
+func (n *Node) answerGet(s *transport.Stream, g getRequest) error {
 	leave := n.kept.admit(s.Link().Peer())
 	if leave == nil {
-		return writeGot(s, t, appendGot(nil, gotHeader{status: gotBusy}), nil)
+		return n.writeGot(s, appendGot(nil, gotHeader{status: gotBusy}), nil)
 	}
 	defer leave()
 	switch g.what {
 	case getDone:
-		return writeGot(s, t, appendGot(nil, gotHeader{status: n.kept.count(g.id, g.by)}), nil)
+		return n.writeGot(s, appendGot(nil, gotHeader{status: n.kept.count(g.id, g.by)}), nil)
 	case getDrop:
-		return writeGot(s, t, appendGot(nil, gotHeader{status: n.kept.drop(g.id)}), nil)
+		return n.writeGot(s, appendGot(nil, gotHeader{status: n.kept.drop(g.id)}), nil)
 	}
 	h, got := n.kept.look(g.id)
 	if got.status != gotHere {
-		return writeGot(s, t, appendGot(nil, got), nil)
+		return n.writeGot(s, appendGot(nil, got), nil)
 	}
 	if uint64(g.first)+uint64(g.count) > uint64(len(h.digests)) {
-		return errWire
+		return fmt.Errorf("%w: GET of %d blocks from %d, of %d", errWire, g.count, g.first, len(h.digests))
 	}
 	head := appendGot(nil, got)
 	if g.what == getDigests {
@@ -46,34 +65,32 @@ func (n *Node) serveGet(s *transport.Stream) error {
 	}
 	from := int64(g.first) * blockSize
 	to := min(int64(g.first+g.count)*blockSize, h.size)
-	return writeGot(s, t, head, io.NewSectionReader(h.content, from, to-from))
+	return n.writeGot(s, head, io.NewSectionReader(h.content, from, to-from))
 }
 
-// writeGot writes an answer, as fast as the peer takes it.
-func writeGot(s *transport.Stream, t *traffic, head []byte, body *io.SectionReader) error {
+// writeGot writes an answer, as fast as the peer takes it. body may be nil.
+func (n *Node) writeGot(s *transport.Stream, head []byte, body io.Reader) error {
+	r := io.Reader(bytes.NewReader(head))
+	if body != nil {
+		r = io.MultiReader(r, body)
+	}
 	buf := getBufs.Get().(*[64 << 10]byte)
 	defer getBufs.Put(buf)
-	for len(head) > 0 {
-		m := min(len(head), len(buf))
-		_ = s.SetWriteDeadline(time.Now().Add(getStall))
-		if _, err := s.Write(head[:m]); err != nil {
-			return err
+	for {
+		m, err := r.Read(buf[:])
+		if m > 0 {
+			_ = s.SetWriteDeadline(time.Now().Add(getStall))
+			if _, err := s.Write(buf[:m]); err != nil {
+				return err
+			}
 		}
-		head = head[m:]
-	}
-	for body != nil {
-		m, err := body.Read(buf[:])
 		if err == io.EOF {
-			break
+			t := n.trafficOf(s.Link())
+			t.update(func() { t.wrote = true })
+			return nil
 		}
 		if err != nil {
 			return err
 		}
-		_ = s.SetWriteDeadline(time.Now().Add(getStall))
-		if _, err := s.Write(buf[:m]); err != nil {
-			return err
-		}
 	}
-	t.update(func() { t.wrote = true })
-	return s.Close()
 }

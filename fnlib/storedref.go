@@ -17,7 +17,7 @@ import (
 // A state of Put is an object JOB/ref/ID of the store, sealed under that name: how many Gets may read it (4 bytes, big endian, all ones: any
 // number), the SHA-256 of each block, the blocks. A store cannot count: as long as more than one may read it, it says so for ever.
 
-const spillsAtOnce = 4
+const spillsAtOnce = 16
 
 func (n *Node) refKey(id stateID) string { return n.key.ID().String() + "/ref/" + id.String() }
 

@@ -1,0 +1,140 @@
+package fnlib
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// testPull is a pull of so many blocks from so many sources, whose digests are known. Nobody fetches.
+func testPull(t *testing.T, blocks, sources int) *pull {
+	p := newPull(t.Context(), &Node{}, refInfo{size: int64(blocks)*blockSize - 1}, Auto)
+	p.digests = make([]Digest, blocks)
+	p.begin(sources)
+	return p
+}
+
+// claims lets a source claim until there is nothing for it, and returns what it got.
+func (p *pull) claims(source string) (got []claim) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		c, ok := p.claimLocked(source, 0)
+		if !ok {
+			return got
+		}
+		got = append(got, c)
+	}
+}
+
+func wantClaims(t *testing.T, what string, got []claim, want ...claim) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %v, want %v", what, got, want)
+	}
+	for i := range got {
+		if got[i] != want[i] {
+			t.Errorf("%s: %v, want %v", what, got, want)
+		}
+	}
+}
+
+// bring delivers blocks.
+func (p *pull) bring(source string, c claim) {
+	for i := range c.count {
+		p.deliver(source, "direct", c.first+i, make([]byte, 1))
+	}
+	p.unclaim(c)
+}
+
+func run(first, count int) claim { return claim{first: first, count: count} }
+
+// What is claimed stays within the window, goes on in whole runs as the application reads, and is claimed again when it was not delivered.
+func TestClaims(t *testing.T) {
+	p := testPull(t, 22, 1)
+	wantClaims(t, "at first", p.claims("a"), run(0, 4), run(4, 4))
+	p.bring("a", run(0, 4))
+	p.taken()
+	wantClaims(t, "room for one", p.claims("a"))
+	p.taken()
+	p.taken()
+	p.taken()
+	wantClaims(t, "room for four", p.claims("a"), run(8, 4))
+	p.deliver("a", "direct", 4, make([]byte, 1))
+	p.unclaim(run(4, 4)) // broken off in its middle
+	wantClaims(t, "what was lost", p.claims("a"), run(5, 3))
+	p.bring("a", run(5, 3))
+	p.bring("a", run(8, 4))
+	for range 6 {
+		p.taken()
+	}
+	wantClaims(t, "six more", p.claims("a"), run(12, 4))
+	p.taken()
+	p.taken()
+	p.bring("a", run(12, 4))
+	wantClaims(t, "two more", p.claims("a"), run(16, 4))
+	p.taken()
+	p.taken()
+	wantClaims(t, "the end", p.claims("a"), run(20, 2))
+	p.bring("a", run(16, 4))
+	p.bring("a", run(20, 2))
+	for range 8 {
+		p.taken()
+	}
+	wantClaims(t, "nothing left", p.claims("a"))
+	if p.next != 22 || len(p.slots) != 0 {
+		t.Errorf("at block %d, %d slots", p.next, len(p.slots))
+	}
+}
+
+// The block that the application waits for is asked for alone if need be.
+func TestClaimsWhatIsWaitedFor(t *testing.T) {
+	p := testPull(t, 22, 1)
+	p.claims("a")
+	p.bring("a", run(0, 4))
+	p.bring("a", run(4, 4))
+	for range 8 {
+		p.taken()
+	}
+	p.slots[9] = &slot{claims: 1, by: "b", since: time.Now()}
+	wantClaims(t, "block 8", p.claims("a"), run(8, 1), run(10, 4))
+}
+
+// Two sources share the window, and one takes over, once, what the other does not bring within half a second.
+func TestSteals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPull(t, 8, 2)
+		steal := func(source string) (claim, time.Duration) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.stealLocked(source)
+		}
+		wantClaims(t, "a and b", p.claims("a"), run(0, 2), run(2, 2), run(4, 2), run(6, 2))
+		time.Sleep(stealAfter - time.Millisecond)
+		p.deliver("a", "direct", 0, make([]byte, 1))
+		if c, wait := steal("b"); c.count != 0 || wait != time.Millisecond {
+			t.Errorf("%v, %v", c, wait)
+		}
+		time.Sleep(time.Millisecond)
+		if c, _ := steal("a"); c.count != 0 {
+			t.Errorf("from itself: %v", c)
+		}
+		for i := 1; i < 8; i++ {
+			if c, _ := steal("b"); c != run(i, 1) {
+				t.Errorf("%v, want block %d", c, i)
+			}
+		}
+		if c, wait := steal("c"); c.count != 0 || wait != stealAfter {
+			t.Errorf("a third time: %v, %v", c, wait)
+		}
+		p.bring("b", run(1, 1))
+		p.bring("a", run(1, 1)) // too late
+		if p.from["b"] != 1 || p.from["a"] != 1 {
+			t.Errorf("from %v", p.from)
+		}
+		p.unclaim(run(0, 1))
+		p.unclaim(run(2, 1))
+		p.unclaim(run(2, 1))
+		wantClaims(t, "what both have failed to bring", p.claims("c"), run(2, 1))
+	})
+}
