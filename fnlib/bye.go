@@ -21,6 +21,7 @@ type traffic struct {
 	accepted uint32     // opened by the peer
 	reading  int        // streams whose end this side has not read yet
 	untaken  int        // bytes at most under way in states that the peer's application has not taken; see reserve
+	rate     float64    // bytes a second that the link took of the last state that told; 0: none did
 	wrote    bool       // this side has closed a stream, so that bytes may be under way
 	changed  chan struct{}
 }
@@ -33,6 +34,22 @@ func (t *traffic) update(change func()) {
 	change()
 	close(t.changed)
 	t.changed = make(chan struct{})
+}
+
+func (t *traffic) lastRate() float64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.rate
+}
+
+// noteRate notes what the link took of a state, if that was enough to tell.
+func (t *traffic) noteRate(p *pump) {
+	if p.chooser == nil || p.wire < chunkSize {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rate = p.chooser.Rate()
 }
 
 // begin notes a stream that this side reads from; the returned function notes its end, once.

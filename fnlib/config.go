@@ -58,6 +58,9 @@ type Config struct {
 	// Grace is how long Close may take to store what was not delivered, and to wait for peers to read what was written; 0 is 2 s. On
 	// Lambda it must be less: see the section on platforms that freeze.
 	Grace time.Duration
+	// NoCompress has states sent as they are. Otherwise each chunk of a state is compressed if, by a sample of it and the rate at which
+	// its link takes bytes, that makes the transfer faster.
+	NoCompress bool
 	// Listen is the local UDP address; the zero value is every interface and a free port.
 	Listen netip.AddrPort
 	// PortMap asks the router for a port, by PCP, NAT-PMP or UPnP: behind a home's NAT, strangers to it can then link directly. It

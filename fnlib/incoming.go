@@ -54,6 +54,9 @@ func newIncoming(n *Node, from string, h sendHeader) *Incoming {
 		in.Size = int64(h.size)
 	}
 	in.state = newStateReader(nil, in.Size)
+	if n != nil {
+		in.state.codec = &n.codec
+	}
 	return in
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/internal/portmap"
 	"github.com/fnwire/fnwire/internal/udpx"
+	"github.com/fnwire/fnwire/internal/zchunk"
 	"github.com/fnwire/fnwire/rendezvous"
 	"github.com/fnwire/fnwire/transport"
 )
@@ -66,6 +67,7 @@ type Node struct {
 	notices chan string                 // for runStored: names of stored states
 	more    atomic.Bool                 // there are stored states that did not fit
 	mapped  atomic.Pointer[PortMapping] // nil: not asked, or no answer yet
+	codec   zchunk.Codec
 
 	mu        sync.Mutex // guards what follows
 	epoch     uint64

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fnwire/fnwire/internal/zchunk"
 	"github.com/fnwire/fnwire/transport"
 )
 
@@ -24,6 +25,8 @@ type outgoing struct {
 	began  time.Time // of the first header
 
 	window window
+	pump   *pump
+	sure   int64     // offset up to which the pump works on nothing of the window
 	hash   hash.Hash // of what was read
 	ended  bool      // the state was read to its end, and digest is set
 	digest Digest
@@ -37,6 +40,7 @@ type outgoing struct {
 	told   time.Time // when the progress was told
 	path   string    // at that time
 	direct int64     // bytes that were written while the link was direct
+	wire   int64     // bytes that went over links, or into the store
 }
 
 const (
@@ -140,9 +144,12 @@ func (o *outgoing) sendOn(ctx context.Context, s *transport.Stream) error {
 	t := o.n.trafficOf(s.Link())
 	defer t.begin(true)()
 	word := listenFor(s)
+	o.startPump(s, t.lastRate())
 	defer func() {
 		s.Reset(resetAborted) // does nothing to a stream that is closed
 		<-word.come
+		o.stopPump()
+		t.noteRate(o.pump)
 	}()
 	stop := stops{ctx.Done(), o.n.ctx.Done(), s.Link().Done(), word.come}
 	if err := o.pour(s, t, word, stop); err != nil {
@@ -176,12 +183,12 @@ func (o *outgoing) pour(s *transport.Stream, t *traffic, word *word, stop stops)
 	if err := o.goTo(from); err != nil {
 		return err
 	}
-	err := o.window.from(from, func(raw []byte) error {
-		_, err := s.Write(appendChunk(raw))
-		return err
-	})
+	err := o.pourHeld(from)
 	for err == nil && !o.ended {
 		err = o.pourNext(s, word, stop)
+	}
+	if err == nil {
+		err = o.pump.flush()
 	}
 	if err != nil {
 		return err
@@ -192,6 +199,13 @@ func (o *outgoing) pour(s *transport.Stream, t *traffic, word *word, stop stops)
 	}
 	o.account(s, 0)
 	return nil
+}
+
+// pourHeld writes what the window holds from an offset on.
+func (o *outgoing) pourHeld(from int64) error {
+	err := o.window.from(from, func(raw []byte) error { return o.pump.put(appendChunk(raw)) })
+	o.sure = o.window.end
+	return err
 }
 
 // appendChunk frames what is sent again.
@@ -221,7 +235,7 @@ func (o *outgoing) restart() {
 
 // pourNext reads and writes a chunk. One read, one chunk: what a pipe gives is not held up until a chunk is full.
 func (o *outgoing) pourNext(s *transport.Stream, word *word, stop stops) error {
-	o.window.release(word.offset.Load())
+	o.window.release(min(word.offset.Load(), o.sure))
 	room := o.window.room()
 	if room == nil {
 		select {
@@ -238,7 +252,7 @@ func (o *outgoing) pourNext(s *transport.Stream, word *word, stop stops) error {
 	if err != nil || chunk == nil {
 		return err
 	}
-	if err := o.write(s, chunk); err != nil {
+	if err := o.write(chunk); err != nil {
 		return err
 	}
 	o.account(s, int64(len(chunk)-frameHead))
@@ -264,17 +278,26 @@ func (o *outgoing) next(room []byte, stop stops) ([]byte, error) {
 	return nil, nil
 }
 
-// write writes a chunk and hashes it meanwhile: QUIC takes bytes only while Write is called, and must not
-// wait for the hash.
-func (o *outgoing) write(s io.Writer, chunk []byte) error {
-	hashed := make(chan struct{})
-	go func() {
-		defer close(hashed)
-		_, _ = o.hash.Write(chunk[frameHead:]) // never fails (hash.Hash)
-	}()
-	_, err := s.Write(chunk)
-	<-hashed
+// write hands a chunk to the pump, and hashes it meanwhile.
+func (o *outgoing) write(chunk []byte) error {
+	err := o.pump.put(chunk)
+	o.sure = o.window.end - int64(len(chunk)-frameHead)
+	_, _ = o.hash.Write(chunk[frameHead:]) // never fails (hash.Hash)
 	return err
+}
+
+// startPump makes ready to write chunks to w, which takes rate bytes a second, as far as is known.
+func (o *outgoing) startPump(w io.Writer, rate float64) {
+	var c *zchunk.Chooser
+	if !o.opt.NoCompress && !o.n.cfg.NoCompress {
+		c = zchunk.NewChooser(&o.n.codec, rate)
+	}
+	o.pump = newPump(w, c)
+}
+
+func (o *outgoing) stopPump() {
+	o.pump.close()
+	o.wire += o.pump.wire
 }
 
 // failed resets the stream, so that the receiver notices, and finds the cause that says most.
@@ -336,7 +359,7 @@ func (o *outgoing) fill(rc *Receipt) {
 	}
 	st := o.last.Status()
 	rc.Bytes, rc.Digest, rc.DirectBytes = o.window.end, o.digest, min(o.direct, o.window.end)
-	rc.RTT, rc.Reason = st.RTT, st.Reason
+	rc.RTT, rc.Reason, rc.WireBytes = st.RTT, st.Reason, o.wire
 	switch {
 	case o.direct == 0 && (rc.Bytes > 0 || o.path == "relay"):
 		rc.Path = "relay"

@@ -137,7 +137,7 @@ func (o *outgoing) store(ctx context.Context, why error, rc *Receipt) error {
 		return fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	rc.Stored, rc.Path, rc.Reason = n.cfg.Store.String(), pathStore, why.Error()
-	rc.Bytes, rc.Digest, rc.DirectBytes = o.window.end, o.digest, 0
+	rc.Bytes, rc.Digest, rc.DirectBytes, rc.WireBytes = o.window.end, o.digest, 0, o.wire
 	rc.Phases.Transfer, rc.Phases.Confirm = time.Since(began), 0
 	if o.opt.Progress != nil {
 		o.opt.Progress(o.window.end, pathStore)
@@ -159,18 +159,7 @@ func (o *outgoing) writeSealed(ctx context.Context, w io.Writer, key string) err
 	if _, err := sealed.Write(head); err != nil {
 		return err
 	}
-	err = o.window.from(0, func(raw []byte) error {
-		_, err := sealed.Write(appendChunk(raw))
-		return err
-	})
-	for err == nil && !o.ended {
-		o.window.release(o.window.end) // what is stored is not sent again
-		var chunk []byte
-		if chunk, err = o.next(o.window.room(), stops{ctx.Done(), nil, nil, nil}); err == nil && chunk != nil {
-			err = o.write(sealed, chunk)
-		}
-	}
-	if err != nil {
+	if err := o.storeChunks(ctx, sealed); err != nil {
 		return err
 	}
 	if _, err := sealed.Write(appendTrailer(nil, uint64(o.window.end), o.digest)); err != nil {
@@ -180,6 +169,24 @@ func (o *outgoing) writeSealed(ctx context.Context, w io.Writer, key string) err
 		return err
 	}
 	return buffered.Flush()
+}
+
+// storeChunks writes all chunks of the state.
+func (o *outgoing) storeChunks(ctx context.Context, w io.Writer) error {
+	o.startPump(w, 0)
+	defer o.stopPump()
+	err := o.pourHeld(0)
+	for err == nil && !o.ended {
+		o.window.release(o.sure) // what is stored is not sent again
+		var chunk []byte
+		if chunk, err = o.next(o.window.room(), stops{ctx.Done(), nil, nil, nil}); err == nil && chunk != nil {
+			err = o.write(chunk)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return o.pump.flush()
 }
 
 // tellStored tells the receiver, if it has joined, where a state is. One that joins later, maybe because the rendezvous wakes it now, finds

@@ -31,9 +31,12 @@ type Receipt struct {
 	// while they did; "store" if they were stored. DirectBytes of them were written while the link was direct.
 	Path        string
 	DirectBytes int64
-	Reason      string // why the link was relayed at the end, if it was; why the state was stored, if it was
-	RTT         time.Duration
-	Phases      Phases
+	// WireBytes is what the state's chunks took on the wire, or in the store: less than Bytes if they were compressed, more if some were
+	// sent again.
+	WireBytes int64
+	Reason    string // why the link was relayed at the end, if it was; why the state was stored, if it was
+	RTT       time.Duration
+	Phases    Phases
 }
 
 // Phases are the times that a transfer took, one after the other.
@@ -53,6 +56,8 @@ type SendOptions struct {
 	Path     Path
 	Size     int64    // of the state if known, for the receiver's progress; 0: asked of r if it can tell
 	Progress Progress // called at most every 100 ms, and at the end
+
+	NoCompress bool // the state is sent as it is; else chunks of it are compressed where that makes the transfer faster
 
 	StoreOnly bool // the state goes to Config.Store and over no link
 	NoStore   bool // the state never goes to Config.Store

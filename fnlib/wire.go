@@ -30,6 +30,9 @@ const (
 	maxChunk   = 1 << 20 // bytes in one chunk
 	chunkSize  = 256 << 10
 
+	compressed     = 1 << 31 // in a chunk's length: what follows is the length of the bytes that it stands for, and then a Zstandard frame
+	compressedHead = 8
+
 	unknownSize = ^uint64(0)
 
 	sendHeaderSize  = 32
@@ -138,6 +141,13 @@ func readSendHeader(r io.Reader) (h sendHeader, err error) {
 	}
 	h.key = string(key)
 	return h, nil
+}
+
+// setCompressedHead writes the head of a compressed chunk of so many raw bytes to b, which has room for it before the frame.
+func setCompressedHead(b []byte, raw int) []byte {
+	binary.BigEndian.PutUint32(b, uint32(len(b)-compressedHead)|compressed)
+	binary.BigEndian.PutUint32(b[4:], uint32(raw))
+	return b
 }
 
 // trailer ends a state: a chunk of no bytes, the total and the digest.
