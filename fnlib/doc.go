@@ -8,7 +8,8 @@
 //	ref, err := node.Put(ctx, bytes.NewReader(part), fnlib.PutOptions{}) // which another one gets
 //
 // Bytes flow over one end-to-end encrypted QUIC connection for each pair of functions: over a relay
-// at once, directly as soon as the NATs between them are punched. It never looks inside the state, and
+// at once, directly as soon as the NATs between them are punched. It never looks inside the state, but to see
+// whether a chunk of it is there sooner if it is compressed (Config.NoCompress), and
 // never keeps more of it in memory than QUIC's windows.
 //
 // # Platforms that freeze
@@ -46,13 +47,15 @@
 //	    12    16  ID of the state, random
 //	    28     4  milliseconds since the first header with that ID, with resume; else 0
 //	    32     n  key
-//	          then chunks: 4 bytes length (1 to 1,048,576), the bytes;
+//	          then chunks: 4 bytes length (1 to 1,048,576), the bytes; or, compressed,
+//	                       4 bytes length + 2^31, 4 bytes n (at most 262,144, and more than the length),
+//	                       a Zstandard frame (RFC 8878) of that length that stands for n bytes;
 //	          then the trailer: 4 bytes zero, 8 bytes total, 32 bytes SHA-256 of the state;
 //	          the end of the stream follows when the opener has the REPLY
 //
 // With resume set the sender has lost the stream before, and sends nothing more until TAKEN says from what offset to go on. An
 // instance that does not know the ID says 0; one that has settled the state says REPLY again. The digest is that of the
-// whole state as its sender has read it once, so that two versions of it are never taken for one.
+// whole state as its sender has read it once, not compressed, as all offsets and totals are, so that two versions of it are never taken for one.
 //
 // TAKEN, the other end's word on a SEND stream whose state is of more than 2048 bytes or of unknown size, or that resumes: its
 // application has turned to the state and has read so many bytes of it. It is said at first, and again for each MiB. A sender keeps

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fnwire/fnwire/internal/hostile"
+	"github.com/fnwire/fnwire/internal/zchunk"
 )
 
 // Golden bytes of every message in the package comment.
@@ -35,6 +36,8 @@ func TestWireGolden(t *testing.T) {
 			appendSendHeader(nil, sendHeader{key: "k1", size: 258, id: id, resume: true, age: 258 * time.Millisecond}),
 			"02" + "01" + "0002" + "0000000000000102" + i + "00000102" + "6b31",
 		},
+		"compressed chunk": {setCompressedHead(append(make([]byte, compressedHead), "frame"...), 258), "80000005" + "00000102" + "6672616d65"},
+
 		"TAKEN":   {appendTaken(nil, 258), "06" + "0000000000000102"},
 		"trailer": {appendTrailer(nil, 258, digest), "00000000" + "0000000000000102" + d},
 		"REPLY":   {appendReply(nil, reply{status: statusRejected, bytes: 258, digest: digest, reason: "no"}), "03" + "01" + "0002" + "0000000000000102" + d + "6e6f"},
@@ -43,6 +46,17 @@ func TestWireGolden(t *testing.T) {
 			t.Errorf("%s:\n got %s\nwant %s", name, got, c.want)
 		}
 	}
+}
+
+// zeros is a frame that stands for chunkSize bytes of zero; see internal/zchunk for its layout.
+var zeros = []byte{
+	0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 4, 0, // magic; descriptor; size
+	0x02, 0, 0x10, 0, 0x03, 0, 0x10, 0, // two blocks, each 131,072 times a zero
+}
+
+// packedZeros is a chunk of chunkSize zeros, compressed.
+func packedZeros() []byte {
+	return setCompressedHead(append(make([]byte, compressedHead), zeros...), chunkSize)
 }
 
 func TestWireLimits(t *testing.T) {
@@ -59,6 +73,20 @@ func TestWireLimits(t *testing.T) {
 	} {
 		if err := c.read(bytes.NewReader(c.b)); !errors.Is(err, errWire) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, b := range map[string][]byte{
+		"a long chunk":                         {0, 0x10, 0, 1},
+		"a long compressed chunk":              {0x80, 0, 0, 9, 0, 4, 0, 1},
+		"a chunk that compression made longer": {0x80, 0, 0, 9, 0, 0, 0, 9},
+		"a compressed chunk of nothing":        {0x80, 0, 0, 0, 0, 0, 0, 9},
+		"a compressed chunk that is none":      append([]byte{0x80, 0, 0, 5, 0, 0, 0, 9}, "frame"...),
+		"a chunk that stands for more":         setCompressedHead(append(make([]byte, compressedHead), zeros...), 1000),
+		"a chunk that stands for less":         setCompressedHead(append(make([]byte, compressedHead), zeros...), chunkSize-1),
+	} {
+		s := newStateReader(bytes.NewReader(b), -1)
+		if got, err := io.ReadAll(&s); !errors.Is(err, errWire) || len(got) > 0 {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
 	}
 	if b := appendReply(nil, reply{reason: strings.Repeat("x", 5000)}); len(b) != replyHeaderSize+maxReason {
@@ -161,6 +189,8 @@ func FuzzState(f *testing.F) {
 		}
 		return appendTrailer(b, uint64(len(all)), sha256.Sum256([]byte(all)))
 	}
+	f.Add(appendTrailer(append(packedZeros(), state("one")[:7]...), chunkSize+3, sha256.Sum256(append(make([]byte, chunkSize), "one"...))), int64(-1))
+	f.Add(setCompressedHead(append(make([]byte, compressedHead), zeros...), 1000), int64(-1))
 	f.Add(state(), int64(0))
 	f.Add(state("one", "two"), int64(-1))
 	f.Add(state("one", "two"), int64(7))
@@ -171,8 +201,10 @@ func FuzzState(f *testing.F) {
 		f.Add(b, int64(-1))
 		f.Add(b, int64(6))
 	}
+	var codec zchunk.Codec
 	f.Fuzz(func(t *testing.T, b []byte, size int64) {
 		whole, halves := newStateReader(bytes.NewReader(b), size), newStateReader(iotest.OneByteReader(bytes.NewReader(b)), size)
+		whole.codec, halves.codec = &codec, &codec
 		got, err := io.ReadAll(&whole)
 		again, err2 := io.ReadAll(&halves)
 		if !bytes.Equal(got, again) || (err == nil) != (err2 == nil) || errors.Is(err, errWire) != errors.Is(err2, errWire) {
@@ -186,6 +218,30 @@ func FuzzState(f *testing.F) {
 			t.Errorf("took %d bytes of %x", len(got), b)
 		}
 	})
+}
+
+// A compressed chunk is read whatever buffers the application has, and in whatever pieces it comes.
+func TestCompressedChunk(t *testing.T) {
+	raw := append(make([]byte, chunkSize), "one"...)
+	b := appendTrailer(append(packedZeros(), 0, 0, 0, 3, 'o', 'n', 'e'), uint64(len(raw)), sha256.Sum256(raw))
+	for name, r := range map[string]io.Reader{
+		"at once": bytes.NewReader(b), "byte by byte": iotest.OneByteReader(bytes.NewReader(b)), "with timeouts": iotest.TimeoutReader(bytes.NewReader(b)),
+	} {
+		s := newStateReader(r, int64(len(raw)))
+		var got []byte
+		for buf := make([]byte, 1000); ; {
+			n, err := s.Read(buf)
+			got = append(got, buf[:n]...)
+			if err == io.EOF {
+				break
+			} else if err != nil && !errors.Is(err, iotest.ErrTimeout) {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		if !bytes.Equal(got, raw) || s.plain != nil || s.frame != nil {
+			t.Errorf("%s: %d bytes", name, len(got))
+		}
+	}
 }
 
 func FuzzSplitAddr(f *testing.F) {

@@ -28,6 +28,7 @@ type sendReport struct {
 	Stored      string  `json:"stored,omitempty"` // the store that keeps it for the receiver; without, the receiver has accepted it
 	Path        string  `json:"path"`             // direct, relay, relay+direct, or store
 	DirectBytes int64   `json:"direct_bytes"`
+	WireBytes   int64   `json:"wire_bytes"`       // that its chunks took on the wire, or in the store: fewer if they were compressed
 	Reason      string  `json:"reason,omitempty"` // why the link was relayed at the end, or the state stored
 	RTT         float64 `json:"rtt_s"`
 	Seconds     float64 `json:"seconds"` // from the call to the receipt; join is not in it
@@ -43,6 +44,7 @@ type sendReport struct {
 type sender struct {
 	*common
 	to, key, path string
+	noCompress    bool
 }
 
 func newSend(c *common) *cobra.Command {
@@ -68,6 +70,7 @@ receiver finds it there when it joins. So it does on Ctrl-C and on SIGTERM, if t
 	f.StringVar(&s.to, "to", "", "name of the receiver")
 	f.StringVar(&s.key, "key", "", "key of the state (default: the file's name, or \"stdin\")")
 	f.StringVar(&s.path, "path", "auto", "auto: relay first, direct as soon as possible; direct: never a relay; relay: never direct; store: over no link")
+	f.BoolVar(&s.noCompress, "no-compress", false, "send the state as it is, also where compressing it would be faster")
 	c.storeFlag(cmd)
 	complete(cmd, "to", c.completeNames)
 	complete(cmd, "path", cobra.FixedCompletions(append(slices.Clone(pathNames), viaStore), cobra.ShellCompDirectiveNoFileComp))
@@ -104,6 +107,7 @@ func (s *sender) run(cmd *cobra.Command, file string) error {
 	if err != nil {
 		return err
 	}
+	cfg.NoCompress = s.noCompress
 	if err := checkPeer(s.to, cfg.Name); err != nil {
 		return err
 	}
@@ -178,7 +182,7 @@ func (s *sender) print(out io.Writer, rc fnlib.Receipt, joined time.Duration) er
 	}
 	r := sendReport{
 		OK: true, From: rc.From, To: rc.To, Key: rc.Key, Bytes: rc.Bytes, Digest: rc.Digest.String(), Stored: rc.Stored, Path: rc.Path,
-		DirectBytes: rc.DirectBytes, Reason: rc.Reason, RTT: seconds(rc.RTT), Seconds: seconds(rc.Phases.Total),
+		DirectBytes: rc.DirectBytes, WireBytes: rc.WireBytes, Reason: rc.Reason, RTT: seconds(rc.RTT), Seconds: seconds(rc.Phases.Total),
 	}
 	p := rc.Phases
 	r.Phases.Join, r.Phases.Answer, r.Phases.Link = seconds(joined), seconds(p.Answer), seconds(p.Link)

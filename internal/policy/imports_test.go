@@ -146,6 +146,7 @@ var fences = []fence{
 		[]string{"experiments"}, nil},
 	{[]string{"github.com/aws/aws-lambda-go"}, []string{"fnlib/examples"}, nil},
 	{[]string{"github.com/gorilla/websocket", "github.com/coder/websocket"}, []string{"relay"}, nil},
+	{[]string{"github.com/klauspost/compress"}, []string{"internal/zchunk"}, nil},
 	{[]string{"github.com/spf13", "github.com/schollz/progressbar"}, []string{"cmd", "internal/cli", "experiments"}, nil},
 }
 
@@ -236,7 +237,9 @@ func TestFenced(t *testing.T) {
 		{"transport", "github.com/libp2p/go-libp2p/p2p/security/tls", false, false},
 		{"experiments", "github.com/libp2p/go-libp2p", false, true},
 		{"experiments", "github.com/libp2p/go-libp2p/p2p/host/basic", false, true},
-		{"fnlib", "github.com/klauspost/compress/zstd", false, false},
+		{"fnlib", "github.com/klauspost/compress/zstd", false, true},
+		{"internal/zchunk", "github.com/klauspost/compress/zstd", false, false},
+		{"fnlib", "github.com/klauspost/cpuid/v2", false, false},
 	} {
 		if got := fenced(c.dir, c.importPath, c.test); got != c.want {
 			t.Errorf("%s imports %s (test: %v): fenced %v, want %v", c.dir, c.importPath, c.test, got, c.want)
