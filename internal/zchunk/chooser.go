@@ -14,11 +14,13 @@ const (
 	sampleSize = 16 << 10 // of a chunk, to find out
 	cold       = 3        // times what the bytes of a sample take to compress in the middle of a chunk, for want of warm caches
 
-	// What is tried and says no may take so much of the time in which the link takes bytes. Debts are bounded, since a try may have
-	// taken long only because the machine was busy with something else.
+	// What is lost by trying, and by going on for too long, may be so much of the time in which the link takes bytes.
 	share   = 0.02
-	maxDebt = 2 * time.Millisecond
-	maxRest = time.Millisecond
+	maxDebt = 50 * time.Millisecond
+	maxRest = 10 * time.Millisecond
+	maxFee  = 2 * time.Millisecond // of a try: it may have taken long because the machine was busy with something else
+
+	smooth = 16 // chunks, about, that the cost is an average over: a busy machine takes the CPU away now and then
 
 	small    = 4 * sampleSize // a chunk that is compressed without a sample
 	shortest = time.Millisecond / 2
@@ -30,7 +32,9 @@ const (
 	prior  = 32 << 10
 )
 
-// Chooser decides for each chunk of a transfer whether it is compressed. It is for one goroutine.
+// Chooser decides for each chunk of a transfer whether it is compressed, by what the last chunks took. While they go raw it looks at a sample of one now and then, and if that
+// promises something, compresses a whole chunk. It keeps account of what it gained and lost against raw bytes, and tries nothing while the losses are
+// more than a share of the transfer's time. It is for one goroutine.
 type Chooser struct {
 	enc encoder
 
@@ -40,7 +44,7 @@ type Chooser struct {
 	on    bool
 	ratio float64       // bytes that a byte of the last chunk became
 	cost  float64       // seconds that compressing a byte takes, of the last chunks
-	rest  time.Duration // that may be spent on trying; below zero: a debt
+	rest  time.Duration // that may be lost; below zero: a debt
 }
 
 // encoder appends the frame of a chunk to dst and tells what time that took.
@@ -68,17 +72,19 @@ func (c *Chooser) Chunk(dst, raw []byte) ([]byte, bool) {
 		return nil, false
 	}
 	out, took := c.enc.encode(dst, raw)
-	cost := took.Seconds() / float64(len(raw))
-	part := startAt
+	saved := len(raw) - (len(out) - len(dst))
+	cost, part, fee := took.Seconds()/float64(len(raw)), startAt, maxFee
 	if c.on {
-		cost = c.cost + (min(cost, 2*c.cost)-c.cost)/4 // one that was interrupted counts little
-		part = stopAt
+		cost, part, fee = c.cost+(cost-c.cost)/smooth, stopAt, maxDebt
 	}
-	c.ratio, c.cost = float64(len(out)-len(dst))/float64(len(raw)), cost
-	if c.on = c.pays(c.ratio, c.cost, part); !c.on {
-		c.spend(took)
+	c.ratio, c.cost = 1-float64(saved)/float64(len(raw)), cost
+	c.on = c.pays(c.ratio, c.cost, part)
+	used := c.ratio <= useful
+	if used {
+		took -= time.Duration(float64(saved) / c.Rate() * float64(time.Second))
 	}
-	return out, c.ratio <= useful
+	c.spend(min(took, fee))
+	return out, used
 }
 
 // short tells whether a chunk of n bytes is on its way before anybody could care.
@@ -88,11 +94,11 @@ func (c *Chooser) short(n int) bool { return float64(n) < c.Rate()*shortest.Seco
 func (c *Chooser) promises(dst, raw []byte) bool {
 	at := (len(raw) - sampleSize) / 2
 	out, took := c.enc.encode(dst, raw[at:at+sampleSize])
-	c.spend(took)
+	c.spend(min(took, maxFee))
 	return c.pays(float64(len(out)-len(dst))/sampleSize, took.Seconds()/sampleSize/cold, startAt)
 }
 
-func (c *Chooser) spend(t time.Duration) { c.rest = max(c.rest-t, -maxDebt) }
+func (c *Chooser) spend(t time.Duration) { c.rest = min(max(c.rest-t, -maxDebt), maxRest) }
 
 // pays tells whether a compressed byte takes less than a part of a raw one's time.
 func (c *Chooser) pays(ratio, cost, part float64) bool { return cost*c.Rate()+ratio < part }
@@ -105,7 +111,7 @@ func (c *Chooser) Wrote(n int, took time.Duration) {
 		c.took *= memory / c.wire
 		c.wire = memory
 	}
-	c.rest = min(c.rest+time.Duration(share*float64(took)), maxRest)
+	c.spend(-time.Duration(share * float64(took)))
 }
 
 // Rate is what the link takes, in bytes a second.

@@ -116,7 +116,7 @@ func TestChooserFollows(t *testing.T) {
 		{100 * mbit, 0.27, 280e6, true},
 	} {
 		m.ratio, m.rate = step.ratio, step.speed
-		transfer(c, m, step.rate, 64) // 16 MiB
+		transfer(c, m, step.rate, 256) // 64 MiB
 		_, packed := transfer(c, m, step.rate, 64)
 		if packed > 60 != step.want || packed < 4 == step.want {
 			t.Errorf("step %d: %d of 64 chunks compressed, want them to be: %v", i, packed, step.want)

@@ -22,7 +22,7 @@ const (
 	MaxFrame = MaxRaw + 64 // of any frame that a Chooser makes, also of one that it then does not use
 )
 
-// ErrCorrupt: what should be a compressed chunk of a given size is none.
+// ErrCorrupt is of what should be a compressed chunk of a given size, and is none.
 var ErrCorrupt = errors.New("zchunk: not a compressed chunk")
 
 const (
