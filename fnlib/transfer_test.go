@@ -132,13 +132,13 @@ func TestSenderGivesUp(t *testing.T) {
 func TestReaderFails(t *testing.T) {
 	w := newWorld(t, 1)
 	a, b := w.join(t, "a"), w.join(t, "b")
-	broken := errors.New("disk on fire")
+	broken := errors.New("disk on fire") // after so much that the receiver has heard of the state: what is reset before is not told
 	done := make(chan error, 1)
 	go func() {
 		_, _, err := accept(t.Context(), b)
 		done <- err
 	}()
-	_, err := a.Send(t.Context(), "b", "k", io.MultiReader(bytes.NewReader(make([]byte, 1<<20)), &failing{broken}))
+	_, err := a.Send(t.Context(), "b", "k", io.MultiReader(bytes.NewReader(randomBytes(1<<20)), &failing{broken}))
 	if !errors.Is(err, broken) {
 		t.Errorf("send: %v", err)
 	}
