@@ -14,7 +14,7 @@ import (
 // bomb grows to 10^9 bytes where entities are expanded.
 var bomb = `<?xml version="1.0"?><!DOCTYPE root [<!ENTITY a "0123456789">` + func() (s string) {
 	for i := range 8 {
-		s += fmt.Sprintf(`<!ENTITY %c "%s">`, 'b'+i, strings.Repeat(fmt.Sprintf("&%c;", 'a'+i), 10))
+		s += fmt.Sprintf(`<!ENTITY %c %q>`, 'b'+i, strings.Repeat(fmt.Sprintf("&%c;", 'a'+i), 10))
 	}
 	return s
 }() + `]><root><URLBase>&i;</URLBase></root>`

@@ -30,7 +30,7 @@ import (
 	"math"
 )
 
-// ErrForged: the text was not sealed under this key and name, or was changed since.
+// ErrForged is matched when the text was not sealed under this key and name, or was changed since.
 var ErrForged = errors.New("seal: not what was sealed")
 
 // HeadSize is how many bytes stand before the segments.
@@ -214,7 +214,8 @@ func (r *reader) open() ([]byte, error) {
 	case last:
 		return plain, io.EOF
 	}
-	r.in, r.spare = append(r.spare, next), r.in[:0]
+	r.in, r.spare = r.spare, r.in[:0]
+	r.in = append(r.in, next)
 	return plain, nil
 }
 
@@ -241,7 +242,7 @@ func Offset(plain int64) int64 { return int64(headSize) + plain/segment*(segment
 func (r *reader) begin() error {
 	head := make([]byte, headSize)
 	if _, err := io.ReadFull(r.r, head); err != nil {
-		if err == io.EOF || err == io.ErrUnexpectedEOF { //nolint:errorlint // as io.ReadFull returns it
+		if err == io.EOF || err == io.ErrUnexpectedEOF { // as io.ReadFull returns it
 			return fmt.Errorf("%w: shorter than its head", ErrForged)
 		}
 		return err
