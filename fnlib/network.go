@@ -103,6 +103,5 @@ func (n *Node) linkedTo(peerID string) bool {
 	if err != nil {
 		return false
 	}
-	n.ep.Renew(id)
 	return n.linked(id)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/transport/pieces"
 	"github.com/fnwire/fnwire/transport/punch"
 )
 
@@ -142,6 +143,7 @@ func (e *Endpoint) remote(p Peer) (*remote, error) {
 	m.Step(time.Now(), e.setLocal())
 	r := newRemote(e.hub, p.ID, short, m)
 	r.moved, r.nonce = e.look, p.Nonce
+	r.pieces = pieces.New(e.cfg.Key.MAC("packet piece", e.nonce[:], p.Nonce[:]), e.cfg.Key.MAC("packet piece", p.Nonce[:], e.nonce[:]))
 	e.peers[p.ID] = r
 	e.hub.update(func(t *tables) {
 		t.peers[short] = r

@@ -7,6 +7,7 @@
 // caller, who then calls Admit; packets of anybody else are dropped before any cryptography.
 //
 // It never talks to the rendezvous, knows no relay protocol (see the Relay interface) and never looks
-// inside a stream. Its only wire format is QUIC's; connection IDs tell the class of their link (see
+// inside a stream. What is too long for a path goes in pieces (package pieces; file narrow.go), so that no packet of QUIC's depends on
+// its MTU. Its only wire format otherwise is QUIC's; connection IDs tell the class of their link (see
 // classIDs), and the tag of a relayed packet is the generation of its path.
 package transport

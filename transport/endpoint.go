@@ -272,6 +272,7 @@ type Stats struct {
 	DirectIn, DirectOut, RelayIn, RelayOut uint64 // bytes of QUIC packets
 	Dropped                                uint64 // batches that QUIC or a state machine could not take in time
 	Strangers                              uint64 // packets of nobody that was admitted
+	Cut                                    uint64 // QUIC packets that were sent in pieces
 	Peers, Links                           int
 }
 
@@ -289,7 +290,7 @@ func (e *Endpoint) Stats() Stats {
 	return Stats{
 		DirectIn: h.directIn.Load(), DirectOut: h.directOut.Load(),
 		RelayIn: h.relayIn.Load(), RelayOut: h.relayOut.Load(),
-		Dropped: h.dropped.Load(), Strangers: h.strangers.Load(),
+		Dropped: h.dropped.Load(), Strangers: h.strangers.Load(), Cut: h.cut.Load(),
 		Peers: len(e.peers), Links: links,
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/udpx"
+	"github.com/fnwire/fnwire/transport/pieces"
 )
 
 // hub owns the instance's sockets, one per address family, and stands between them and QUIC.
@@ -50,6 +51,7 @@ type hub struct {
 type hubStats struct {
 	directIn, directOut, relayIn, relayOut atomic.Uint64 // bytes
 	dropped, strangers                     atomic.Uint64 // packets or runs
+	cut                                    atomic.Uint64 // packets
 }
 
 // tables is never changed once published.
@@ -235,6 +237,9 @@ func (c *cutter) packet(b []byte) {
 	switch first := b[0]; {
 	case first >= firstQUIC:
 		c.direct(b)
+	case first >= pieces.First && first <= pieces.Last && c.path != nil:
+		c.path.heard.Store(c.hub.now())
+		c.hub.piece(c.t, c.path, nil, c.path.route.Load().gen, b)
 	case c.leg != nil && first >= firstRelay && first <= lastRelay:
 		c.relayed(b)
 	case first >= firstPunch && first <= lastPunch:
@@ -283,6 +288,8 @@ func (c *cutter) relayed(b []byte) {
 	switch {
 	case packet[0] >= firstPunch && packet[0] <= lastPunch:
 		c.hub.punch(c.t, p, netip.AddrPort{}, packet)
+	case packet[0] >= pieces.First && packet[0] <= pieces.Last && p != nil:
+		c.hub.piece(c.t, p, c.leg, uint16(tag), packet)
 	case packet[0] < firstQUIC:
 		c.hub.stats.strangers.Add(1)
 	case p == nil:
@@ -328,110 +335,4 @@ func (h *hub) punch(t *tables, p *remote, from netip.AddrPort, b []byte) {
 		return
 	}
 	p.receivePunch(from, 0, b)
-}
-
-// send takes QUIC packets of seg bytes each for a virtual address.
-func (h *hub) send(class Class, b []byte, seg int, to *net.UDPAddr) error {
-	s, gen, ok := parseVirtual(to)
-	if !ok {
-		return nil
-	}
-	t := h.tables.Load()
-	p := t.peers[s]
-	if p == nil {
-		if a := t.attempts[s]; a != nil {
-			return a.send(gen, b, seg)
-		}
-		return nil // forgotten peer; QUIC will notice the silence
-	}
-	return h.sendPeer(p, class, gen, b, seg)
-}
-
-func (h *hub) sendPeer(p *remote, class Class, gen uint16, b []byte, seg int) error {
-	if seg > maxPacketSize {
-		return errTooBig
-	}
-	if f := p.flights[class].Load(); f != nil && f.add(b, seg) {
-		return nil
-	}
-	now := h.now()
-	silent := p.ask(now, class)
-	if silent > recallAfter {
-		p.talks[class].keep(b[:min(seg, len(b))], gen, now)
-	}
-	return h.route(p, class, gen, b, seg, now, silent)
-}
-
-// route sends packets by the ways that the peer's state wants. A peer that is silent may be out of reach of its home relay: then a
-// second one is tried as well.
-func (h *hub) route(p *remote, class Class, gen uint16, b []byte, seg int, now int64, silent time.Duration) error {
-	leg := p.leg()
-	r := p.route.Load()
-	usable := leg != nil && leg.Usable()
-	works := usable || leg != nil && !r.path.IsValid() // with no other way, a silent relay is tried on
-	direct, relay := r.choose(class, gen, works)
-	if relay && leg != nil {
-		h.stats.relayOut.Add(uint64(len(b)))
-		if !usable && !direct && p.later(leg, uint32(gen), b, seg) {
-			return nil
-		}
-		h.relay(leg, p, gen, b, seg)
-		if silent > asideAfter {
-			if other := h.otherLeg(leg); other != nil {
-				h.relay(other, p, gen, b, seg)
-			}
-		}
-	}
-	if direct {
-		p.markSent(now)
-		if len(b) > seg && int32(seg) > p.size.Load() {
-			p.size.Store(int32(seg)) // a single large packet may be QUIC's own probe of what passes
-		}
-		h.stats.directOut.Add(uint64(len(b)))
-		if r.by != nil {
-			return h.writeBy(r.by.out, b, seg, r.path)
-		}
-		return h.write(b, seg, r.path)
-	}
-	return nil
-}
-
-func (h *hub) relay(leg Relay, p *remote, gen uint16, b []byte, seg int) {
-	if err := leg.Send(p.short, uint32(gen), b, seg); err != nil {
-		h.log.Debug("transport: relay did not take packets", "relay", leg.ID(), "error", err)
-	}
-}
-
-// write sends on the socket of the right family. Only "too big" is told to the caller: a transient
-// failure is a lost packet, and the state machine sees the silence.
-func (h *hub) write(b []byte, seg int, to netip.AddrPort) error {
-	s := h.socketFor(to.Addr())
-	if s == nil {
-		return nil
-	}
-	return h.writeBy(s, b, seg, to)
-}
-
-func (h *hub) writeBy(s udpx.Socket, b []byte, seg int, to netip.AddrPort) error {
-	err := s.Write(b, seg, 0, to)
-	if udpx.IsTooBig(err) {
-		return errTooBig
-	}
-	if err != nil {
-		h.sendFailed(err)
-	}
-	return nil
-}
-
-func (h *hub) sendFailed(err error) {
-	if !errors.Is(err, net.ErrClosed) && !udpx.IsTransient(err) {
-		h.log.Debug("transport: send failed", "error", err)
-	}
-}
-
-func (h *hub) socketFor(a netip.Addr) udpx.Socket {
-	if a.Unmap().Is4() {
-		return h.v4
-	}
-	return h.v6
 }

@@ -63,6 +63,8 @@ func (h *hub) otherLeg(than Relay) Relay {
 type talk struct {
 	asked atomic.Int64 // first send since anything was heard, in hub.now units; 0 = heard since
 	used  atomic.Int64 // last send
+	heard atomic.Int64 // last time that anything was heard after a send
+	width width
 
 	mu    sync.Mutex // guards what follows
 	b     []byte
@@ -85,6 +87,7 @@ func (p *remote) hear(now int64, class Class, by Relay) {
 			p.shun.Store(now + int64(shunFor))
 		}
 	}
+	t.heard.Store(now)
 	t.asked.Store(0)
 }
 
@@ -146,23 +149,8 @@ func (p *remote) repeat(class Class, wait time.Duration) {
 	if asked == 0 || t.at < asked || len(t.b) == 0 || time.Duration(now-t.used.Load()) > idleTimeout {
 		return
 	}
-	if time.Duration(now-asked) > renewAfter {
-		// The way may have become too narrow. quic-go tries no new path while what is under way fills its window: one packet
-		// must arrive by whatever means.
-		p.hub.fragment(true)
-		defer p.hub.fragment(false)
-	}
 	_ = p.hub.route(p, class, t.gen, t.b, len(t.b), now, time.Duration(now-asked)) // at worst a lost packet
 	t.timer = time.AfterFunc(wait, func() { p.repeat(class, min(2*wait, againMost)) })
-}
-
-// fragment allows routers to fragment packets over IPv4, for a moment.
-func (h *hub) fragment(allow bool) {
-	if c, ok := h.v4.(*coalescer); ok {
-		if s, ok := c.Socket.(interface{ Fragment(bool) }); ok {
-			s.Fragment(allow)
-		}
-	}
 }
 
 // batches has batches sent by one system call from now on, or each packet by its own.

@@ -196,7 +196,7 @@ func (l *Link) upgrade(gen uint16) error {
 // firstFresh is where the generations of paths by the relay begin that replace the first. State machines do not get so far.
 const firstFresh = 1 << 15
 
-// renew has follow try a new path.
+// renew has follow try a new path by the relay. Only the side that has dialled can.
 func (l *Link) renew() {
 	if l.dialled {
 		select {
@@ -207,7 +207,7 @@ func (l *Link) renew() {
 }
 
 // renewPath moves the connection to a path of a fresh generation that is carried by the relay, where its packets are small at first:
-// quic-go never lowers the size of a path, and the way may have become too narrow for it. If nothing comes back, all is as before.
+// quic-go never lowers the size of a path, and the way has become too narrow for it. If nothing comes back, all is as before.
 // A direct path is renewed by its state machine.
 func (l *Link) renewPath() error {
 	if st, _ := l.peer.watch(); l.class == DirectOnly || l.class == Auto && st.Path.IsValid() {

@@ -15,8 +15,8 @@ const (
 	mindEvery   = time.Second
 	frozenAfter = 3 * time.Second // how late a tick may be before the process counts as having been frozen
 	lookPause   = 100 * time.Millisecond
-	renewAfter  = time.Second     // of sending and hearing nothing, before a link tries a path with small packets
-	renewPause  = 2 * time.Second // doubled from one attempt to the next, to a minute
+	repeatAfter = time.Second     // of sending and hearing nothing, before the last packet is sent again
+	renewPause  = 2 * time.Second // between two attempts at a path for small packets; doubles, to a minute
 	silentAfter = 3 * time.Second // of sending and hearing nothing, before somebody else is asked about the peer
 	askPause    = 2 * time.Second
 )
@@ -42,7 +42,7 @@ func (e *Endpoint) mind() {
 			}
 			last = now
 			e.checkAddresses()
-			e.careForSilent()
+			e.careForLinks()
 		case <-e.looks:
 			if !e.checkAddresses() && e.cfg.OnDoubt != nil {
 				e.cfg.OnDoubt()
@@ -99,9 +99,9 @@ func (e *Endpoint) disturbed(why string) {
 	}
 }
 
-// careForSilent looks after linked peers from which nothing is heard though something is sent: the way may have become too narrow
-// for what is sent, and Config.Gone is asked about them. Two answers that a peer is gone, some time apart, end its links.
-func (e *Endpoint) careForSilent() {
+// careForLinks looks whether packets are too long for the ways that they take, and after peers from which nothing is heard though
+// something is sent: Config.Gone is asked about them. Two answers that a peer is gone, some time apart, end its links.
+func (e *Endpoint) careForLinks() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for k, s := range e.links {
@@ -109,25 +109,23 @@ func (e *Endpoint) careForSilent() {
 		if r == nil || !s.up() {
 			continue
 		}
-		e.split.look(e, s.link)
+		st := s.link.conn.ConnectionStats()
+		e.split.look(e, s.link, st)
 		t := &r.talks[k.class]
-		since, silent := t.silent()
-		if silent >= renewAfter {
-			r.repeat(k.class, againFirst)
+		if r.measure(k.class, st.SmoothedRTT+4*st.MeanDeviation+maxAckDelay) {
+			s.link.widen()
+		}
+		if t.width.isPieced() {
 			s.link.renew()
+		}
+		since, silent := t.silent()
+		if silent >= repeatAfter {
+			r.repeat(k.class, againFirst)
 		}
 		if silent >= silentAfter && e.cfg.Gone != nil && !r.asking {
 			r.asking = true
 			e.wg.Go(func() { e.askAbout(r, t, since) })
 		}
-	}
-}
-
-// Renew has the links with a peer try a new path with small packets, because the peer hears nothing, which may be the fault of
-// their size. Only the side that has dialled can do it.
-func (e *Endpoint) Renew(id peer.ID) {
-	for _, l := range e.linksOf(id) {
-		l.renew()
 	}
 }
 

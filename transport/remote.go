@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/transport/pieces"
 	"github.com/fnwire/fnwire/transport/punch"
 )
 
@@ -45,7 +46,9 @@ type remote struct {
 	shun                    atomic.Int64           // until when the home relay is not used
 	via                     atomic.Pointer[string] // the relay by which it came, when that was not the home
 	talks                   [classes]talk
-	size                    atomic.Int32 // of the largest packets that were sent in batches on the direct path
+	size                    atomic.Int32 // of the longest packets that QUIC sends on the direct path
+	pieces                  *pieces.Codec
+	joins                   atomic.Bool // the peer is known to put pieces together
 	flights                 [classes]atomic.Pointer[Flight]
 	last                    [classes]atomic.Pointer[LinkID] // of the link that ended last
 	dozing                  atomic.Bool                     // run waits for the machine's own wake-up only

@@ -1,5 +1,7 @@
 package transport
 
+import "github.com/quic-go/quic-go"
+
 const (
 	splitAfter = 2  // looks in a row at which a link lost a tenth or more
 	splitTrial = 3  // looks until a trial is judged
@@ -16,8 +18,7 @@ type split struct {
 }
 
 // look is called once a second for each link.
-func (s *split) look(e *Endpoint, l *Link) {
-	st := l.conn.ConnectionStats()
+func (s *split) look(e *Endpoint, l *Link, st quic.ConnectionStats) {
 	sent, lost := st.PacketsSent-l.lastSent, st.PacketsLost-l.lastLost
 	l.lastSent, l.lastLost = st.PacketsSent, st.PacketsLost
 	switch {

@@ -106,7 +106,7 @@ func isLongHeader(b []byte) bool { return len(b) > 0 && b[0]&0x80 != 0 }
 const (
 	firstSTUN     = 0x00 // ..0x03, RFC 8489
 	firstPunch    = 0x10 // ..0x1f, package punch
-	firstRelay    = 0x20 // ..0x2f, package relay
+	firstRelay    = 0x20 // ..0x2f, package relay; 0x30..0x3f is for package pieces
 	firstQUIC     = 0x40 // ..0xff, RFC 9000 fixed bit or long header
 	lastSTUN      = 0x03
 	lastPunch     = 0x1f

@@ -123,19 +123,6 @@ func (c *Conn) setup() {
 	})
 }
 
-// Fragment allows routers to fragment what is sent from now on over IPv4, or forbids it, as at first.
-func (c *Conn) Fragment(allow bool) {
-	raw, err := c.udp.SyscallConn()
-	if err != nil {
-		return
-	}
-	how := unix.IP_PMTUDISC_PROBE
-	if allow {
-		how = unix.IP_PMTUDISC_DONT
-	}
-	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, how) })
-}
-
 // Batches has batches sent by one system call from now on, as at first where the kernel can, or each packet by its own.
 func (c *Conn) Batches(on bool) { c.gso.Store(on) }
 

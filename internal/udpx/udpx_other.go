@@ -12,9 +12,6 @@ import (
 // HasECN says whether ECN marks are sent and reported.
 const HasECN = false
 
-// Fragment does nothing here.
-func (*Conn) Fragment(bool) {}
-
 // Batches does nothing here: there are none.
 func (*Conn) Batches(bool) {}
 
