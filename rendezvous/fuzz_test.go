@@ -26,7 +26,7 @@ func seed(f *testing.F, names ...string) {
 	}
 	for _, s := range []string{
 		`{}`, `null`, `[]`, `0`, `{"v":1e999}`, `{"v":1,"v":2}`, `{"body":"{\"v\":1}","mac":""}`, `{"body":"null"}`, `{"body":"{\"candidates\":[{}]}","mac":"AA=="}`,
-		strings.Repeat(`{"error":`, 20000), `{"issued":"9999-12-31T23:59:59.999999999Z","epoch":18446744073709551615}`, "{\"name\":\"\xff\"}",
+		strings.Repeat(`{"error":`, 200), `{"issued":"9999-12-31T23:59:59.999999999Z","epoch":18446744073709551615}`, "{\"name\":\"\xff\"}",
 	} {
 		f.Add([]byte(s))
 	}
