@@ -188,3 +188,50 @@ func TestManyGets(t *testing.T) {
 		}
 	}
 }
+
+// TestStoreWhenHolderIsSilent: a state that the store has too comes from there when nothing has come from its holder for Config.SpillAfter.
+func TestStoreWhenHolderIsSilent(t *testing.T) {
+	s, _ := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newBubble(t, rtt)
+		fa, fb := w.functions(true, [2]*natsim.NAT{})
+		with := func(c *fnlib.Config) { c.Store, c.SpillAfter = s, 3*time.Second }
+		a, _ := fa.join(with)
+		b, _ := fb.join(with)
+		ref := put(t, a, []byte("state"), fnlib.PutOptions{Mirror: true})
+		wantGot(t, b, ref, []byte("state"))
+		_ = fa.socket.Close()
+		began := time.Now()
+		g, err := b.Get(t.Context(), ref, fnlib.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("the store was asked after %v", took)
+		}
+		if got, err := io.ReadAll(g); err != nil || string(got) != "state" || g.Path() != "store" {
+			t.Errorf("%q, %v, by %s", got, err, g.Path())
+		}
+		_ = b.Close()
+		_ = a.Close()
+	})
+}
+
+// What an instance has put is in the store when another one has taken its name.
+func TestFencedSpills(t *testing.T) {
+	w := newWorld(t, 1)
+	s, _ := openStore(t)
+	with := func(c *fnlib.Config) { c.Store, c.Grace = s, time.Minute }
+	a, b := w.joinWith(t, "a", with), w.joinWith(t, "b", with)
+	state := randomBytes(2 << 20)
+	ref := put(t, a, state, fnlib.PutOptions{})
+	again := w.joinWith(t, "a", with)
+	<-a.Done()
+	_ = a.Close() // which waits
+	if !errors.Is(a.Err(), fnlib.ErrFenced) {
+		t.Fatal(a.Err())
+	}
+	wantGot(t, b, ref, state)
+	wantGot(t, again, ref, state)
+}
