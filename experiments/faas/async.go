@@ -110,6 +110,7 @@ func (p *Platform) Enqueue(req Request) (id string, err error) {
 
 // handle handles a queued event.
 func (p *Platform) handle(req Request, f *function, id string) {
+	req.Tail = true // an attempt is over once it is recorded
 	attempts, why := p.cfg.Async.run(p.ctx, func(nr int) verdict {
 		o := <-p.try(&attempt{Request: req, fn: f, id: id, came: time.Now(), nr: nr})
 		switch {

@@ -144,7 +144,7 @@ var fences = []fence{
 	{[]string{"github.com/redis", "github.com/gomodule/redigo"}, []string{"fnlib/store/redis*", "cmd", "experiments"}, nil},
 	{[]string{"github.com/google/nftables", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
 		[]string{"experiments"}, nil},
-	{[]string{"github.com/aws/aws-lambda-go"}, []string{"fnlib/examples"}, nil},
+	{[]string{"github.com/aws/aws-lambda-go"}, []string{"fnlib/examples", "experiments/faas/echo"}, nil},
 	{[]string{"github.com/gorilla/websocket", "github.com/coder/websocket"}, []string{"relay"}, nil},
 	{[]string{"github.com/klauspost/compress"}, []string{"internal/zchunk"}, nil},
 	{[]string{"github.com/spf13", "github.com/schollz/progressbar"}, []string{"cmd", "internal/cli", "experiments"}, nil},
