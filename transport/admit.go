@@ -73,7 +73,7 @@ func (e *Endpoint) AdmitCaller(p Peer, class Class, renew bool) (*Flight, error)
 	case e.Dials(p.ID):
 		f = e.dial(r, class, renew, p.Attempt, r.leg() != nil)
 	case len(p.Flight) > 0:
-		f = newFlight(true, &r.flights[class])
+		f = newFlight(true, &r.flights[class], e.flightWait)
 		e.hub.inject(r, class, p.Flight, r.relayAddr)
 	}
 	e.begin(r, p, class)

@@ -168,7 +168,7 @@ func (e *Endpoint) dial(r *remote, class Class, renew bool, a *Attempt, collect 
 	case a != nil && a.adopt(r):
 		f = a.flight
 	case collect:
-		a, f = nil, newFlight(false, &r.flights[class])
+		a, f = nil, newFlight(false, &r.flights[class], e.flightWait)
 	default:
 		a = nil
 	}

@@ -86,7 +86,10 @@ type Endpoint struct {
 	hub   *hub
 	tls   *libp2ptls.Identity
 	nonce Nonce
-	raw   syscall.RawConn // of the IPv4 socket; nil in memory
+
+	flightWait time.Duration
+
+	raw syscall.RawConn // of the IPv4 socket; nil in memory
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -128,7 +131,8 @@ func Open(cfg Config) (*Endpoint, error) {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
 	e := &Endpoint{
-		cfg: cfg, log: cfg.Logger, tls: id, looks: make(chan struct{}, 1),
+		flightWait: flightWait,
+		cfg:        cfg, log: cfg.Logger, tls: id, looks: make(chan struct{}, 1),
 		hub:    newHub(ident.ShortOf(cfg.Key.ID(), pub), cfg.Logger, v4, v6),
 		relays: make(map[string]Relay),
 		peers:  make(map[peer.ID]*remote),

@@ -50,12 +50,12 @@ type Flight struct {
 	done    chan struct{} // closed when over, or when all is there
 }
 
-func newFlight(server bool, at *atomic.Pointer[Flight]) *Flight {
+func newFlight(server bool, at *atomic.Pointer[Flight], wait time.Duration) *Flight {
 	f := &Flight{server: server, at: at, done: make(chan struct{})}
 	if at != nil {
 		at.Store(f)
 	}
-	time.AfterFunc(flightWait, func() { f.take() })
+	time.AfterFunc(wait, func() { f.take() })
 	return f
 }
 
@@ -214,7 +214,7 @@ func (e *Endpoint) Attempt(class Class) (*Attempt, error) {
 	if e.closed {
 		return nil, ErrClosed
 	}
-	a := &Attempt{e: e, class: class, flight: newFlight(false, nil), done: make(chan struct{})}
+	a := &Attempt{e: e, class: class, flight: newFlight(false, nil, e.flightWait), done: make(chan struct{})}
 	var short ident.Short // stands for the peer
 	_, _ = rand.Read(short[:])
 	var ctx context.Context

@@ -134,7 +134,7 @@ func TestOnlyAnswersVouch(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := b.peers[a.PeerID()]
-	f := newFlight(true, &r.flights[Auto])
+	f := newFlight(true, &r.flights[Auto], time.Minute)
 	buf := getBuffer(b.hub.small)
 	n := copy(buf.b, first[0])
 	c := cutter{hub: b.hub, t: b.hub.tables.Load(), buf: buf, data: buf.b[:n]}
@@ -185,7 +185,7 @@ func TestAttemptExpires(t *testing.T) {
 }
 
 func TestFlightIsBounded(t *testing.T) {
-	f := newFlight(true, nil)
+	f := newFlight(true, nil, time.Minute)
 	for range 10 {
 		if !f.add(bytes.Repeat([]byte{0xc0}, 1280), 0) {
 			t.Error("a packet of the handshake was refused")

@@ -31,6 +31,7 @@ func openPair(t *testing.T, legs ...Relay) (a, b *Endpoint) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		e.flightWait = time.Second // the machine may be busy
 		t.Cleanup(func() { _ = e.Close() })
 		for _, l := range legs {
 			e.AddRelay(l)
