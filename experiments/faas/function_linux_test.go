@@ -8,12 +8,17 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 )
 
 // envFunction makes this test binary a function that speaks the Runtime API by itself.
 const envFunction = "FNWIRE_TEST_FUNCTION"
+
+// envDaemon makes it a process that such a function leaves behind, if it can.
+const envDaemon = "FNWIRE_TEST_DAEMON"
 
 // order is an event of that function: what it is to do.
 type order struct {
@@ -46,8 +51,21 @@ func call(method, path string, body []byte) (http.Header, []byte) {
 	return resp.Header, b
 }
 
+// hold waits until the other end of a connection is closed.
+func hold(socket string) {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		panic(err)
+	}
+	_, _ = io.Copy(io.Discard, conn)
+}
+
 // runFunction is the process of an instance.
 func runFunction() {
+	if wait := os.Getenv(envDaemon); wait != "" {
+		hold(wait)
+		os.Exit(0)
+	}
 	fmt.Println("init")
 	if os.Getenv(envFunction) == "broken" {
 		call("POST", "/init/error", []byte(`{"errorMessage":"no disk","errorType":"Init.Disk"}`))
@@ -60,14 +78,17 @@ func runFunction() {
 			panic(err)
 		}
 		path := "/invocation/" + h.Get("Lambda-Runtime-Aws-Request-Id")
-		if o.Wait != "" {
-			conn, err := net.Dial("unix", o.Wait)
-			if err != nil {
-				panic(err)
-			}
-			_, _ = io.Copy(io.Discard, conn)
+		if o.Wait != "" && o.Do != "daemon" {
+			hold(o.Wait)
 		}
 		switch o.Do {
+		case "daemon": // which leaves the process group
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = append(os.Environ(), envDaemon+"="+o.Wait)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+			if err := cmd.Start(); err != nil {
+				panic(err)
+			}
 		case "exit":
 			os.Exit(7)
 		case "hang":

@@ -2,6 +2,7 @@ package faas
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
@@ -184,6 +185,9 @@ func (p *Platform) watch(i *instance) {
 	i.slot.tell()
 	p.mu.Unlock()
 	i.open.Wait()
+	if err := p.cfg.Lab.Sweep(i.slot.host.Name); err != nil && !errors.Is(err, lab.ErrClosed) { // of what it had started
+		p.cfg.Logger.Warn("faas: the instance left something behind", "instance", i.id, "error", err)
+	}
 	i.out.close()
 	u := i.run.Usage()
 	p.mu.Lock()

@@ -2,18 +2,16 @@ package faas_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"github.com/fnwire/fnwire/experiments/faas"
 	"github.com/fnwire/fnwire/experiments/lab"
@@ -23,168 +21,14 @@ import (
 const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
-	if os.Getenv(envFunction) != "" {
+	switch os.Getenv(envFunction) {
+	case "":
+	case "harness":
+		runHarness()
+	default:
 		runFunction()
 	}
 	os.Exit(labtest.Main(m))
-}
-
-// function is a function whose program is this test binary.
-func function(dir, name string) (faas.Function, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return faas.Function{}, err
-	}
-	dir = filepath.Join(dir, name)
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return faas.Function{}, err
-	}
-	return faas.Function{Name: name, Dir: dir, Env: []string{envFunction + "=" + name}, Timeout: 10 * time.Second}, os.Symlink(self, filepath.Join(dir, "bootstrap"))
-}
-
-// bench is a platform under test.
-type bench struct {
-	*faas.Platform
-	t    *testing.T
-	lab  *lab.Lab
-	logs string
-
-	mu      sync.Mutex // guards what follows
-	records []faas.Record
-	changed chan struct{}
-}
-
-// start starts a platform on so many hosts with the functions "a" and "b".
-func start(t *testing.T, hosts int, change func(*faas.Config)) *bench {
-	t.Helper()
-	before := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, before) })
-	spec := []lab.Host{{Name: "public"}}
-	cfg := faas.Config{Seed: 1, LogDir: filepath.Join(t.TempDir(), "logs")}
-	for i := range hosts {
-		name := string(rune('p' + i))
-		spec = append(spec, lab.Host{Name: name, NAT: []lab.Kind{lab.PortRestricted, lab.Symmetric}[i%2]})
-		cfg.Hosts = append(cfg.Hosts, name)
-	}
-	b := &bench{t: t, lab: labtest.New(t, spec...), logs: cfg.LogDir, changed: make(chan struct{})}
-	cfg.Lab, cfg.Record = b.lab, b.record
-	dir := t.TempDir()
-	for _, name := range []string{"a", "b"} {
-		f, err := function(dir, name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg.Functions = append(cfg.Functions, f)
-	}
-	if change != nil {
-		change(&cfg)
-	}
-	var err error
-	if b.Platform, err = faas.New(cfg); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return b
-}
-
-func (b *bench) record(r faas.Record) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.records = append(b.records, r)
-	close(b.changed)
-	b.changed = make(chan struct{})
-}
-
-// until waits for the first record that is as wanted.
-func (b *bench) until(what string, want func(faas.Record) bool) faas.Record {
-	b.t.Helper()
-	late := time.After(patience)
-	for {
-		b.mu.Lock()
-		i, changed := slices.IndexFunc(b.records, want), b.changed
-		b.mu.Unlock()
-		if i >= 0 {
-			return b.records[i]
-		}
-		select {
-		case <-changed:
-		case <-late:
-			b.t.Fatalf("no record of %s", what)
-		}
-	}
-}
-
-// of returns the record of an invocation.
-func (b *bench) of(r faas.Response) *faas.Invocation {
-	b.t.Helper()
-	return b.until("an invocation", func(rec faas.Record) bool { return rec.Invocation != nil && rec.Invocation.Request == r.ID }).Invocation
-}
-
-// ended returns the record of an instance that has ended.
-func (b *bench) ended(id string) *faas.Instance {
-	b.t.Helper()
-	return b.until("the end of an instance", func(rec faas.Record) bool { return rec.Instance != nil && rec.Instance.ID == id }).Instance
-}
-
-func payload(o order) []byte {
-	b, err := json.Marshal(o)
-	if err != nil {
-		panic(err)
-	}
-	return b
-}
-
-func (b *bench) try(name string, o order) (faas.Response, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	return b.Invoke(ctx, faas.Request{Function: name, Payload: payload(o), Tail: o.Do == "print"})
-}
-
-func (b *bench) invoke(name string, o order) (faas.Response, report) {
-	b.t.Helper()
-	r, err := b.try(name, o)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	var rep report
-	_ = json.Unmarshal(r.Payload, &rep)
-	return r, rep
-}
-
-// gate is where functions wait.
-type gate struct {
-	t *testing.T
-	l net.Listener
-}
-
-func newGate(t *testing.T) gate {
-	dir, err := os.MkdirTemp("", "gate") // a socket's path must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close(); os.RemoveAll(dir) })
-	return gate{t, l}
-}
-
-func (g gate) path() string { return g.l.Addr().String() }
-
-// next waits until a function is there; closing lets it go on.
-func (g gate) next() net.Conn {
-	g.t.Helper()
-	c, err := g.l.Accept()
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	g.t.Cleanup(func() { c.Close() })
-	return c
 }
 
 // Cold, thawed, warm and reclaimed instances are told apart.
@@ -385,6 +229,65 @@ func TestReclaim(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// What a function has started ends with its instance.
+func TestDaemon(t *testing.T) {
+	g := newGate(t)
+	b := start(t, 1, nil)
+	b.invoke("a", order{Do: "daemon", Wait: g.path()})
+	daemon := g.next()
+	if n, err := b.Reclaim(t.Context(), "a"); n != 1 || err != nil {
+		t.Errorf("reclaimed %d, %v", n, err)
+	}
+	if err := daemon.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := daemon.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("it lives: %v", err)
+	}
+}
+
+// runHarness is a program that has a platform, and a function that waits at the socket given.
+func runHarness() {
+	if err := lab.Enter(); err != nil {
+		panic(err)
+	}
+	l, err := lab.New(context.Background(), lab.Spec{Hosts: []lab.Host{{Name: "p"}}})
+	if err != nil {
+		panic(err)
+	}
+	f := faas.Function{Name: "a", Dir: os.Args[1], Env: []string{envFunction + "=a"}, Timeout: patience}
+	p, err := faas.New(faas.Config{Lab: l, Hosts: []string{"p"}, Functions: []faas.Function{f}})
+	if err != nil {
+		panic(err)
+	}
+	_, err = p.Invoke(context.Background(), faas.Request{Function: "a", Payload: payload(order{Wait: os.Args[2]})})
+	panic(err)
+}
+
+// A function does not outlive a platform that is killed.
+func TestKilled(t *testing.T) {
+	labtest.New(t, lab.Host{Name: "p"}) // which tells why if there can be none
+	g := newGate(t)
+	f, err := function(t.TempDir(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	harness := exec.Command("/proc/self/exe", f.Dir, g.path())
+	harness.Env = append(os.Environ(), envFunction+"=harness")
+	harness.Stderr = os.Stderr
+	if err := harness.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c := g.next()
+	if err := errors.Join(harness.Process.Kill(), c.SetReadDeadline(time.Now().Add(patience))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("it lives: %v", err)
+	}
+	_ = harness.Wait()
 }
 
 // Queued events are handled, tried again, and dropped.

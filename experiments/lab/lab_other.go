@@ -35,6 +35,7 @@ func (*Lab) PublicAddr(string) netip.Addr                            { return ne
 func (*Lab) Addr6(string) netip.Addr                                 { return netip.Addr{} }
 func (*Lab) Do(string, func() error) error                           { return unavailable() }
 func (*Lab) Start(context.Context, string, *exec.Cmd) (*Proc, error) { return nil, unavailable() }
+func (*Lab) Sweep(string) error                                      { return unavailable() }
 func (*Lab) Block(string, string) (func() error, error)              { return nil, unavailable() }
 func (*Lab) BlockOneWay(string, string) (func() error, error)        { return nil, unavailable() }
 func (*Lab) BlockUDP(string, string) (func() error, error)           { return nil, unavailable() }
