@@ -83,13 +83,13 @@ func (p *pump) close() {
 
 // compress returns what goes over the wire for a chunk.
 func (p *pump) compress(chunk []byte) []byte {
-	if p.chooser == nil {
+	raw := chunk[frameHead:]
+	if p.chooser == nil || !p.chooser.Looks(len(raw)) {
 		return chunk
 	}
 	if p.spare[0] == nil {
 		p.spare[0] = frames.Get().(*frame)
 	}
-	raw := chunk[frameHead:]
 	b, ok := p.chooser.Chunk(p.spare[0][:compressedHead], raw)
 	if !ok {
 		return chunk

@@ -23,7 +23,10 @@ const (
 	smooth = 16 // chunks, about, that the cost is an average over: a busy machine takes the CPU away now and then
 
 	small    = 4 * sampleSize // a chunk that is compressed without a sample
-	shortest = time.Millisecond / 2
+	shortest = 2 * time.Millisecond
+
+	// A write of fewer bytes than a sample that takes less than this tells how quickly goroutines wake up, and not what the link takes.
+	wakeUp = time.Millisecond
 
 	// DefaultRate is what a link is thought to take before it was seen, in bytes a second: 600 Mbit/s, a common limit of functions.
 	DefaultRate = 75e6
@@ -65,10 +68,7 @@ func newChooser(enc encoder, rate float64) *Chooser {
 // Chunk returns dst with the compressed chunk appended to it, or false if it is to go raw. Of dst it needs MaxFrame bytes of capacity lest
 // it allocate, and may overwrite them all.
 func (c *Chooser) Chunk(dst, raw []byte) ([]byte, bool) {
-	switch {
-	case len(raw) < minRaw || len(raw) > MaxRaw || len(raw) <= small && c.short(len(raw)):
-		return nil, false
-	case !c.on && (c.rest < 0 || len(raw) > small && !c.promises(dst, raw)):
+	if !c.Looks(len(raw)) || !c.on && len(raw) > small && !c.promises(dst, raw) {
 		return nil, false
 	}
 	out, took := c.enc.encode(dst, raw)
@@ -85,6 +85,11 @@ func (c *Chooser) Chunk(dst, raw []byte) ([]byte, bool) {
 	}
 	c.spend(min(took, fee))
 	return out, used
+}
+
+// Looks tells whether Chunk would look at a chunk of n bytes at all.
+func (c *Chooser) Looks(n int) bool {
+	return n >= minRaw && n <= MaxRaw && (n > small || !c.short(n)) && (c.on || c.rest >= 0)
 }
 
 // short tells whether a chunk of n bytes is on its way before anybody could care.
@@ -105,11 +110,13 @@ func (c *Chooser) pays(ratio, cost, part float64) bool { return cost*c.Rate()+ra
 
 // Wrote notes that the link took n bytes, compressed or not, in a time.
 func (c *Chooser) Wrote(n int, took time.Duration) {
-	c.wire += float64(n)
-	c.took += took.Seconds()
-	if c.wire > memory {
-		c.took *= memory / c.wire
-		c.wire = memory
+	if n >= sampleSize || took >= wakeUp {
+		c.wire += float64(n)
+		c.took += took.Seconds()
+		if c.wire > memory {
+			c.took *= memory / c.wire
+			c.wire = memory
+		}
 	}
 	c.spend(-time.Duration(share * float64(took)))
 }

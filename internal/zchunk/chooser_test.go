@@ -145,7 +145,7 @@ func TestChooserLeavesSmallChunks(t *testing.T) {
 		rate float64
 		want bool
 	}{
-		{minRaw - 1, 10 * mbit, false}, {minRaw, 10 * mbit, true}, {30 << 10, 600 * mbit, false}, {48 << 10, 600 * mbit, true},
+		{minRaw - 1, 10 * mbit, false}, {minRaw, 8 * mbit, true}, {64 << 10, 600 * mbit, false}, {65 << 10, 600 * mbit, true},
 		{100, 1, false}, {MaxRaw + 1, 1, false}, {MaxRaw, 600 * mbit, true},
 	} {
 		m := &machine{ratio: 0.1, rate: 280e6}
