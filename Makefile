@@ -77,8 +77,9 @@ versitygw: ## compile the S3 server that tests and experiments start (first use:
 	echo "compiling versitygw $(VERSITYGW_VERSION) into $(VERSITYGW_DIR)"; \
 	GOBIN="$(VERSITYGW_DIR)" GOFLAGS= $(GO) install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
 
-cross: ## compile for every system that functions run on: all commands, and vet what a function links
-	@set -e; export CGO_ENABLED=0; for p in $(PLATFORMS); do \
+cross: ## compile for every other system that functions run on: all commands, and vet what a function links
+	@set -e; export CGO_ENABLED=0; own=$$($(GO) env GOOS)/$$($(GO) env GOARCH); for p in $(PLATFORMS); do \
+	  if [ $$p = $$own ]; then continue; fi; \
 	  echo "$$p"; export GOOS=$${p%/*} GOARCH=$${p#*/}; \
 	  $(GO) build -trimpath ./fnlib/... ./cmd/...; \
 	  $(GO) vet ./fnlib/... ./transport/... ./relay ./rendezvous ./internal/... ./cmd/fnwire; \

@@ -118,7 +118,7 @@ func TestRunAsTyped(t *testing.T) {
 	everyUser(t, func(t *testing.T, u user) {
 		out := filepath.Join(u.newTemp(), "out")
 		tmp := u.newTemp()
-		args := []string{"run", "skew", "--out", out, "--quick", "--seed", "7", "--reps", "1", "--set", "skews=0s,100ms", "--set", "bytes=10KiB"}
+		args := []string{"run", "skew", "--out", out, "--quick", "--seed", "7", "--reps", "1", "--set", "skews=0s,100ms", "--set", "bytes=10KiB", "--set", "cases=receiver"}
 		stdout, stderr, code := u.types("", append(args, "--json")...)
 		if code != 0 || strings.Count(stdout, "\n") != 2 {
 			t.Fatalf("exit code %d, want 2 lines\nstdout: %s\nstderr: %s", code, stdout, stderr)

@@ -23,6 +23,7 @@ func skew() Experiment {
 			"its store (Redis) and joining take by themselves",
 		Settings: []Setting{
 			{"skews", "0s,500ms,5s", "", "how much later"},
+			{"cases", "receiver,sender,gone", "", "who is later, or that the sender is gone"},
 			{"reps", "5", "2", "repetitions of each"},
 			{"bytes", "1MiB", "", "size of the state"},
 		},
@@ -58,19 +59,15 @@ func runSkew(ctx context.Context, r *run) error {
 		return err
 	}
 	defer w.Close()
-	k := &skewRun{w: w, s: s}
+	k := &skewRun{w: w, s: s, life: ctx}
+	cases, err := k.cases(r)
+	if err != nil {
+		return err
+	}
 	for rep := range reps {
 		for _, d := range skews {
-			for _, c := range []struct {
-				name string
-				one  func(context.Context, time.Duration, *results.Record) error
-			}{{"receiver %v later", k.receiverLater}, {"sender %v later", k.senderLater}, {"sender gone %v before", k.senderGone}} {
+			for _, c := range cases {
 				err := r.measure(ctx, fmt.Sprintf(c.name, d), rep, func(mctx context.Context, rec *results.Record) error {
-					if k.store == nil { // it ends with the experiment
-						if k.store, err = w.StartRedis(ctx, world.InMemory); err != nil {
-							return err
-						}
-					}
 					return c.one(mctx, d, rec)
 				})
 				if err != nil {
@@ -85,7 +82,28 @@ func runSkew(ctx context.Context, r *run) error {
 type skewRun struct {
 	w     *world.World
 	s     state
+	life  context.Context //nolint:containedctx // of the store, which outlives a measurement
 	store *world.Store
+}
+
+// skewCase is one of who is later; its name has a place for how much.
+type skewCase struct {
+	name string
+	one  func(context.Context, time.Duration, *results.Record) error
+}
+
+func (k *skewRun) cases(r *run) (out []skewCase, err error) {
+	all := map[string]skewCase{
+		"receiver": {"receiver %v later", k.receiverLater}, "sender": {"sender %v later", k.senderLater}, "gone": {"sender gone %v before", k.senderGone},
+	}
+	for _, name := range r.list("cases") {
+		c, ok := all[name]
+		if !ok {
+			return nil, fmt.Errorf("%w: cases: %q is none of receiver, sender and gone", ErrSettings, name)
+		}
+		out = append(out, c)
+	}
+	return out, nil
 }
 
 func (k *skewRun) receiverLater(ctx context.Context, d time.Duration, rec *results.Record) error {
@@ -154,6 +172,11 @@ func (k *skewRun) senderGone(ctx context.Context, d time.Duration, rec *results.
 		return err
 	}
 	defer couple{a: a, b: b}.part()
+	if k.store == nil { // it ends with the experiment
+		if k.store, err = k.w.StartRedis(k.life, world.InMemory); err != nil {
+			return err
+		}
+	}
 	where := k.store.Opened()
 	join := func(p *world.Proc, name string) (worker.Joined, error) {
 		args := k.w.JoinArgs(name)

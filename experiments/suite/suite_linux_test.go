@@ -207,8 +207,8 @@ func TestResume(t *testing.T) {
 	}
 	var seen []string
 	opt := suite.Options{
-		Set: map[string]string{"skews": "0s,1ms", "reps": "2", "bytes": "1KiB"},
-		Has: func(r results.Record) bool { return r.Rep == 0 || r.Case != "receiver 1ms later" },
+		Set: map[string]string{"skews": "0s,1ms", "reps": "2", "bytes": "1KiB", "cases": "receiver"},
+		Has: func(r results.Record) bool { return r.Rep == 0 || r.Case == "receiver 0s later" },
 		Emit: func(r results.Record) error {
 			seen = append(seen, fmt.Sprint(r.Case, " ", r.Rep))
 			return nil
@@ -230,7 +230,7 @@ func TestResume(t *testing.T) {
 func TestSettings(t *testing.T) {
 	for _, c := range []struct{ experiment, name, value string }{
 		{"transfer", "no-such", "1"}, {"transfer", "sizes", "many"}, {"transfer", "reps", "0"}, {"transfer", "ways", "pigeon"},
-		{"transfer", "sizes", ""}, {"footprint", "idle", "long"}, {"pairs", "nats", "a:b"}, {"pairs", "settle", "soon"}, {"skew", "skews", "-1s"}, {"flap", "cycles", "x"},
+		{"transfer", "sizes", ""}, {"footprint", "idle", "long"}, {"pairs", "nats", "a:b"}, {"pairs", "settle", "soon"}, {"skew", "skews", "-1s"}, {"skew", "cases", "moon"}, {"flap", "cycles", "x"},
 		{"nat-matrix", "nats", "brick"}, {"nat-matrix", "nats", "cgn,nat444"}, {"nat-matrix", "shared", "none"}, {"nat-matrix", "peer", "pigeon"},
 		{"nat-matrix", "parallel", "-1"}, {"nat-matrix", "traffic", "much"}, {"nat-matrix", "silence", "-1"}, {"nat-matrix", "silence", "gold"},
 		{"faults", "faults", "no-such"}, {"faults", "modes", "song"}, {"faults", "parallel", "0"},
