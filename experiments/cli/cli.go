@@ -25,6 +25,6 @@ func NewRoot(exit *int) *cobra.Command {
 		Args:  cli.Args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newLab(exit), newDemo(), newRun(), newReport(), newWorker())
+	root.AddCommand(newLab(exit), newFaas(), newDemo(), newRun(), newReport(), newWorker())
 	return root
 }

@@ -32,6 +32,12 @@ func TestMain(m *testing.M) {
 			fmt.Println(addrs, err)
 			return
 		}
+		if len(os.Args) == 4 && os.Args[1] == "invoke" {
+			if err := invoke(os.Args[2], os.Args[3]); err != nil {
+				panic(err)
+			}
+			return
+		}
 		os.Exit(expcli.Main())
 	default:
 		os.Exit(m.Run())

@@ -34,7 +34,7 @@ func function(dir, name string) (faas.Function, error) {
 // bench is a platform under test.
 type bench struct {
 	*faas.Platform
-	t    *testing.T
+	t    testing.TB
 	lab  *lab.Lab
 	logs string
 
@@ -44,7 +44,7 @@ type bench struct {
 }
 
 // start starts a platform on so many hosts with the functions "a" and "b".
-func start(t *testing.T, hosts int, change func(*faas.Config)) *bench {
+func start(t testing.TB, hosts int, change func(*faas.Config)) *bench {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, before) })
@@ -146,11 +146,11 @@ func (b *bench) invoke(name string, o order) (faas.Response, report) {
 
 // gate is where functions wait.
 type gate struct {
-	t *testing.T
+	t testing.TB
 	l *net.UnixListener
 }
 
-func newGate(t *testing.T) gate {
+func newGate(t testing.TB) gate {
 	dir, err := os.MkdirTemp("", "gate") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)

@@ -29,6 +29,8 @@ type instance struct {
 	began time.Time
 	gone  chan struct{} // closed when the host is free again
 
+	maxRSS int64 // in bytes; only for who records an event, and after open
+
 	// Guarded by Platform.mu.
 	state    state
 	why      string // it ends
@@ -95,6 +97,9 @@ func (i *instance) use() {
 		i.idle.Stop()
 	}
 }
+
+// weigh looks how much memory the process has had so far.
+func (i *instance) weigh() { i.maxRSS = max(i.maxRSS, maxRSS(i.proc.Pid())) }
 
 // settle notes that the instance waits for an event, or that it has ended.
 func (p *Platform) settle(i *instance, waits bool) {
@@ -193,7 +198,7 @@ func (p *Platform) watch(i *instance) {
 	p.mu.Lock()
 	end := &Instance{
 		ID: i.id, Function: i.fn.Name, Host: i.slot.host.Name, NAT: i.slot.host.NAT, Started: i.began, Ended: time.Now(),
-		Why: i.why, Invocations: i.served, InitMS: ms(u.Init), BusyMS: ms(u.Busy), FrozenMS: ms(u.Frozen), Freezes: u.Freezes, MaxRSS: i.maxRSS(true),
+		Why: i.why, Invocations: i.served, InitMS: ms(u.Init), BusyMS: ms(u.Busy), FrozenMS: ms(u.Frozen), Freezes: u.Freezes, MaxRSS: i.maxRSS,
 	}
 	p.mu.Unlock()
 	if end.Why == "" {

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,6 +96,9 @@ func (p *Platform) Close() error {
 	p.wg.Wait()
 	return nil
 }
+
+// Functions returns the names of the functions, sorted.
+func (p *Platform) Functions() []string { return slices.Sorted(maps.Keys(p.functions)) }
 
 // Totals returns what each function has used so far.
 func (p *Platform) Totals() map[string]Totals {
@@ -263,6 +268,7 @@ func (p *Platform) answered(s *slot, i *instance, a *attempt, r lambdaapi.Result
 	if !a.Tail {
 		a.done <- o
 	}
+	i.weigh()
 	v := a.invocation(i, r.FunctionError)
 	took := <-r.Busy
 	waits := i.run.WaitIdle(context.Background()) == nil
@@ -279,7 +285,8 @@ func (p *Platform) answered(s *slot, i *instance, a *attempt, r lambdaapi.Result
 		v.Start = Thawed
 	}
 	v.bill(init, took)
-	v.MaxRSS = i.maxRSS(!waits)
+	i.weigh()
+	v.MaxRSS = i.maxRSS
 	o.Log = i.out.end(v)
 	p.record(Record{Invocation: v})
 	if a.Tail {

@@ -145,16 +145,10 @@ func (o *output) close() {
 	}
 }
 
-// maxRSS is the most memory that the process of the instance has had resident, in bytes; 0 if that cannot be known. ended tells
-// that it has been waited for.
-func (i *instance) maxRSS(ended bool) int64 {
-	if ended {
-		if u, ok := i.proc.State().SysUsage().(*syscall.Rusage); ok {
-			return u.Maxrss << 10
-		}
-		return 0
-	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", i.proc.Pid()))
+// maxRSS is the most memory that a process has had resident, in bytes; 0 if it has ended. What wait(2) tells of it then counts
+// the memory of who has started it, too.
+func maxRSS(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}

@@ -19,4 +19,4 @@ func (*output) begin(string)           {}
 func (*output) end(*Invocation) []byte { return nil }
 func (*output) close()                 {}
 
-func (*instance) maxRSS(bool) int64 { return 0 }
+func maxRSS(int) int64 { return 0 }

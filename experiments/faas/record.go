@@ -61,7 +61,7 @@ type Invocation struct {
 	BilledMS   int64   `json:"billed_ms"`
 	MemoryMB   int     `json:"memory_mb"`
 	GBSeconds  float64 `json:"gb_seconds"`
-	MaxRSS     int64   `json:"max_rss_bytes,omitempty"` // of the process, so far in its life
+	MaxRSS     int64   `json:"max_rss_bytes,omitempty"` // of the process, so far in its life; 0: it has ended before that was seen
 	Sent       int     `json:"payload_bytes"`
 	Received   int     `json:"response_bytes"`
 }
