@@ -121,11 +121,11 @@ func (p *Platform) handle(req Request, f *function, id string) {
 		}
 		return handled
 	})
+	p.mu.Lock()
+	p.queue.events--
+	p.queue.bytes -= len(req.Payload)
+	p.mu.Unlock()
 	if why != "" {
 		p.record(Record{Dropped: &Dropped{Time: time.Now(), Request: id, Function: f.Name, Attempts: attempts, Why: why}})
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.queue.events--
-	p.queue.bytes -= len(req.Payload)
 }

@@ -94,10 +94,10 @@ func (b *bench) until(what string, want func(faas.Record) bool) faas.Record {
 	late := time.After(patience)
 	for {
 		b.mu.Lock()
-		i, changed := slices.IndexFunc(b.records, want), b.changed
+		records, changed := b.records, b.changed // what is in it stays as it is
 		b.mu.Unlock()
-		if i >= 0 {
-			return b.records[i]
+		if i := slices.IndexFunc(records, want); i >= 0 {
+			return records[i]
 		}
 		select {
 		case <-changed:
