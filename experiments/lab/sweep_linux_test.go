@@ -20,7 +20,7 @@ func TestSweep(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer r.Close()
+		t.Cleanup(func() { r.Close() })
 		cmd := helper("parent")
 		cmd.Stdout, cmd.ExtraFiles = w, []*os.File{w}
 		_, err = l.Start(t.Context(), host, cmd)
