@@ -20,6 +20,7 @@ const (
 	envRole     = "FNWIRE_LAB_ROLE"
 	roleEntered = "entered" // the same program in a user namespace of its own
 	roleKeeper  = "keeper"  // the first process of a lab's PID namespace
+	roleCarrier = "carrier" // carries the lines of a lab
 )
 
 // Enter makes sure that the program may make labs. Call it first thing in main, a command or TestMain: it may start the
@@ -30,8 +31,11 @@ const (
 // The error wraps [ErrUnavailable] and says what is missing, and how to allow it.
 func Enter() error {
 	role := os.Getenv(envRole)
-	if role == roleKeeper {
+	switch role {
+	case roleKeeper:
 		keep()
+	case roleCarrier:
+		carry()
 	}
 	err := usable()
 	if err == nil && role == roleEntered {
@@ -48,7 +52,7 @@ func Enter() error {
 
 // usable tells whether the process may make and set up network namespaces.
 func usable() error {
-	if os.Getenv(envRole) == roleKeeper {
+	if role := os.Getenv(envRole); role == roleKeeper || role == roleCarrier {
 		return errNoEnter // New, called by a program that does not call Enter
 	}
 	err := onThread(func() error {

@@ -43,6 +43,8 @@
 // For the others UDP is the business of package usernat, by a TUN device in the router; this is slower: some
 // 200 Mbit/s (go test -bench UDPThroughTwoNATs).
 //
+// Between a host, or its NAT, and the internet there may be a line with a delay, a rate, losses and more (Host.Line, package wan).
+//
 // A lab lives in the process that made it: namespaces are held by open files and processes, never by names or mounts
 // that others see, and everything started in it belongs to one PID namespace. So when that process ends, however it
 // ends, namespaces and all processes vanish, children of children too.
@@ -57,6 +59,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/fnwire/fnwire/experiments/wan"
 )
 
 // ErrUnavailable is wrapped by the errors of [Enter] and [New] when this machine or user may not make network
@@ -76,6 +80,7 @@ const MaxHosts = 200
 // Spec says which hosts a lab has. Addresses are given in the order of Hosts, so that equal specs give equal addresses.
 type Spec struct {
 	Hosts []Host `json:"hosts"`
+	Seed  uint64 `json:"seed,omitempty"` // of what is random on lines
 }
 
 // Host is one machine of a lab. Name may have letters, digits, "-" and "_", at most 64.
@@ -85,6 +90,8 @@ type Host struct {
 	// With is the name of an earlier host whose outermost NAT is this one's too; NAT is then that host's and may be left out.
 	// Both are in one private network, except with CGN, where each has a home NAT of its own.
 	With string `json:"with,omitempty"`
+	// Line is between the host, or its outermost NAT, and the internet; the zero Line is a cable. Who shares a NAT has none of its own.
+	Line wan.Line `json:"line,omitzero"`
 }
 
 // HostInfo is a host with its addresses.
@@ -109,7 +116,7 @@ func (s Spec) check() (Spec, error) {
 	if len(s.Hosts) > MaxHosts {
 		return s, fmt.Errorf("lab: %d hosts: want at most %d", len(s.Hosts), MaxHosts)
 	}
-	out := Spec{Hosts: make([]Host, 0, len(s.Hosts))}
+	out := Spec{Hosts: make([]Host, 0, len(s.Hosts)), Seed: s.Seed}
 	seen := map[string]bool{}
 	for _, h := range s.Hosts {
 		if err := CheckName(h.Name); err != nil {
@@ -124,6 +131,9 @@ func (s Spec) check() (Spec, error) {
 			return s, err
 		}
 		h.NAT = kind
+		if err := h.Line.Check(); err != nil {
+			return s, fmt.Errorf("lab: host %s: %w", h.Name, err)
+		}
 		if h.With != "" {
 			if h, err = share(h, out.Hosts); err != nil {
 				return s, err
@@ -144,6 +154,8 @@ func share(h Host, before []Host) (Host, error) {
 	switch {
 	case o.NAT == None || o.NAT == IPv6Firewall:
 		return h, fmt.Errorf("lab: host %s shares the NAT of %q, whose kind is %s", h.Name, o.Name, o.NAT)
+	case h.Line != wan.Line{}:
+		return h, fmt.Errorf("lab: host %s has a line, but shares the NAT of %s and with it the line", h.Name, o.Name)
 	case h.NAT != None && h.NAT != o.NAT:
 		return h, fmt.Errorf("lab: host %s of kind %s shares the NAT of %s, whose kind is %s", h.Name, h.NAT, o.Name, o.NAT)
 	}

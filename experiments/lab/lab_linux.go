@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 
 	"github.com/vishvananda/netns"
+
+	"github.com/fnwire/fnwire/experiments/wan"
 )
 
 // Lab is a running lab. Its methods may be called from several goroutines.
@@ -19,6 +21,9 @@ type Lab struct {
 	nodes   map[string]*node // of the hosts, by name
 	routers []*node
 	sites   map[string]*site // by the name of the first host behind the NAT
+	seed    uint64
+	lines   []line
+	carrier *wan.Carrier // nil if there are no lines
 	spawner *spawner
 	blocks  blocks
 	faults  atomic.Uint32 // made so far
@@ -43,7 +48,7 @@ func New(ctx context.Context, spec Spec) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{
-		nodes: map[string]*node{}, sites: map[string]*site{},
+		nodes: map[string]*node{}, sites: map[string]*site{}, seed: spec.Seed,
 		blocks: blocks{count: map[pair]int{}},
 		procs:  procs{running: map[*Proc]struct{}{}},
 		done:   make(chan struct{}),
@@ -63,6 +68,10 @@ func New(ctx context.Context, spec Spec) (*Lab, error) {
 			_ = l.Close()
 			return nil, fmt.Errorf("lab: host %s: %w", h.Name, err)
 		}
+	}
+	if err := l.startLines(); err != nil {
+		_ = l.Close()
+		return nil, err
 	}
 	if err := l.awaitUp(ctx); err != nil {
 		_ = l.Close()
@@ -96,7 +105,7 @@ func (l *Lab) addHost(i int, h Host, shared bool) error {
 	l.nodes[h.Name] = n
 	info := HostInfo{Host: h, Addr: outsideAddr(i), PublicAddr: outsideAddr(i)}
 	if h.NAT == None {
-		err = plug(l.core, n, hostName, i, info.Addr)
+		err = l.plug(n, hostName, i, h)
 	} else {
 		info.Addr, info.PublicAddr, err = l.addBehind(i, h, n, shared)
 		if err == nil && h.NAT == IPv6Firewall {
@@ -115,7 +124,7 @@ func (l *Lab) addBehind(i int, h Host, n *node, shared bool) (own, public netip.
 	}
 	s := l.sites[h.With]
 	if s == nil {
-		s, err = l.makeSite(i, t, shared)
+		s, err = l.makeSite(i, h, t, shared)
 		if s != nil {
 			l.sites[h.Name] = s
 		}
@@ -156,6 +165,7 @@ func (l *Lab) Close() error {
 			s.user.close()
 		}
 	}
+	l.closeLines()
 	for _, n := range l.routers {
 		n.close()
 	}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+
+	"github.com/fnwire/fnwire/experiments/wan"
 )
 
 // Lab is a running lab: on this system there is none.
@@ -40,6 +42,7 @@ func (*Lab) Block(string, string) (func() error, error)              { return ni
 func (*Lab) BlockOneWay(string, string) (func() error, error)        { return nil, unavailable() }
 func (*Lab) BlockUDP(string, string) (func() error, error)           { return nil, unavailable() }
 func (*Lab) Lose(string, string, int) (func() error, error)          { return nil, unavailable() }
+func (*Lab) Lines() (map[string]wan.Usage, bool, error)              { return nil, false, unavailable() }
 func (*Lab) Narrow(string, string, int) (func() error, error)        { return nil, unavailable() }
 func (*Lab) NarrowLine(string, int) (func() error, error)            { return nil, unavailable() }
 func (*Lab) Reorder(string, int, uint64) (func() error, error)       { return nil, unavailable() }

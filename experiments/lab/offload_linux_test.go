@@ -109,13 +109,17 @@ func BenchmarkUDPThroughTwoNATs(b *testing.B) {
 }
 
 func benchmarkUDP(b *testing.B, kind lab.Kind) {
-	const seg, count = 1400, 45
 	from, to, _, addr := twoNATs(b, kind)
+	const seg, count = 1400, 45
+	pump(b, from, to, addr, make([]byte, seg*count), segmentSize(seg))
+}
+
+// pump sends what is in batch over and over, and reads what comes.
+func pump(b *testing.B, from, to sock, addr netip.AddrPort, batch, oob []byte) {
 	to.control(func(fd int) error {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
 		return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
 	})
-	batch, oob := make([]byte, seg*count), segmentSize(seg)
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -135,10 +139,10 @@ func benchmarkUDP(b *testing.B, kind lab.Kind) {
 	if err := to.SetReadDeadline(time.Time{}); err != nil {
 		b.Fatal(err)
 	}
-	b.SetBytes(seg * count)
+	b.SetBytes(int64(len(batch)))
 	b.ResetTimer()
 	for range b.N {
-		for got := 0; got < seg*count; {
+		for got := 0; got < len(batch); {
 			n, _, err := to.ReadFromUDPAddrPort(buf)
 			if err != nil {
 				b.Fatal(err)

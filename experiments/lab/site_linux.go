@@ -36,7 +36,7 @@ func (s *site) inside(n int) netip.Addr {
 }
 
 // makeSite makes the outermost NAT for the i-th host.
-func (l *Lab) makeSite(i int, t Traits, shared bool) (*site, error) {
+func (l *Lab) makeSite(i int, h Host, t Traits, shared bool) (*site, error) {
 	router, err := newNode()
 	if err != nil {
 		return nil, err
@@ -44,9 +44,9 @@ func (l *Lab) makeSite(i int, t Traits, shared bool) (*site, error) {
 	l.routers = append(l.routers, router)
 	s := &site{index: i, traits: t, shared: shared, router: router}
 	if t.MTU == mtu {
-		err = plug(l.core, router, wanName, i, outsideAddr(i))
+		err = l.plug(router, wanName, i, h)
 	} else {
-		err = l.plugNarrow(router, i, t.MTU)
+		err = l.plugNarrow(router, i, h, t.MTU)
 	}
 	if err != nil {
 		return nil, err
@@ -121,13 +121,13 @@ func (l *Lab) addHome(s *site, j int, host *node) (netip.Addr, error) {
 // plugNarrow joins a router to the bridge by a line that takes packets of size bytes only. At its far end is another router,
 // without NAT: it forwards what fits, tells the sender of what does not, and answers ARP for both sides. So sizes are
 // checked where packets are forwarded, both ways: a bridge, or a cable, lets batches pass whatever the size of their packets.
-func (l *Lab) plugNarrow(router *node, i, size int) error {
+func (l *Lab) plugNarrow(router *node, i int, h Host, size int) error {
 	far, err := newNode()
 	if err != nil {
 		return err
 	}
 	l.routers = append(l.routers, far)
-	if err := cableToBridge(l.core, bridgeName, fmt.Sprint(portPrefix, i), far, wanName, mtu); err != nil {
+	if err := l.uplink(far, wanName, i, h); err != nil {
 		return err
 	}
 	if err := connect(router, wanName, far, lanName, size); err != nil {

@@ -63,19 +63,16 @@ func makeCore() (*node, error) {
 	return core, nil
 }
 
-// plug joins a node to the bridge with an interface called name.
-func plug(core, n *node, name string, i int, addr netip.Addr) error {
-	if err := cableToBridge(core, bridgeName, fmt.Sprint(portPrefix, i), n, name, mtu); err != nil {
-		return err
-	}
-	return n.do(func() error { return configure(name, addr, coreAddr) })
-}
-
 // cableToBridge makes a cable from an interface of n to a port of a bridge, which it sets up.
 func cableToBridge(owner *node, bridgeName, port string, n *node, name string, mtu int) error {
 	if err := connect(n, name, owner, port, mtu); err != nil {
 		return err
 	}
+	return toBridge(owner, bridgeName, port)
+}
+
+// toBridge makes an interface a port of a bridge, and sets it up.
+func toBridge(owner *node, bridgeName, port string) error {
 	return owner.do(func() error {
 		bridge, err := netlink.LinkByName(bridgeName)
 		if err != nil {
@@ -129,7 +126,8 @@ func awaitUp(ctx context.Context, n *node, prefix string) error {
 				return fmt.Errorf("list interfaces: %w", err)
 			}
 			i := slices.IndexFunc(links, func(l netlink.Link) bool {
-				return strings.HasPrefix(l.Attrs().Name, prefix) && l.Attrs().OperState != netlink.OperUp
+				_, tap := l.(*netlink.Tuntap) // which carry packets at once
+				return !tap && strings.HasPrefix(l.Attrs().Name, prefix) && l.Attrs().OperState != netlink.OperUp
 			})
 			if i < 0 {
 				return nil

@@ -1,0 +1,286 @@
+package wan
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	tunPath   = "/dev/net/tun"
+	turn      = 64 // frames that are read from one side before the other has its turn
+	threadCPU = 6 // with the complement of a thread's ID times 8 before it: the clock of its CPU time
+
+	wakingStep = time.Microsecond / 2
+	wakingMost = 50 * time.Microsecond
+)
+
+// TAP makes a TAP device in the network namespace of the thread, and returns the file to which frames that
+// the device sends go. It takes batches.
+func TAP(name string) (*os.File, error) {
+	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("a line needs %s (in a container, pass the device in; for another user than root, type: chmod 666 %s): %w", tunPath, tunPath, err)
+	}
+	f := os.NewFile(uintptr(fd), tunPath)
+	req, err := unix.NewIfreq(name)
+	if err == nil {
+		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make TAP device %s: %w", name, err), f.Close())
+	}
+	const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
+	// Kernels before 6.2 cut batches of UDP themselves.
+	if err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp|unix.TUN_F_USO4|unix.TUN_F_USO6); err != nil {
+		err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("set offload of TAP device %s: %w", name, err), f.Close())
+	}
+	return f, nil
+}
+
+// Cable carries frames between two TAP devices as a Line says.
+type Cable struct {
+	began    time.Time
+	up, down way
+	ends     [2]*os.File // inside, outside
+	stop     [2]int      // a pipe
+	done     chan struct{}
+	close    sync.Once
+
+	// waking is how long the thread takes to wake up: the median, followed in small steps. What a frame waits for that when it comes, and
+	// would again when it is due, is made up for. It is the thread's own.
+	waking time.Duration
+
+	mu     sync.Mutex // guards what follows, and up and down; let go while the thread sleeps
+	thread int
+	cpu    time.Duration // once the thread has ended
+}
+
+// way is one direction.
+type way struct {
+	from, to      int // file descriptors
+	link          *Link
+	inOrder, late fifo
+	held          int // bytes in them
+	free          pool
+	counts        Counts
+}
+
+// NewCable starts a cable between the host's side and the internet's, whose files it owns from here on: see TAP. What is
+// random is the same for the same seed.
+func NewCable(l Line, seed uint64, inside, outside *os.File) (*Cable, error) {
+	c := &Cable{began: time.Now(), ends: [2]*os.File{inside, outside}, done: make(chan struct{})}
+	if err := unix.Pipe2(c.stop[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, errors.Join(fmt.Errorf("wan: pipe: %w", err), inside.Close(), outside.Close())
+	}
+	in, out := int(inside.Fd()), int(outside.Fd()) // which sets them to blocking
+	for _, fd := range []int{in, out} {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return nil, errors.Join(fmt.Errorf("wan: %w", err), c.release())
+		}
+	}
+	c.up = way{from: in, to: out, link: NewLink(l.Up, 2*seed, seed)}
+	c.down = way{from: out, to: in, link: NewLink(l.Down, 2*seed+1, seed)}
+	started := make(chan struct{})
+	go func() {
+		defer close(c.done)
+		runtime.LockOSThread() // to its end, and with it the thread's
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.thread = unix.Gettid()
+		close(started)
+		c.run()
+		c.cpu, c.thread = c.used(), 0
+	}()
+	<-started
+	return c, nil
+}
+
+// Close ends the cable and with it both devices, and waits. It may be called more than once.
+func (c *Cable) Close() error {
+	var err error
+	c.close.Do(func() {
+		_, err = unix.Write(c.stop[1], []byte{0})
+		<-c.done
+		err = errors.Join(err, c.release())
+	})
+	return err
+}
+
+func (c *Cable) release() error {
+	return errors.Join(c.ends[0].Close(), c.ends[1].Close(), unix.Close(c.stop[0]), unix.Close(c.stop[1]))
+}
+
+// Usage tells what the cable has done.
+func (c *Cable) Usage() Usage {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Usage{At: time.Now(), CPU: c.used(), Up: c.up.counts, Down: c.down.counts}
+}
+
+func (c *Cable) used() time.Duration {
+	if c.thread == 0 {
+		return c.cpu
+	}
+	var t unix.Timespec
+	if unix.ClockGettime(^int32(c.thread)<<3|threadCPU, &t) != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
+
+func (c *Cable) run() {
+	buf := make([]byte, maxFrame)
+	polled := []unix.PollFd{{Fd: int32(c.up.from), Events: unix.POLLIN}, {Fd: int32(c.down.from), Events: unix.POLLIN}, {Fd: int32(c.stop[0]), Events: unix.POLLIN}}
+	for {
+		var wait *unix.Timespec
+		next, ok := c.deliver()
+		next -= 2 * c.waking
+		if ok {
+			t := unix.NsecToTimespec(int64(max(next-time.Since(c.began), 0)))
+			wait = &t
+		}
+		c.mu.Unlock()
+		n, err := unix.Ppoll(polled, wait, nil)
+		c.mu.Lock()
+		if n == 0 && err == nil && wait.Nano() > 0 {
+			c.learn(time.Since(c.began) - next)
+		}
+		if err != nil && err != unix.EINTR {
+			return
+		}
+		if polled[2].Revents != 0 {
+			return
+		}
+		for i, w := range []*way{&c.up, &c.down} {
+			if err == nil && polled[i].Revents != 0 && !w.read(buf, c.began) {
+				return
+			}
+		}
+	}
+}
+
+// learn is told how long after its time the thread has woken up.
+func (c *Cable) learn(took time.Duration) {
+	if took > c.waking {
+		c.waking = min(c.waking+wakingStep, wakingMost)
+	} else {
+		c.waking = max(c.waking-wakingStep, 0)
+	}
+}
+
+// deliver hands over what has arrived, and says when the next will.
+func (c *Cable) deliver() (next time.Duration, ok bool) {
+	now := time.Since(c.began)
+	for _, w := range []*way{&c.up, &c.down} {
+		for _, f := range []*fifo{&w.inOrder, &w.late} {
+			for !f.empty() && f.first().at <= now+c.waking {
+				p := f.pop()
+				w.write(p.data)
+				w.counts.Lateness[min(bits.Len64(uint64(max(now-p.at, 0)/time.Microsecond)), lateBuckets-1)]++
+				w.held -= len(p.data)
+				w.free.put(p.data)
+				now = time.Since(c.began)
+			}
+			if !f.empty() && (!ok || f.first().at < next) {
+				next, ok = f.first().at, true
+			}
+		}
+	}
+	return next, ok
+}
+
+// read takes what has come; false means that the device has gone.
+func (w *way) read(buf []byte, began time.Time) bool {
+	for range turn {
+		n, err := unix.Read(w.from, buf)
+		switch {
+		case err == unix.EAGAIN || err == unix.EINTR:
+			return true
+		case err != nil || n == 0:
+			return false
+		}
+		w.take(time.Since(began), buf[:n])
+	}
+	return true
+}
+
+// take decides the fate of the packets in a frame.
+func (w *way) take(now time.Duration, frame []byte) {
+	if neighbours(frame) {
+		w.write(frame)
+		return
+	}
+	b, ok := asBatch(frame)
+	if !ok {
+		if at, fate := w.send(now, len(frame)-vnetHeader-etherHeader); fate <= Late {
+			copy(w.hold(at, fate, len(frame)), frame)
+		}
+		return
+	}
+	from, to := 0, 0 // packets that arrive together
+	var first, last time.Duration
+	flush := func() {
+		if from < to {
+			if dst := w.hold(last, InOrder, b.length(from, to)); dst != nil {
+				b.slice(dst, from, to)
+			}
+		}
+	}
+	for i := range b.packets {
+		at, fate := w.send(now, b.bytes(i))
+		switch {
+		case fate == InOrder && from < to && at-first <= Gather:
+			to, last = i+1, at
+			continue
+		case fate == InOrder:
+			flush()
+			from, to, first, last = i, i+1, at, at
+			continue
+		case fate == Late:
+			if dst := w.hold(at, Late, b.length(i, i+1)); dst != nil {
+				b.slice(dst, i, i+1)
+			}
+		}
+		flush()
+		from, to = 0, 0
+	}
+	flush()
+}
+
+func (w *way) send(now time.Duration, bytes int) (time.Duration, Fate) {
+	at, fate := w.link.Send(now, bytes)
+	w.counts.Packets++
+	w.counts.Bytes += int64(bytes)
+	w.counts.Fates[fate]++
+	return at, fate
+}
+
+// hold returns where to put a frame that arrives at a time; nil if too much is held.
+func (w *way) hold(at time.Duration, fate Fate, bytes int) []byte {
+	if w.held+bytes > holdBytes {
+		w.counts.Overrun++
+		return nil
+	}
+	w.held += bytes
+	p := parcel{at, w.free.get(bytes)}
+	if fate == Late {
+		w.late.push(p)
+	} else {
+		w.inOrder.push(p)
+	}
+	return p.data
+}
+
+// write hands a frame over. What the device does not take is lost, as on any wire.
+func (w *way) write(frame []byte) { _, _ = unix.Write(w.to, frame) }
