@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/fnwire/fnwire/experiments/lab"
+	"github.com/fnwire/fnwire/experiments/wan"
 	"golang.org/x/sys/unix"
 )
 
@@ -71,7 +72,7 @@ func holder() int {
 	if err := lab.Enter(); err != nil {
 		return fail(err)
 	}
-	l, err := lab.New(context.Background(), lab.Spec{Hosts: []lab.Host{{Name: "a", NAT: lab.Symmetric}, {Name: "b"}, {Name: "c", NAT: lab.Sequential}}})
+	l, err := lab.New(context.Background(), lab.Spec{Hosts: []lab.Host{{Name: "a", NAT: lab.Symmetric}, {Name: "b", Line: wan.Even(wan.Path{Delay: 1})}, {Name: "c", NAT: lab.Sequential}}})
 	if err != nil {
 		return fail(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -35,6 +36,10 @@ type Record struct {
 	Expected string             `json:"expected,omitempty"`  // what was expected of the path
 	Via      string             `json:"via,omitempty"`       // how sender and receiver reach their relays: "udp/wss"
 
+	// Calibration is what the emulated network was set to and what it did before the measurement; none if there is no such network.
+	Calibration []Check  `json:"calibration,omitempty"`
+	Marks       []string `json:"marks,omitempty"` // why not to trust what was measured
+
 	Seed     uint64            `json:"seed"`
 	Quick    bool              `json:"quick"`
 	Settings map[string]string `json:"settings"`
@@ -43,6 +48,24 @@ type Record struct {
 	Program  string            `json:"program"` // digest of its file: equal for the same program only
 	Machine  Machine           `json:"machine"`
 }
+
+// Check is one figure of a calibration.
+type Check struct {
+	What     string  `json:"what"`
+	Unit     string  `json:"unit"`
+	Set      float64 `json:"set"`
+	Measured float64 `json:"measured"`
+	Chance   float64 `json:"chance,omitempty"` // the share of Set by which chance alone moves it, at three standard deviations
+}
+
+// Tolerance is the share by which a figure may be off what was set.
+const Tolerance = 0.1
+
+// Off is the share by which the measured figure is above what was set, or below it if negative.
+func (c Check) Off() float64 { return c.Measured/c.Set - 1 }
+
+// Bad tells whether it is off by more than Tolerance and chance.
+func (c Check) Bad() bool { return !(math.Abs(c.Off()) <= Tolerance+c.Chance) }
 
 // Key is equal for two records that measure the same thing under the same settings of the same program.
 func (r Record) Key() string {

@@ -15,10 +15,13 @@ import (
 const (
 	tunPath   = "/dev/net/tun"
 	turn      = 64 // frames that are read from one side before the other has its turn
-	threadCPU = 6 // with the complement of a thread's ID times 8 before it: the clock of its CPU time
+	threadCPU = 6  // with the complement of a thread's ID times 8 before it: the clock of its CPU time
 
-	wakingStep = time.Microsecond / 2
-	wakingMost = 50 * time.Microsecond
+	learnStep = time.Microsecond / 2
+	learnMost = 50 * time.Microsecond
+	// hosts is what a packet takes to the cable and from it, by the network stacks of hosts and NATs, about. A delay that was measured in
+	// a real network has that in it, so it is made up for.
+	hosts = 15 * time.Microsecond
 )
 
 // TAP makes a TAP device in the network namespace of the thread, and returns the file to which frames that
@@ -57,9 +60,10 @@ type Cable struct {
 	done     chan struct{}
 	close    sync.Once
 
-	// waking is how long the thread takes to wake up: the median, followed in small steps. What a frame waits for that when it comes, and
-	// would again when it is due, is made up for. It is the thread's own.
-	waking time.Duration
+	// waking is how long the thread takes to wake up, and writing how long to hand a frame over: medians, followed in small steps. What
+	// frames wait for the first when they come, and would again when they are due, and for the second, is made up for.
+	// Both are the thread's own.
+	waking, writing time.Duration
 
 	mu     sync.Mutex // guards what follows, and up and down; let go while the thread sleeps
 	thread int
@@ -143,18 +147,19 @@ func (c *Cable) run() {
 	buf := make([]byte, maxFrame)
 	polled := []unix.PollFd{{Fd: int32(c.up.from), Events: unix.POLLIN}, {Fd: int32(c.down.from), Events: unix.POLLIN}, {Fd: int32(c.stop[0]), Events: unix.POLLIN}}
 	for {
-		var wait *unix.Timespec
+		var timeout *unix.Timespec
 		next, ok := c.deliver()
-		next -= 2 * c.waking
+		next -= c.waking + c.ahead()
+		sleep := next - time.Since(c.began)
 		if ok {
-			t := unix.NsecToTimespec(int64(max(next-time.Since(c.began), 0)))
-			wait = &t
+			t := unix.NsecToTimespec(int64(max(sleep, 0)))
+			timeout = &t
 		}
 		c.mu.Unlock()
-		n, err := unix.Ppoll(polled, wait, nil)
+		n, err := unix.Ppoll(polled, timeout, nil)
 		c.mu.Lock()
-		if n == 0 && err == nil && wait.Nano() > 0 {
-			c.learn(time.Since(c.began) - next)
+		if n == 0 && err == nil && sleep > 0 {
+			learn(&c.waking, time.Since(c.began)-next)
 		}
 		if err != nil && err != unix.EINTR {
 			return
@@ -170,12 +175,15 @@ func (c *Cable) run() {
 	}
 }
 
-// learn is told how long after its time the thread has woken up.
-func (c *Cable) learn(took time.Duration) {
-	if took > c.waking {
-		c.waking = min(c.waking+wakingStep, wakingMost)
+// ahead is how much earlier than they are due frames are handed over, so that they arrive in time.
+func (c *Cable) ahead() time.Duration { return c.waking + c.writing + hosts }
+
+// learn moves a median towards what something took.
+func learn(median *time.Duration, took time.Duration) {
+	if took > *median {
+		*median = min(*median+learnStep, learnMost)
 	} else {
-		c.waking = max(c.waking-wakingStep, 0)
+		*median = max(*median-learnStep, 0)
 	}
 }
 
@@ -184,13 +192,15 @@ func (c *Cable) deliver() (next time.Duration, ok bool) {
 	now := time.Since(c.began)
 	for _, w := range []*way{&c.up, &c.down} {
 		for _, f := range []*fifo{&w.inOrder, &w.late} {
-			for !f.empty() && f.first().at <= now+c.waking {
+			for !f.empty() && f.first().at <= now+c.ahead() {
 				p := f.pop()
 				w.write(p.data)
-				w.counts.Lateness[min(bits.Len64(uint64(max(now-p.at, 0)/time.Microsecond)), lateBuckets-1)]++
+				done := time.Since(c.began)
+				learn(&c.writing, done-now)
+				w.counts.Lateness[min(bits.Len64(uint64(max(done-p.at, 0)/time.Microsecond)), lateBuckets-1)]++
 				w.held -= len(p.data)
 				w.free.put(p.data)
-				now = time.Since(c.began)
+				now = done
 			}
 			if !f.empty() && (!ok || f.first().at < next) {
 				next, ok = f.first().at, true

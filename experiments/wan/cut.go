@@ -26,6 +26,7 @@ const (
 	protoTCP     = 6
 	protoUDP     = 17
 	protoICMPv6  = 58
+	ip4Header    = 20
 	ip6Header    = 40
 	udpHeader    = 8
 	tcpHeader    = 20
@@ -55,31 +56,42 @@ func asBatch(frame []byte) (batch, bool) {
 		frame: frame, size: int(binary.NativeEndian.Uint16(frame[vnetSize:])),
 		l4: vnetHeader + int(binary.NativeEndian.Uint16(frame[vnetStart:])),
 	}
-	least, header := etherHeader+20, 0
-	if binary.BigEndian.Uint16(frame[vnetHeader+etherType:]) == typeIPv6 {
-		least = etherHeader + ip6Header
-	}
-	if b.l4 < vnetHeader+least || b.l4+tcpHeader > len(frame) || b.size == 0 {
-		return batch{}, false
-	}
+	header := udpHeader
 	switch frame[vnetGSO] &^ gsoECN {
-	case gsoTCP4, gsoTCP6:
-		header = int(frame[b.l4+12]>>4) * 4
-		if header < tcpHeader {
-			return batch{}, false
-		}
 	case gsoUDP:
-		header = udpHeader
+	case gsoTCP4, gsoTCP6:
+		header = tcpHeader
 	default:
 		return batch{}, false
 	}
+	if b.size == 0 || b.l4+header > len(frame) || !b.afterIP() {
+		return batch{}, false
+	}
+	if header == tcpHeader {
+		header = int(frame[b.l4+12]>>4) * 4
+	}
 	b.headers = b.l4 + header
+	if sum := int(binary.NativeEndian.Uint16(frame[vnetOffset:])); header < udpHeader || sum+2 > min(header, tcpHeader) {
+		return batch{}, false
+	}
 	payload := len(frame) - b.headers
 	if payload <= b.size {
 		return batch{}, false
 	}
 	b.packets = (payload + b.size - 1) / b.size
 	return b, true
+}
+
+// afterIP tells whether the header of TCP or UDP is behind one of IP.
+func (b batch) afterIP() bool {
+	const ip = vnetHeader + etherHeader
+	switch binary.BigEndian.Uint16(b.frame[vnetHeader+etherType:]) {
+	case typeIPv4:
+		return b.l4 >= ip+ip4Header && b.l4 == ip+int(b.frame[ip]&15)*4
+	case typeIPv6:
+		return b.l4 >= ip+ip6Header
+	}
+	return false
 }
 
 // bytes is the size of a packet with its IP header.
