@@ -225,7 +225,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	}
 	w := watch(t, pid, l.Namespaces())
 	if len(w.procs) != 3 {
-		t.Errorf("%d processes, want keeper, parent and child", len(w.procs))
+		t.Errorf("%d processes, want keeper, carrier of lines, parent and child", len(w.procs))
 	}
 	for range 2 {
 		if err := l.Close(); err != nil {
@@ -278,8 +278,8 @@ func TestKillLeavesNothing(t *testing.T) {
 	for _, ns := range namespaces {
 		_ = ns.Close()
 	}
-	if len(w.procs) != 3 {
-		t.Errorf("%d processes, want keeper, parent and child", len(w.procs))
+	if len(w.procs) != 4 {
+		t.Errorf("%d processes, want keeper, carrier of lines, parent and child", len(w.procs))
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -53,7 +53,20 @@ func Write(w io.Writer, records []results.Record) error {
 	if err != nil {
 		return err
 	}
-	return t.Execute(w, sections(records))
+	return t.Execute(w, document(sections(records)))
+}
+
+// document is the whole page.
+type document []section
+
+// Warnings are those of all sections, for its top.
+func (d document) Warnings() (all []string) {
+	for _, s := range d {
+		for _, w := range s.Warnings {
+			all = append(all, s.Experiment+": "+w)
+		}
+	}
+	return all
 }
 
 // section is the runs of one experiment with the same settings on the same machine with the same program.
@@ -70,6 +83,9 @@ type section struct {
 	Skipped    []string
 	Configs    []string // of peers
 	Ratios     []string
+	Warnings   []string // why not to trust it
+
+	Calibration *table // of the network; nil if that is not emulated
 }
 
 type table struct {
@@ -149,6 +165,7 @@ func newSection(rs []results.Record) section {
 	if phases := newTable("Set-up, ms", rs, func(r results.Record) map[string]float64 { return r.Phases }); len(phases.Head) > fixedColumns {
 		s.Tables = append(s.Tables, phases)
 	}
+	s.calibrate(rs)
 	return s
 }
 

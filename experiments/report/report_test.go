@@ -2,6 +2,7 @@ package report_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,6 +132,38 @@ func TestRatiosAndSkipped(t *testing.T) {
 		}
 		if strings.Contains(b.String(), "0 of 1") || strings.Contains(strings.ToLower(b.String()), "failed:") {
 			t.Errorf("the %s counts what was skipped:\n%s", name, b.String())
+		}
+	}
+}
+
+// A network that is not what it was set to, and measurements that the emulator has bound, are told of at the top.
+func TestCalibration(t *testing.T) {
+	good := results.Check{What: "line of a, up: rate", Unit: "Mbit/s", Set: 600, Measured: 590}
+	bad := results.Check{What: "line of a, up: delay, median", Unit: "ms", Set: 0.2, Measured: 0.23}
+	chance := results.Check{What: "line of a, up: loss", Unit: "%", Set: 1, Measured: 1.3, Chance: 0.4}
+	rs := records()[:3]
+	for i := range rs {
+		rs[i].Calibration = []results.Check{good, bad, chance}
+	}
+	rs[1].Marks = []string{"bound by the emulator: <it>"}
+	var page, text bytes.Buffer
+	if err := errors.Join(report.Write(&page, rs), report.WriteText(&text, rs)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"<li>transfer: calibration is off: line of a, up: delay, median: set to 0.2 ms, measured 0.23</li>",
+		"<li>transfer: bound by the emulator: &lt;it&gt; (1 of 3 measurements)</li>", "<td class=\"n\">&#43;15.0</td>", "-1.7",
+	} {
+		if !strings.Contains(page.String(), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if top, _, _ := strings.Cut(page.String(), "<h2>"); strings.Count(top, "<li>") != 2 {
+		t.Errorf("warnings at the top:\n%s", top)
+	}
+	for _, want := range []string{"WARNING calibration is off: line of a, up: delay, median", "WARNING bound by", "up: rate           Mbit/s  600   590       -1.7"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the text lacks %q:\n%s", want, text.String())
 		}
 	}
 }

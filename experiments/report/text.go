@@ -14,6 +14,14 @@ import (
 func WriteText(w io.Writer, records []results.Record) error {
 	for _, s := range sections(records) {
 		fmt.Fprintf(w, "%s   %s\n", s.Experiment, s.Settings)
+		for _, warning := range s.Warnings {
+			fmt.Fprintf(w, "WARNING %s\n", warning)
+		}
+		if s.Calibration != nil {
+			if err := s.Calibration.writeText(w); err != nil {
+				return err
+			}
+		}
 		if s.Matrix != nil {
 			if err := s.Matrix.writeText(w); err != nil {
 				return err
@@ -37,6 +45,21 @@ func WriteText(w io.Writer, records []results.Record) error {
 		}
 	}
 	return nil
+}
+
+// writeText writes a table as it is, without spreads.
+func (t table) writeText(w io.Writer) error {
+	fmt.Fprintf(w, "\n%s\n", t.Title)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "  %s\n", strings.Join(t.Head, "\t"))
+	for _, row := range t.Rows {
+		texts := make([]string, 0, len(row))
+		for _, c := range row {
+			texts = append(texts, c.Text)
+		}
+		fmt.Fprintf(tw, "  %s\n", strings.Join(texts, "\t"))
+	}
+	return tw.Flush()
 }
 
 // transposed writes a table with its columns as rows.

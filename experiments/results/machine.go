@@ -86,3 +86,24 @@ func procField(path, name string) string {
 	}
 	return ""
 }
+
+// CPUTime is how much time all cores of the machine have been idle since it was started, and that and what they have worked, in the
+// kernel's ticks; 0 if the system does not tell.
+func CPUTime() (idle, all int64) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, f := range strings.Fields(line) { // cpu user nice system idle iowait irq softirq steal, and guests, which are in user
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil || i > 8 {
+			continue
+		}
+		all += n
+		if i == 4 || i == 5 {
+			idle += n
+		}
+	}
+	return idle, all
+}

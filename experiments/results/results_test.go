@@ -135,3 +135,26 @@ func TestThisMachine(t *testing.T) {
 		t.Errorf("commit %q, program %q, %v", commit, program, err)
 	}
 }
+
+func TestCheckBad(t *testing.T) {
+	for _, c := range []struct {
+		check results.Check
+		bad   bool
+	}{
+		{results.Check{Set: 10, Measured: 10.9}, false}, {results.Check{Set: 10, Measured: 11.1}, true}, {results.Check{Set: 10, Measured: 8.9}, true},
+		{results.Check{Set: 10, Measured: 13, Chance: 0.25}, false}, {results.Check{Set: 10}, true}, {results.Check{}, true},
+	} {
+		if c.check.Bad() != c.bad {
+			t.Errorf("%+v: off by %v, bad: %v", c.check, c.check.Off(), c.check.Bad())
+		}
+	}
+}
+
+func TestCPUTime(t *testing.T) {
+	if _, err := os.Stat("/proc/stat"); err != nil {
+		t.Skip("the system has no /proc/stat")
+	}
+	if idle, all := results.CPUTime(); idle < 0 || all <= idle {
+		t.Errorf("idle for %d of %d ticks", idle, all)
+	}
+}

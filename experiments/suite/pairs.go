@@ -22,6 +22,7 @@ func pairs() Experiment {
 			{"reps", "20", "5", "fresh pairs for each"},
 			{"bytes", "1MiB", "", "size of the state that is sent when the path has settled"},
 			{"settle", "2s", "1s", "how long to wait for a direct path"},
+			profileSetting(),
 		},
 		run: runPairs,
 	}
@@ -60,7 +61,7 @@ func runPairs(ctx context.Context, r *run) error {
 		}
 		names = append(names, strings.Replace(nats, ":", " x ", 1))
 	}
-	if p.w, err = world.New(ctx, cfg); err != nil {
+	if p.w, err = r.raise(ctx, cfg); err != nil {
 		return err
 	}
 	defer p.w.Close()

@@ -26,6 +26,7 @@ func skew() Experiment {
 			{"cases", "receiver,sender,gone", "", "who is later, or that the sender is gone"},
 			{"reps", "5", "2", "repetitions of each"},
 			{"bytes", "1MiB", "", "size of the state"},
+			profileSetting(),
 		},
 		run: runSkew,
 	}
@@ -54,7 +55,7 @@ func runSkew(ctx context.Context, r *run) error {
 	}
 	cfg := r.o.World
 	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.PortRestricted}, {Name: "b", NAT: lab.PortRestricted}}
-	w, err := world.New(ctx, cfg)
+	w, err := r.raise(ctx, cfg)
 	if err != nil {
 		return err
 	}

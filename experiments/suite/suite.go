@@ -124,6 +124,9 @@ type run struct {
 	planned  int           // measurements, if known
 	limit    time.Duration // of one measurement; 0 is 4 min
 
+	calibration []results.Check // of the network; none if that is not emulated
+	watched     *world.World    // whose network is; nil if none
+
 	mu              sync.Mutex // guards what follows, and the calls of Options.Has, Progress and Emit
 	passed          int        // measurements that were there already
 	emitted, failed int
@@ -180,7 +183,9 @@ func (r *run) measure(ctx context.Context, c string, rep int, f func(context.Con
 	mctx, cancel := context.WithTimeout(ctx, cmp.Or(r.limit, measureTimeout))
 	defer cancel()
 	rec.Time = time.Now().UTC()
+	done := r.watch(&rec)
 	err := f(mctx, &rec)
+	done()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -110,6 +110,25 @@ func TestTransfer(t *testing.T) {
 	}
 }
 
+// With a profile, the network is measured before anything else, and each record tells of it.
+func TestTransferOverProfile(t *testing.T) {
+	byCase := run(t, "transfer", map[string]string{"sizes": "32MiB", "ways": "direct,nats", "reps": "1", "profile": "cross-az"})
+	for _, way := range []string{"direct", "nats"} {
+		c := byCase[way+" 32MiB"]
+		if len(c) != 1 {
+			t.Fatalf("%s: %d records", way, len(c))
+		}
+		r := c[0]
+		has(t, r, r.Measured, "line_busiest_percent")
+		if len(r.Calibration) != 8 || r.Measured["goodput_mbps"] > 600 {
+			t.Errorf("%s: %v Mbit/s, %+v", way, r.Measured["goodput_mbps"], r.Calibration)
+		}
+		if way == "direct" && r.Measured["rtt_ms"] < 0.9 {
+			t.Errorf("a round trip of %v ms between zones", r.Measured["rtt_ms"])
+		}
+	}
+}
+
 func TestFootprint(t *testing.T) {
 	byCase := run(t, "footprint", map[string]string{"bytes": "4MiB", "idle": "1s", "starts": "3", "reps": "1"})
 	for c, names := range map[string][]string{
@@ -230,7 +249,8 @@ func TestResume(t *testing.T) {
 func TestSettings(t *testing.T) {
 	for _, c := range []struct{ experiment, name, value string }{
 		{"transfer", "no-such", "1"}, {"transfer", "sizes", "many"}, {"transfer", "reps", "0"}, {"transfer", "ways", "pigeon"},
-		{"transfer", "sizes", ""}, {"footprint", "idle", "long"}, {"pairs", "nats", "a:b"}, {"pairs", "settle", "soon"}, {"skew", "skews", "-1s"}, {"skew", "cases", "moon"}, {"flap", "cycles", "x"},
+		{"transfer", "sizes", ""}, {"transfer", "profile", "moon"}, {"footprint", "idle", "long"}, {"pairs", "nats", "a:b"}, {"pairs", "settle", "soon"},
+		{"pairs", "profile", "moon"}, {"skew", "skews", "-1s"}, {"skew", "cases", "moon"}, {"skew", "profile", ""}, {"flap", "cycles", "x"},
 		{"nat-matrix", "nats", "brick"}, {"nat-matrix", "nats", "cgn,nat444"}, {"nat-matrix", "shared", "none"}, {"nat-matrix", "peer", "pigeon"},
 		{"nat-matrix", "parallel", "-1"}, {"nat-matrix", "traffic", "much"}, {"nat-matrix", "silence", "-1"}, {"nat-matrix", "silence", "gold"},
 		{"faults", "faults", "no-such"}, {"faults", "modes", "song"}, {"faults", "parallel", "0"},

@@ -47,6 +47,7 @@ func transfer() Experiment {
 			{"sizes", "1KiB,64KiB,1MiB,16MiB,256MiB", "1KiB,1MiB,16MiB", "of the states"},
 			{"ways", strings.Join(transferWays(), ","), "", "which to measure"},
 			{"reps", "5", "2", "repetitions of each case, in alternating order"},
+			profileSetting(),
 		},
 		run: runTransfer,
 	}
@@ -96,7 +97,7 @@ func runTransfer(ctx context.Context, r *run) error {
 	}
 	cfg := r.o.World
 	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.PortRestricted}, {Name: "b", NAT: lab.PortRestricted}}
-	if t.w, err = world.New(ctx, cfg); err != nil {
+	if t.w, err = r.raise(ctx, cfg); err != nil {
 		return err
 	}
 	defer t.w.Close()

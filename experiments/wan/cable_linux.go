@@ -21,7 +21,7 @@ const (
 	learnMost = 50 * time.Microsecond
 	// hosts is what a packet takes to the cable and from it, by the network stacks of hosts and NATs, about. A delay that was measured in
 	// a real network has that in it, so it is made up for.
-	hosts = 15 * time.Microsecond
+	hosts = 10 * time.Microsecond
 )
 
 // TAP makes a TAP device in the network namespace of the thread, and returns the file to which frames that

@@ -117,13 +117,17 @@ func Carry() error {
 	runtime.GOMAXPROCS(len(jobs) + runtime.NumCPU())
 	realTime := urgent()
 	cables := make([]*Cable, 0, len(jobs))
+	defer func() {
+		for _, c := range cables {
+			_ = c.Close()
+		}
+	}()
 	for i, j := range jobs {
 		at := uintptr(firstFile + 1 + 2*i)
 		c, err := NewCable(j.Line, j.Seed, os.NewFile(at, "inside"), os.NewFile(at+1, "outside"))
 		if err != nil {
 			return errors.Join(err, enc.Encode(answer{Error: err.Error()}))
 		}
-		defer c.Close()
 		cables = append(cables, c)
 	}
 	if err := enc.Encode(answer{RealTime: realTime}); err != nil {

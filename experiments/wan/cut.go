@@ -115,17 +115,18 @@ func (b batch) slice(dst []byte, from, to int) {
 		clear(dst[vnetGSO:vnetStart])
 	}
 	ip, l4 := dst[vnetHeader+etherHeader:], dst[b.l4:]
-	pseudo, protocol := uint32(0), uint32(0)
+	var addresses []byte
 	if binary.BigEndian.Uint16(dst[vnetHeader+etherType:]) == typeIPv6 {
 		binary.BigEndian.PutUint16(ip[4:], uint16(len(ip)-ip6Header))
-		pseudo, protocol = sum(ip[8:ip6Header]), protoUDP
+		addresses = ip[8:ip6Header]
 	} else {
 		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
 		binary.BigEndian.PutUint16(ip[4:], binary.BigEndian.Uint16(ip[4:])+uint16(from))
 		binary.BigEndian.PutUint16(ip[10:], 0)
 		binary.BigEndian.PutUint16(ip[10:], ^fold(sum(ip[:int(ip[0]&15)*4])))
-		pseudo, protocol = sum(ip[12:20]), protoUDP
+		addresses = ip[12:20]
 	}
+	protocol := uint32(protoUDP)
 	if b.frame[vnetGSO]&^gsoECN == gsoUDP {
 		binary.BigEndian.PutUint16(l4[4:], uint16(len(l4)))
 	} else {
@@ -140,7 +141,7 @@ func (b batch) slice(dst []byte, from, to int) {
 	}
 	// Whoever sends the packets on completes the sum of the pseudo-header.
 	at := binary.NativeEndian.Uint16(dst[vnetOffset:])
-	binary.BigEndian.PutUint16(l4[at:], fold(pseudo+protocol+uint32(len(l4))))
+	binary.BigEndian.PutUint16(l4[at:], fold(sum(addresses)+protocol+uint32(len(l4))))
 }
 
 // sum adds up 16-bit words (RFC 1071); b has an even number of bytes.

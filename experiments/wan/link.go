@@ -16,7 +16,8 @@ const (
 	Lost                 // at random
 	Overflow             // the queue was full
 	Out                  // in an outage
-	fates
+
+	Fates // how many there are
 )
 
 // Link is one direction of a line as a state machine: it is asked about each packet in turn, and has no clock and no

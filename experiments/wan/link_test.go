@@ -166,7 +166,7 @@ func TestSeed(t *testing.T) {
 		}
 		return s
 	}
-	if run(1) != run(1) || run(1) == run(2) {
+	if first := run(1); first != run(1) || first == run(2) {
 		t.Error("equal seeds differ, or different ones do not")
 	}
 }

@@ -45,6 +45,7 @@ const (
 	// function is what a function may send, and receive.
 	functionRate  = 600_000_000
 	functionDelay = 125 * us
+	farQueue      = 5_250_000
 
 	rateSource = "rate: 75 MB/s each way for a function, which is the size of what Wang et al. (Peeking Behind the Curtains of Serverless Platforms, " +
 		"USENIX ATC 2018) and Müller, Marroquín, Alonso (Lambada, SIGMOD 2020) measured on AWS Lambda; the bursts above it, of which Lambada tells, are left out"
@@ -56,8 +57,8 @@ const (
 // Profiles returns all profiles.
 func Profiles() []Profile {
 	zone := Path{Delay: functionDelay, Rate: functionRate}
-	far := func(more time.Duration, jitter time.Duration) Line {
-		return Even(Path{Delay: functionDelay + more, Jitter: jitter, Rate: functionRate})
+	far := func(more, jitter time.Duration, queue int) Line {
+		return Even(Path{Delay: functionDelay + more, Jitter: jitter, Rate: functionRate, Queue: queue})
 	}
 	return []Profile{
 		{Name: None, Meaning: "plain cables: as fast as the machine"},
@@ -73,13 +74,13 @@ func Profiles() []Profile {
 			Functions: []Line{Even(zone)}, Sources: []string{rateSource, queueSource, zoneSource},
 		}, {
 			Name: "cross-az", Meaning: "every second function in another zone of the region",
-			Functions: []Line{Even(zone), far(250*us, 0)},
+			Functions: []Line{Even(zone), far(250*us, 0, 0)},
 			Sources: []string{rateSource, queueSource, zoneSource,
 				"between zones 0.5 ms of round trip more: 0.82 ms on average in eu-west-1 (L. Liesis, 2022-11-29), 0.5 to 1.5 ms (flashgrid.io, 2023-03-27)"},
 		}, {
 			Name: "cross-region", Meaning: "every second function in another region, away from the servers",
-			Functions: []Line{Even(zone), far(35*ms, ms)},
-			Sources: []string{rateSource, queueSource, zoneSource,
+			Functions: []Line{far(0, 0, farQueue), far(35*ms, ms, farQueue)},
+			Sources: []string{rateSource, "queue: 5.25 MB, what the rate takes a round trip between regions for; an assumption", zoneSource,
 				"between regions 70 ms of round trip more, as between us-east-1 and eu-west-1 (cloudping.co), and up to 1 ms of jitter each way, an assumption"},
 		}, {
 			Name: "home", Meaning: "each function at home, with an access line of its own",

@@ -102,7 +102,7 @@ const (
 // Counts are those of one direction since it was made. The ones of a moment may be subtracted from those of a later one.
 type Counts struct {
 	Packets, Bytes int64 // that came; with their IP headers
-	Fates          [fates]int64
+	Fates          [Fates]int64
 	Overrun        int64 // dropped because the emulator was too slow for them, or had to hold too many
 	// Lateness is how much later than they should have packets were handed over: element i counts those below 2^i us.
 	Lateness [lateBuckets]int64

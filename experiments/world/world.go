@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fnwire/fnwire/experiments/lab"
+	"github.com/fnwire/fnwire/experiments/wan"
 	"github.com/fnwire/fnwire/experiments/worker"
 	"github.com/fnwire/fnwire/internal/job"
 )
@@ -45,8 +46,11 @@ const (
 
 // Config says what a world has.
 type Config struct {
-	Hosts  []lab.Host // for functions; one named Public is added
-	Relays int        // on the host Public; 0 is 1
+	Hosts []lab.Host // for functions; one named Public is added
+	// Network has lines for those hosts, in turn, that have none of their own and share no NAT, and for the host Public. Seed is of what is random on them.
+	Network wan.Profile
+	Seed    uint64
+	Relays  int // on the host Public; 0 is 1
 	// NATS members of a cluster run on the host Public, instead of one in the rendezvous, and Copies of the rendezvous (0 is 1) on them.
 	NATS, Copies int
 	// Worker returns the command for a worker process; nil means this program with the arguments
@@ -83,7 +87,7 @@ func New(ctx context.Context, cfg Config) (*World, error) {
 	if cfg.Worker == nil {
 		cfg.Worker = func(r worker.Role) *exec.Cmd { return exec.Command("/proc/self/exe", WorkerArgs(r)...) }
 	}
-	l, err := lab.New(ctx, lab.Spec{Hosts: append([]lab.Host{{Name: Public}}, cfg.Hosts...)})
+	l, err := lab.New(ctx, lab.Spec{Hosts: cfg.hosts(), Seed: cfg.Seed})
 	if err != nil {
 		return nil, fmt.Errorf("world: %w", err)
 	}
@@ -100,6 +104,17 @@ func New(ctx context.Context, cfg Config) (*World, error) {
 		return nil, errors.Join(fmt.Errorf("world: %w", err), w.Close())
 	}
 	return w, nil
+}
+
+// hosts are those of the lab.
+func (c Config) hosts() []lab.Host {
+	all := append([]lab.Host{{Name: Public, Line: c.Network.Public}}, c.Hosts...)
+	for i := range all[1:] {
+		if h := &all[1+i]; h.With == "" && h.Line == (wan.Line{}) {
+			h.Line = c.Network.Function(i)
+		}
+	}
+	return all
 }
 
 func randomSeed() []byte {

@@ -1,0 +1,103 @@
+package suite
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fnwire/fnwire/experiments/calibration"
+	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/experiments/wan"
+	"github.com/fnwire/fnwire/experiments/world"
+)
+
+// profileSetting is the setting of experiments whose network may be emulated.
+func profileSetting() Setting {
+	return Setting{"profile", wan.None, "", "the network between the hosts: " + strings.Join(wan.ProfileNames(), ", ") + " (package experiments/wan)"}
+}
+
+// Beyond these, a measurement is of the emulator rather than of what it emulates.
+const (
+	carrierBusy = 80 // percent of a core, of one line
+	carrierLate = 2 * time.Millisecond
+)
+
+// raise makes a world with the network of the setting profile, and measures the network before anything happens in it.
+func (r *run) raise(ctx context.Context, cfg world.Config) (*world.World, error) {
+	profile, err := setting(r, "profile", wan.FindProfile)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Network, cfg.Seed = profile, r.o.Seed
+	w, err := world.New(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if profile.Name == wan.None {
+		return w, nil
+	}
+	r.say(fmt.Sprintf("%s: calibrating %s", r.e.Name, profile.Name))
+	if r.calibration, err = calibration.Lab(ctx, w.Lab(), world.Public); err != nil {
+		_ = w.Close()
+		return nil, err
+	}
+	r.watched = w
+	return w, nil
+}
+
+// watch notes in a record what the lines did while it was made.
+func (r *run) watch(rec *results.Record) (done func()) {
+	rec.Calibration = r.calibration
+	if r.watched == nil {
+		return func() {}
+	}
+	before, _, err := r.watched.Lab().Lines()
+	if err != nil {
+		return func() {} // the lab has gone, and the measurement will say so
+	}
+	idle, all := results.CPUTime()
+	return func() {
+		after, realTime, err := r.watched.Lab().Lines()
+		if err != nil {
+			return
+		}
+		if !realTime {
+			rec.Marks = append(rec.Marks, "the emulator has no real-time priority")
+		}
+		judgeLines(rec, before, after)
+		if idleNow, allNow := results.CPUTime(); allNow > all {
+			rec.Measured["machine_idle_percent"] = 100 * float64(idleNow-idle) / float64(allNow-all)
+		}
+	}
+}
+
+// judgeLines notes what the lines did between two times, by the busiest and the latest of them, and marks what they were too slow for.
+func judgeLines(rec *results.Record, before, after map[string]wan.Usage) {
+	var busy, late, over float64
+	var fates [wan.Fates]int64
+	for _, host := range slices.Sorted(maps.Keys(after)) {
+		b, a := before[host], after[host]
+		share := 100 * float64(a.CPU-b.CPU) / float64(a.At.Sub(b.At))
+		up, down := a.Up.Sub(b.Up), a.Down.Sub(b.Down)
+		behind := max(up.LateBy(0.99), down.LateBy(0.99))
+		for i := range fates {
+			fates[i] += up.Fates[i] + down.Fates[i]
+		}
+		lost := up.Overrun + down.Overrun
+		busy, late, over = max(busy, share), max(late, ms(behind)), over+float64(lost)
+		for what, is := range map[string]bool{
+			"dropped frames": lost > 0, fmt.Sprintf("took more than %d %% of a core", carrierBusy): share > carrierBusy,
+			fmt.Sprintf("was late by more than %v for 1 %% of the frames", carrierLate): behind > carrierLate,
+		} {
+			if is {
+				rec.Marks = append(rec.Marks, fmt.Sprintf("bound by the emulator: the line of %s %s", host, what))
+			}
+		}
+	}
+	slices.Sort(rec.Marks)
+	rec.Measured["line_busiest_percent"], rec.Measured["line_late_ms_p99"], rec.Measured["line_overrun"] = busy, late, over
+	rec.Measured["line_lost"], rec.Measured["line_overflowed"] = float64(fates[wan.Lost]+fates[wan.Out]), float64(fates[wan.Overflow])
+}
