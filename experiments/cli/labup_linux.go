@@ -17,6 +17,7 @@ import (
 
 	"github.com/fnwire/fnwire/experiments/lab"
 	"github.com/fnwire/fnwire/experiments/lab/holder"
+	"github.com/fnwire/fnwire/experiments/wan"
 	"github.com/fnwire/fnwire/internal/cli"
 )
 
@@ -28,6 +29,8 @@ type started struct {
 
 func newLabUp(f *labFlags) *cobra.Command {
 	var nats, public []string
+	var profile string
+	var seed uint64
 	var foreground bool
 	c := &cobra.Command{
 		Use:   "up [--public NAME,...] [--nat NAME=KIND,NAME=@NAME,...]",
@@ -37,11 +40,16 @@ A host may share the NAT of an earlier one, as @NAME. With cgn each has a home N
 
 ` + lab.KindHelp,
 		Example: `  experiments lab up --public hub --nat A=port-restricted,B=symmetric
+  experiments lab up --public hub --nat A=full-cone,B=symmetric --profile cross-region
   experiments lab up --public hub --nat A=cgn+hairpin,B=@A,C=full-cone+remap+timeout=10s`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			spec, err := parseSpec(public, nats)
 			if err != nil {
+				return cli.Usage(err)
+			}
+			spec.Seed = seed
+			if err := setLines(&spec, profile); err != nil {
 				return cli.Usage(err)
 			}
 			socket, err := f.socket()
@@ -61,6 +69,8 @@ A host may share the NAT of an earlier one, as @NAME. With cgn each has a home N
 	}
 	c.Flags().StringSliceVar(&nats, "nat", nil, "hosts behind a NAT: NAME=KIND,... or, sharing the NAT of another, NAME=@NAME")
 	c.Flags().StringSliceVar(&public, "public", nil, "public hosts: NAME,...")
+	c.Flags().StringVar(&profile, "profile", wan.None, "the network: public hosts and hosts behind a NAT have the lines of "+strings.Join(wan.ProfileNames(), ", "))
+	c.Flags().Uint64Var(&seed, "seed", 1, "of what is random on those lines")
 	c.Flags().BoolVar(&foreground, "foreground", false, "stay in the foreground; Ctrl-C takes the lab down")
 	return c
 }
@@ -84,6 +94,26 @@ func parseSpec(public, nats []string) (lab.Spec, error) {
 		spec.Hosts = append(spec.Hosts, h)
 	}
 	return spec, spec.Check()
+}
+
+// setLines gives hosts the lines of a profile: behind a NAT those of functions in turn, else that of a server.
+func setLines(spec *lab.Spec, profile string) error {
+	p, err := wan.FindProfile(profile)
+	if err != nil {
+		return err
+	}
+	behind := 0
+	for i := range spec.Hosts {
+		switch h := &spec.Hosts[i]; {
+		case h.With != "":
+		case h.NAT == "":
+			h.Line = p.Public
+		default:
+			h.Line = p.Function(behind)
+			behind++
+		}
+	}
+	return nil
 }
 
 // newLabHold is the process that up leaves in the background.

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/experiments/wan"
 )
 
 // calibrate adds what the records tell of the network that was emulated: a table, and a warning of each figure that was off in any of
@@ -51,5 +52,8 @@ func (s *section) calibrate(rs []results.Record) {
 	}
 	if len(t.Rows) > 0 {
 		s.Calibration = &t
+	}
+	if p, err := wan.FindProfile(rs[0].Settings["profile"]); err == nil && p.Name != wan.None {
+		s.Network = append([]string{p.Name + ": " + p.Meaning}, p.Sources...)
 	}
 }

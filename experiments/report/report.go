@@ -85,7 +85,8 @@ type section struct {
 	Ratios     []string
 	Warnings   []string // why not to trust it
 
-	Calibration *table // of the network; nil if that is not emulated
+	Calibration *table   // of the network; nil if that is not emulated
+	Network     []string // what it is, and where its figures are from
 }
 
 type table struct {

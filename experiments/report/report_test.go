@@ -143,6 +143,7 @@ func TestCalibration(t *testing.T) {
 	chance := results.Check{What: "line of a, up: loss", Unit: "%", Set: 1, Measured: 1.3, Chance: 0.4}
 	rs := records()[:3]
 	for i := range rs {
+		rs[i].Settings = map[string]string{"profile": "home"}
 		rs[i].Calibration = []results.Check{good, bad, chance}
 	}
 	rs[1].Marks = []string{"bound by the emulator: <it>"}
@@ -152,7 +153,7 @@ func TestCalibration(t *testing.T) {
 	}
 	for _, want := range []string{
 		"<li>transfer: calibration is off: line of a, up: delay, median: set to 0.2 ms, measured 0.23</li>",
-		"<li>transfer: bound by the emulator: &lt;it&gt; (1 of 3 measurements)</li>", "<td class=\"n\">&#43;15.0</td>", "-1.7",
+		"<li>transfer: bound by the emulator: &lt;it&gt; (1 of 3 measurements)</li>", "<td class=\"n\">&#43;15.0</td>", "-1.7", "<li>rate: 100 Mbit/s down, 20 up, the FCC",
 	} {
 		if !strings.Contains(page.String(), want) {
 			t.Errorf("the page lacks %q", want)
