@@ -19,6 +19,7 @@ import (
 	"github.com/fnwire/fnwire/experiments/lab"
 	"github.com/fnwire/fnwire/experiments/lab/holder"
 	"github.com/fnwire/fnwire/experiments/lab/labtest"
+	"github.com/fnwire/fnwire/experiments/wan"
 )
 
 // The test binary is the experiments command when this is set, or a small program to run in the lab.
@@ -121,6 +122,7 @@ func TestLabAsTyped(t *testing.T) {
 			{args: []string{"lab", "down"}, code: 1, stderrHas: "no lab is up"},
 			{args: []string{"lab", "exec", "A", "true"}, code: 1, stderrHas: "no lab is up"},
 			{args: []string{"lab", "up"}, code: 2, stderrHas: "no hosts"},
+			{args: []string{"lab", "up", "--public", "x", "--profile", "moon"}, code: 2, stderrHas: "there are none, lan, aws-region"},
 			{args: []string{"lab", "up", "--nat", "A"}, code: 2, stderrHas: "want NAME=KIND"},
 			{args: []string{"lab", "up", "--nat", "A=@B"}, code: 2, stderrHas: "no such host before it"},
 			{args: []string{"lab", "up", "--nat", "A=full-cone+brick"}, code: 2, stderrHas: "there are +remap"},
@@ -285,4 +287,27 @@ func TestForeground(t *testing.T) {
 			t.Errorf("%v are left", left)
 		}
 	})
+}
+
+// The lines of a profile are those of hosts behind NATs, in turn.
+func TestLabProfile(t *testing.T) {
+	u := user{t: t, run: t.TempDir()}
+	out, stderr, code := u.types("", "lab", "up", "--json", "--public", "hub", "--nat", "A=full-cone,B=@A,C=cgn", "--profile", "cross-az")
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	defer u.types("", "lab", "down")
+	var info holder.Info
+	if err := json.Unmarshal([]byte(out), &info); err != nil || len(info.Hosts) != 4 {
+		t.Fatalf("%v: %s", err, out)
+	}
+	p, err := wan.FindProfile("cross-az")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []wan.Line{p.Public, p.Function(0), {}, p.Function(1)} {
+		if h := info.Hosts[i]; h.Line != want {
+			t.Errorf("%s has the line %+v, want %+v", h.Name, h.Line, want)
+		}
+	}
 }
