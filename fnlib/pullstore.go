@@ -118,7 +118,7 @@ func (o *refObject) open(ctx context.Context) ([]Digest, error) {
 	}
 	o.body, o.at, o.head = body, 0, make([]byte, seal.HeadSize)
 	if _, err := io.ReadFull(body, o.head); err != nil {
-		return nil, fmt.Errorf("%w: %w", seal.ErrForged, unexpected(err))
+		return nil, unexpected(err)
 	}
 	if o.r, err = seal.NewReaderFrom(o.head, body, o.n.key.Derive(sealPurpose), key, 0); err != nil {
 		return nil, err

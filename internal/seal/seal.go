@@ -190,9 +190,8 @@ func (r *reader) open() ([]byte, error) {
 		}
 	}
 	have := len(r.in)
-	n, err := io.ReadFull(r.r, r.in[have:cap(r.in)])
-	last := err == io.EOF || err == io.ErrUnexpectedEOF //nolint:errorlint // as io.ReadFull returns it
-	if err != nil && !last {
+	n, last, err := fill(r.r, r.in[have:cap(r.in)])
+	if err != nil {
 		return nil, err
 	}
 	sealed, next := r.in[:have+n], byte(0)
@@ -239,13 +238,29 @@ func NewReaderFrom(head []byte, r io.Reader, key [32]byte, name string, from int
 // Offset is where in a sealed text the segment begins that holds a byte of the plain text.
 func Offset(plain int64) int64 { return int64(headSize) + plain/segment*(segment+tagSize) }
 
+// fill is io.ReadFull, and tells the end of r from a failure of r that calls itself io.ErrUnexpectedEOF, as that of a connection does.
+func fill(r io.Reader, b []byte) (n int, end bool, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		m, err = r.Read(b[n:])
+		n += m
+	}
+	switch {
+	case n == len(b):
+		return n, false, nil
+	case err == io.EOF:
+		return n, true, nil
+	}
+	return n, false, err
+}
+
 func (r *reader) begin() error {
 	head := make([]byte, headSize)
-	if _, err := io.ReadFull(r.r, head); err != nil {
-		if err == io.EOF || err == io.ErrUnexpectedEOF { // as io.ReadFull returns it
-			return fmt.Errorf("%w: shorter than its head", ErrForged)
-		}
+	switch _, end, err := fill(r.r, head); {
+	case err != nil:
 		return err
+	case end:
+		return fmt.Errorf("%w: shorter than its head", ErrForged)
 	}
 	return r.take(head)
 }

@@ -216,3 +216,14 @@ func FuzzReader(f *testing.F) {
 		}
 	})
 }
+
+// A reader that fails with what io.ReadFull calls a short text has failed, and nothing is forged.
+func TestReaderFails(t *testing.T) {
+	whole := sealed(t, text(3*segment), "x")
+	for _, n := range []int{0, 1, HeadSize, HeadSize + 1, HeadSize + segment + tagSize, len(whole) - 1} {
+		r := io.MultiReader(bytes.NewReader(whole[:n]), iotest.ErrReader(io.ErrUnexpectedEOF))
+		if _, err := io.ReadAll(NewReader(r, [32]byte{1}, "x")); err != io.ErrUnexpectedEOF {
+			t.Errorf("after %d bytes: %v", n, err)
+		}
+	}
+}
