@@ -91,12 +91,11 @@ func (c *content) ReadAt(b []byte, at int64) (n int, err error) {
 
 // close gives back the room. Who still reads gets an error, or goes on with what it has.
 func (c *content) close() {
+	for _, b := range c.blocks { // which stay, for those who read them
+		c.k.release(int64(len(b)))
+	}
 	if c.file == nil {
-		blocks := c.blocks
-		for _, b := range blocks {
-			c.k.release(int64(len(b)))
-		}
-		return // c.blocks stays, for those who read it
+		return
 	}
 	_ = c.file.Close() // what was written is wanted no more
 	if c.path != "" {
