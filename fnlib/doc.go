@@ -58,7 +58,7 @@
 // whole state as its sender has read it once, not compressed, as all offsets and totals are, so that two versions of it are never taken for one.
 //
 // TAKEN, the other end's word on a SEND stream whose state is of more than 2048 bytes or of unknown size, or that resumes: its
-// application has turned to the state and has read so many bytes of it. It is said at first, and again for each MiB. A sender keeps
+// application has begun to read the state, or reads on after it has resumed, and has read so many bytes of it. It is said again for each MiB. A sender keeps
 // at most 16 MiB that were not taken yet, to send them again if the link breaks. Of states for which it was never said, a sender has at
 // most 8 MiB under way on a link, each counting as its size and at most 512 KiB; others wait with their header sent.
 //

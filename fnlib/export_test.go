@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,6 +101,23 @@ func CheckSettledOnce(t *testing.T) {
 	}
 }
 
+// StoreAndResume stores a state, then resumes it over a link as if it had been under way there, and returns what comes of that.
+func StoreAndResume(ctx context.Context, n *Node, to string) error {
+	o := newOutgoing(n, to, "k", strings.NewReader("state"), SendOptions{StoreOnly: true})
+	defer o.close()
+	if err := o.deliverOrStore(ctx, new(Receipt)); err != nil {
+		return err
+	}
+	o.header.resume, o.header.age = true, time.Second
+	s, _, err := n.openStream(ctx, to, Auto, appendSendHeader(nil, o.header))
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	_, err = readReply(s, func(int64) error { return nil })
+	return err
+}
+
 // PutMemoryOf returns how many bytes of the states of Put are in n's memory.
 func PutMemoryOf(n *Node) int64 {
 	n.kept.mu.Lock()
@@ -109,7 +127,7 @@ func PutMemoryOf(n *Node) int64 {
 
 // CheckCountedOnce holds that a Get counts once however often it says that it is done, also after the state is gone.
 func CheckCountedOnce(t *testing.T) {
-	n := &Node{}
+	n := &Node{ctx: t.Context()}
 	k := &n.kept
 	k.init(n)
 	defer k.close()

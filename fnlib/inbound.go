@@ -13,10 +13,6 @@ import (
 // and began before the last one that was forgotten is refused, since it may have been accepted.
 const maxSettled = 8192
 
-// pruneAt is how many states may wait before those are looked for that nobody sends any more. QUIC allows a link 4,096 streams, so
-// that those which are sent are bounded.
-const pruneAt = 256
-
 // inboundKey tells states apart: senders choose the ID.
 type inboundKey struct {
 	from string
@@ -26,10 +22,12 @@ type inboundKey struct {
 // inbound is what a node knows of the states that come, whichever way: it is why none is accepted twice
 // by one instance.
 type inbound struct {
-	mu        sync.Mutex // guards what follows
-	queue     []*Incoming
+	mu        sync.Mutex    // guards what follows
+	queue     []*Incoming   // those that come over links are bounded: QUIC allows a link 4,096 streams
+	waiting   int           // states of the store in queue
 	changed   chan struct{} // closed and replaced when queue has grown
 	live      map[inboundKey]*Incoming
+	objects   map[string]struct{} // of the store, that live states are read from
 	settled   map[inboundKey]reply
 	order     []inboundKey // of settled, oldest first
 	forgotten time.Time    // when the newest state that is not remembered was settled
@@ -39,11 +37,13 @@ type inbound struct {
 func (b *inbound) init() {
 	b.changed = make(chan struct{})
 	b.live = make(map[inboundKey]*Incoming)
+	b.objects = make(map[string]struct{})
 	b.settled = make(map[inboundKey]reply)
 	b.times = make(map[inboundKey]time.Time)
 }
 
-// add queues a state for the application, unless it is known already: then live or the verdict says how it stands.
+// add queues a state for the application, unless it is known already: then live or the verdict says how it stands. One that resumes
+// goes on by its new stream before anybody can settle it.
 func (b *inbound) add(in *Incoming, age time.Duration) (live *Incoming, verdict *reply) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -51,30 +51,43 @@ func (b *inbound) add(in *Incoming, age time.Duration) (live *Incoming, verdict 
 		return nil, &p
 	}
 	if live, ok := b.live[in.key()]; ok {
+		if in.resumed && live.stored == nil {
+			live.move(in.s)
+		}
 		return live, nil
 	}
 	if age > 0 && time.Now().Add(-age).Before(b.forgotten) {
 		return nil, &reply{status: statusUnknown, reason: fmt.Sprintf("the receiver remembers only the last %d states that it has accepted, and this may have been one before", maxSettled)}
 	}
-	if len(b.queue) >= pruneAt && len(b.queue)%pruneAt == 0 {
-		b.prune()
-	}
 	b.live[in.key()] = in
 	b.queue = append(b.queue, in)
+	if in.stored != nil {
+		b.objects[in.stored.key] = struct{}{}
+		b.waiting++
+	}
+	in.watch(in.s)
 	close(b.changed)
 	b.changed = make(chan struct{})
 	return nil, nil
 }
 
-// prune drops states whose senders gave up before anybody took them. It runs under b.mu.
-func (b *inbound) prune() {
-	b.queue = slices.DeleteFunc(b.queue, func(in *Incoming) bool {
-		drop := in.abandoned()
-		if drop {
-			b.forgetLocked(in)
-		}
-		return drop
-	})
+func (b *inbound) took(in *Incoming) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return in.taken
+}
+
+// drop forgets a state that nobody has taken, whose stream has ended and no other has taken its place.
+func (b *inbound) drop(in *Incoming, s *transport.Stream) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.Index(b.queue, in)
+	if i < 0 || in.stream() != s {
+		return
+	}
+	b.queue = slices.Delete(b.queue, i, i+1)
+	b.forgetLocked(in)
+	_ = s.Close() // or QUIC counts it among those that are open
 }
 
 // take removes the first state that all filters want, or returns what is closed when there may be one.
@@ -84,6 +97,9 @@ func (b *inbound) take(want []Filter) (*Incoming, <-chan struct{}) {
 	for i, in := range b.queue {
 		if !slices.ContainsFunc(want, func(f Filter) bool { return !f(in.From, in.Key) }) {
 			b.queue = slices.Delete(b.queue, i, i+1)
+			if in.taken = true; in.stored != nil {
+				b.waiting--
+			}
 			return in, nil
 		}
 	}
@@ -99,7 +115,7 @@ func (b *inbound) settle(in *Incoming, p reply) (before *reply) {
 		return &was
 	}
 	if b.live[k] == in {
-		delete(b.live, k)
+		b.leave(in)
 	}
 	b.settled[k], b.times[k] = p, time.Now()
 	if b.order = append(b.order, k); len(b.order) > maxSettled {
@@ -124,9 +140,16 @@ func (b *inbound) forgetLocked(in *Incoming) {
 	if b.live[in.key()] != in {
 		return
 	}
-	delete(b.live, in.key())
+	b.leave(in)
 	if in.again {
 		poke(in.n.look)
+	}
+}
+
+func (b *inbound) leave(in *Incoming) {
+	delete(b.live, in.key())
+	if in.stored != nil {
+		delete(b.objects, in.stored.key)
 	}
 }
 
@@ -139,16 +162,19 @@ func (b *inbound) comesAgain(in *Incoming) {
 	}
 }
 
-// waiting is how many states of a store wait for the application.
-func (b *inbound) waiting() (n int) {
+// storedWaiting is how many states of the store wait for the application.
+func (b *inbound) storedWaiting() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, in := range b.queue {
-		if in.stored != nil {
-			n++
-		}
-	}
-	return n
+	return b.waiting
+}
+
+// reads reports whether an object of the store waits for the application, or is read by it.
+func (b *inbound) reads(object string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, ok := b.objects[object]
+	return ok
 }
 
 // serveSend takes a state that begins, or goes on, on a stream.
@@ -165,10 +191,8 @@ func (n *Node) serveSend(s *transport.Stream) error {
 	switch {
 	case verdict != nil:
 		err = n.conclude(s, *verdict)
-	case live != nil && h.resume:
-		live.move(s)
-	case live != nil:
-		s.Reset(resetMoved) // a header that its sender believes lost; it resumes
+	case live != nil && live.stream() != s:
+		s.Reset(resetMoved) // a header that its sender believes lost, or the state has come to the store as well; it resumes
 	}
 	return err
 }

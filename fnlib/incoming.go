@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fnwire/fnwire/internal/seal"
 	"github.com/fnwire/fnwire/transport"
 )
 
@@ -29,7 +30,8 @@ type Incoming struct {
 	end     error
 	verdict *reply  // what was said of it; nil before
 	stored  *stored // where it is, if it does not come over a link
-	again   bool    // it is in the store too; guarded by inbound.mu
+	again   bool    // it is in the store too; this and taken are guarded by inbound.mu
+	taken   bool    // by the application
 
 	mu       sync.Mutex        // guards what follows
 	s        *transport.Stream // that it comes on, at present
@@ -79,13 +81,29 @@ func (in *Incoming) move(s *transport.Stream) {
 	in.moved = make(chan struct{})
 	in.mu.Unlock()
 	old.Reset(resetMoved) // which ends a Read
+	in.watch(s)
 }
 
-// take tells the sender that the application has turned to the state, if it may be waiting for that.
-func (in *Incoming) take() {
-	if in.stored == nil {
-		in.bind()
+// watch drops the state when the stream that it comes on has ended before anybody has taken it, since nobody reads it to find out. A
+// sender whose link was lost has some time to come back.
+func (in *Incoming) watch(s *transport.Stream) {
+	if s == nil {
+		return
 	}
+	s.AfterAborted(func() {
+		if in.n.inbound.took(in) {
+			return
+		}
+		select {
+		case <-s.Link().Done(): // streams end a moment before their link does
+			if !s.Link().Finished() {
+				time.AfterFunc(resumeWithin, func() { in.n.inbound.drop(in, s) })
+				return
+			}
+		case <-time.After(retryPause):
+		}
+		in.n.inbound.drop(in, s)
+	})
 }
 
 // bind has the state reader read from the stream at hand, and tells the sender how far the application has come.
@@ -192,18 +210,6 @@ func (in *Incoming) senderGone() bool {
 	return err == nil && m.Peer != in.bound.Link().Peer().String()
 }
 
-// abandoned reports whether nobody sends the state any more, and nobody will.
-func (in *Incoming) abandoned() bool {
-	if in.stored != nil {
-		return false
-	}
-	s := in.stream()
-	if err := s.Link().Err(); err != nil {
-		return s.Link().Finished() || time.Since(in.began) > resumeWithin
-	}
-	return s.Aborted()
-}
-
 // ended notes the end that Read has come to. A deadline is none.
 func (in *Incoming) ended(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -212,7 +218,7 @@ func (in *Incoming) ended(err error) error {
 	in.end = err
 	if in.verdict == nil && err != io.EOF { //nolint:errorlint // as Read returns it
 		in.n.inbound.forget(in)
-		if in.stored != nil {
+		if in.stored != nil && !errors.Is(err, seal.ErrForged) { // which would be no better then
 			in.n.lookLater()
 		}
 	}
@@ -288,7 +294,8 @@ func (in *Incoming) Path() string {
 func (in *Incoming) Digest() Digest { return Digest(in.state.hash.Sum(nil)) }
 
 // Accept notes that the application has the state, and tells the sender; if that cannot be told at the moment, the sender will ask. It
-// must have been read to io.EOF, and not been rejected. More than once is as once.
+// must have been read to io.EOF, and not been rejected. More than once is as once. ErrStore means that it was accepted and is in the store yet: this
+// node does not get it again, the next instance of its name may.
 func (in *Incoming) Accept() error {
 	switch {
 	case in.verdict != nil && in.verdict.status == statusRejected:

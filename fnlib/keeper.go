@@ -75,7 +75,7 @@ var errHeld = errors.New("held already")
 func (k *keeper) add(h *held) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed {
+	if k.closed || k.n.ends() { // what is to be stored at the end is known
 		return ErrClosed
 	}
 	if old := k.states[h.id]; old != nil && old.why == gotHere {

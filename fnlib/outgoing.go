@@ -180,7 +180,7 @@ func (o *outgoing) pour(s *transport.Stream, t *traffic, word *word, stop stops)
 	} else {
 		word.await(t, o.header.size)
 	}
-	if err := o.goTo(from); err != nil {
+	if err := o.goTo(from, stop); err != nil {
 		return err
 	}
 	err := o.pourHeld(from)
@@ -214,23 +214,30 @@ func appendChunk(raw []byte) []byte {
 }
 
 // goTo makes the window hold the byte at an offset, if that can be: of a state that began anew at another instance the first.
-func (o *outgoing) goTo(offset int64) error {
+func (o *outgoing) goTo(offset int64, stop stops) error {
 	if offset >= o.window.start && offset <= o.window.end {
 		return nil
 	}
-	if offset != 0 || !o.src.rewind() {
-		return fmt.Errorf("%w: the receiver was replaced and begins at byte %d; of %d bytes read the first %d are gone, and the state cannot be read again (it can if Send is given an io.Seeker)",
-			ErrLink, offset, o.window.end, o.window.start)
+	if offset != 0 {
+		return fmt.Errorf("%w: the receiver asks for byte %d, and %d to %d are kept", errWire, offset, o.window.start, o.window.end)
 	}
-	o.restart()
-	return nil
+	err := o.restart(stop)
+	if err != nil && !errors.Is(err, errStopped) {
+		err = fmt.Errorf("%w: the receiver was replaced and begins anew, and of %d bytes read the first %d are gone: %w",
+			ErrLink, o.window.end, o.window.start, err)
+	}
+	return err
 }
 
-// restart begins the state anew with a source that was rewound.
-func (o *outgoing) restart() {
+// restart begins the state anew.
+func (o *outgoing) restart(stop stops) error {
+	if err := o.src.rewind(stop); err != nil {
+		return err
+	}
 	o.window.clear(0, false)
 	o.hash.Reset()
 	o.ended = false
+	return nil
 }
 
 // pourNext reads and writes a chunk. One read, one chunk: what a pipe gives is not held up until a chunk is full.
@@ -263,10 +270,14 @@ func (o *outgoing) pourNext(s *transport.Stream, word *word, stop stops) error {
 func (o *outgoing) next(room []byte, stop stops) ([]byte, error) {
 	n, err := o.src.read(room, stop)
 	if n > 0 {
-		return o.window.add(n), nil // an error comes again, or does not matter
+		chunk := o.window.add(n) // an error comes again
+		return chunk, o.checkSize(false)
 	}
 	switch {
 	case err == io.EOF: //nolint:errorlint // wrapped, it is a failure and not the end of the state
+		if err := o.checkSize(true); err != nil {
+			return nil, err
+		}
 		o.ended = true
 		o.hash.Sum(o.digest[:0])
 		return nil, nil
@@ -276,6 +287,16 @@ func (o *outgoing) next(room []byte, stop stops) ([]byte, error) {
 		return nil, &readError{err}
 	}
 	return nil, nil
+}
+
+// checkSize fails if the state is not as long as its header says, which the receiver holds against it.
+func (o *outgoing) checkSize(whole bool) error {
+	size, read := o.header.size, uint64(o.window.end)
+	if size == unknownSize || read == size || read < size && !whole {
+		return nil
+	}
+	return fmt.Errorf("the state has %d bytes or more, and %d were announced (by SendOptions.Size, the reader's Len or the file's size, which must not change meanwhile)",
+		read, size)
 }
 
 // write hands a chunk to the pump, and hashes it meanwhile.
@@ -385,51 +406,11 @@ func (o *outgoing) check(p reply) error {
 	return nil
 }
 
-// word is what the receiver says of a state.
-type word struct {
-	taken   chan struct{} // closed when the application has turned to it; maybe never
-	further chan struct{} // poked when offset has grown; capacity 1
-	offset  atomic.Int64  // how far the application has come
-	come    chan struct{} // closed when the rest is set
-	reply   reply
-	err     error
-}
-
-func listenFor(s io.Reader) *word {
-	w := &word{taken: make(chan struct{}), further: make(chan struct{}, 1), come: make(chan struct{})}
-	go func() {
-		defer close(w.come)
-		said := false
-		w.reply, w.err = readReply(s, func(offset int64) error {
-			if offset < w.offset.Load() {
-				return fmt.Errorf("%w: offset %d after %d", errWire, offset, w.offset.Load())
-			}
-			w.offset.Store(offset)
-			if !said {
-				said = true
-				close(w.taken)
-			}
-			poke(w.further)
-			return nil
-		})
-	}()
-	return w
-}
-
-// early is the error of a word that came before the state was sent; nil if it is a reply, which says enough.
-func (w *word) early() error {
-	if w.err != nil {
-		return w.err
-	}
-	return errEarly
-}
-
-var errEarly = fmt.Errorf("%w: the receiver has said its last word", transport.ErrReset)
-
 func newOutgoing(n *Node, to, key string, r io.Reader, opt SendOptions) *outgoing {
+	size := sizeOf(r, opt.Size)
 	return &outgoing{
-		n: n, to: to, opt: opt, src: newSource(r), hash: sha256.New(),
-		header: sendHeader{key: key, size: sizeOf(r, opt.Size), id: newStateID()},
+		n: n, to: to, opt: opt, src: newSource(r), hash: sha256.New(), window: window{size: size},
+		header: sendHeader{key: key, size: size, id: newStateID()},
 	}
 }
 

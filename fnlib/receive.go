@@ -23,13 +23,16 @@ func KeyPrefix(prefix string) Filter {
 
 // Receive waits for the next state that all filters choose; without filters any. States arrive as their streams do, those in
 // Config.Store when the node joins or as they are stored; many may be
-// read at the same time, and those that wait for their turn do not hold up those that are read. It may be called by many
+// read at the same time, and those that wait for their turn, taken or not, do not hold up those that are read. A state that its sender gives up
+// before anybody takes it is never received. Of those in the store 1024 at most wait at a time: if filters leave so many of them, the rest stays there. Receive may be called by many
 // goroutines, with different filters: each state goes to one. Errors match ErrClosed, ErrFenced or the context's.
 func (n *Node) Receive(ctx context.Context, want ...Filter) (*Incoming, error) {
 	for {
 		in, more := n.inbound.take(want)
 		if in != nil {
-			in.take()
+			if in.stored != nil {
+				n.refill()
+			}
 			return in, nil
 		}
 		select {

@@ -49,15 +49,18 @@ func (n *Node) spillAfter() time.Duration { return cmp.Or(n.cfg.SpillAfter, defa
 
 // deliverOrStore hands the state over by links, or gives it to the store when time runs out.
 func (o *outgoing) deliverOrStore(ctx context.Context, rc *Receipt) error {
-	if o.n.cfg.Store == nil || o.opt.NoStore {
+	if !o.opt.StoreOnly && (o.n.cfg.Store == nil || o.opt.NoStore) {
 		err := o.deliver(ctx)
 		o.fill(rc)
 		return err
 	}
 	if !o.n.begin() {
-		return o.n.dead()
+		return cmp.Or(o.n.dead(), ErrClosed)
 	}
 	defer o.n.sends.Done()
+	if o.opt.StoreOnly {
+		return o.store(ctx, errStoreOnly, rc)
+	}
 	live, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if t, ok := ctx.Deadline(); ok {
@@ -113,14 +116,13 @@ func (o *outgoing) store(ctx context.Context, why error, rc *Receipt) error {
 	if err := n.checkTo(o.to); err != nil {
 		return err
 	}
-	if o.window.start > 0 {
-		if !o.src.rewind() {
-			return fmt.Errorf("%w: the first %d bytes were sent and are gone, and the state cannot be read again (it can if Send is given an io.Seeker)", ErrStore, o.window.start)
-		}
-		o.restart()
-	}
 	ctx, cancel := n.spillContext(ctx)
 	defer cancel()
+	if o.window.start > 0 {
+		if err := o.restart(stops{ctx.Done(), nil, nil, nil}); err != nil {
+			return fmt.Errorf("%w: the first %d bytes were sent and are gone: %w", ErrStore, o.window.start, cause(ctx, err))
+		}
+	}
 	began := time.Now()
 	name := storedName(time.Now(), o.header.id)
 	key := storedKey(n.key.ID().String(), o.to, name)
@@ -221,16 +223,21 @@ func (n *Node) storeTTL() time.Duration { return cmp.Or(n.cfg.StoreTTL, defaultS
 func (n *Node) begin() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	select {
-	case <-n.leaving:
-		return false
-	default:
-	}
-	if n.dead() != nil {
+	if n.ends() {
 		return false
 	}
 	n.sends.Add(1)
 	return true
+}
+
+// ends reports whether the node is closing, or closed.
+func (n *Node) ends() bool {
+	select {
+	case <-n.leaving:
+		return true
+	default:
+		return n.dead() != nil
+	}
 }
 
 // spill has the sends under way give their states to the store, within Config.Grace.

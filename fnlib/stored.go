@@ -23,7 +23,7 @@ const (
 	storedTries  = 6
 	storedPause  = 200 * time.Millisecond // before the second try, then twice as long each time
 	storedWait   = 10 * time.Second       // between two looks into a store that fails
-	maxWaiting   = 256                    // states of the store that wait for the application
+	maxWaiting   = 1024                   // states of the store that wait for the application
 	openWaiting  = 4                      // of which so many are kept open
 	removeWithin = 10 * time.Second
 )
@@ -86,6 +86,13 @@ func (n *Node) runStored() {
 	}
 }
 
+// refill has the store looked into for what did not fit, when there is room again.
+func (n *Node) refill() {
+	if n.inbound.storedWaiting() <= maxWaiting/2 && n.more.Swap(false) {
+		poke(n.look)
+	}
+}
+
 func (n *Node) lookLater() {
 	time.AfterFunc(storedWait, func() { poke(n.look) })
 }
@@ -107,12 +114,21 @@ func (n *Node) lookInto() error {
 		if err := n.find(name); err != nil {
 			failed = err
 		}
-		if n.inbound.waiting() >= maxWaiting {
-			n.more.Store(true)
-			return nil
+		if n.full() {
+			break
 		}
 	}
 	return failed
+}
+
+// full reports whether enough states of the store wait, and notes that there are more.
+func (n *Node) full() bool {
+	if n.inbound.storedWaiting() < maxWaiting {
+		return false
+	}
+	n.more.Store(true)
+	n.refill() // all may have been taken meanwhile
+	return true
 }
 
 // find queues a stored state.
@@ -122,11 +138,10 @@ func (n *Node) find(name string) error {
 		n.log.Warn("fnlib: store", "error", err)
 		return nil
 	}
-	if n.inbound.waiting() >= maxWaiting {
-		n.more.Store(true)
+	st := &stored{n: n, key: storedKey(n.key.ID().String(), n.cfg.Name, name)}
+	if n.inbound.reads(st.key) || n.full() {
 		return nil
 	}
-	st := &stored{n: n, key: storedKey(n.key.ID().String(), n.cfg.Name, name)}
 	from, h, err := st.head(n.ctx)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -146,10 +161,13 @@ func (n *Node) find(name string) error {
 	if live != nil && live.stored == nil {
 		n.inbound.comesAgain(live) // its sender has given it up, or will
 	}
-	if verdict != nil && verdict.status == statusAccepted {
-		return st.remove() // it came over a link after all
+	if verdict != nil && (verdict.status == statusAccepted || verdict.status == statusRejected) {
+		if err := st.remove(); err != nil { // it came over a link after all, or could not be deleted before
+			n.log.Warn("fnlib: store", "key", st.key, "error", err)
+		}
+		return nil
 	}
-	if n.inbound.waiting() > openWaiting {
+	if n.inbound.storedWaiting() > openWaiting {
 		st.close()
 	}
 	return nil
@@ -312,9 +330,6 @@ func (st *stored) remove() error {
 	defer cancel()
 	if err := st.n.cfg.Store.Delete(ctx, st.key); err != nil {
 		return fmt.Errorf("%w: the state is settled and could not be deleted: %w", ErrStore, err)
-	}
-	if st.n.more.Swap(false) {
-		poke(st.n.look)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ type Progress func(bytes int64, path string)
 // SendOptions change how Send works. The zero value is the default.
 type SendOptions struct {
 	Path     Path
-	Size     int64    // of the state if known, for the receiver's progress; 0: asked of r if it can tell
+	Size     int64    // of the state if known, for the receiver's progress; a wrong one is an error; 0: asked of r if it can tell (Len, or a file's size)
 	Progress Progress // called at most every 100 ms, and at the end
 
 	NoCompress bool // the state is sent as it is; else chunks of it are compressed where that makes the transfer faster
@@ -101,12 +101,7 @@ func (n *Node) send(ctx context.Context, to, key string, r io.Reader, opt SendOp
 	}
 	o := newOutgoing(n, to, key, r, opt)
 	defer o.close()
-	var err error
-	if opt.StoreOnly {
-		err = o.store(ctx, errStoreOnly, &rc)
-	} else {
-		err = o.deliverOrStore(ctx, &rc)
-	}
+	err := o.deliverOrStore(ctx, &rc)
 	rc.Phases.Total = time.Since(began)
 	return rc, err
 }

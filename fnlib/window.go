@@ -9,9 +9,10 @@ import (
 // A sender keeps what the receiver's application has not read yet, so that a state goes on where it was when its link breaks, whatever it is
 // read from, and always with the bytes that were sent before.
 const (
-	maxPieces  = 64       // of chunkSize: 16 MiB, as much as QUIC has under way in one stream
-	takenEvery = 1 << 20  // bytes between two TAKEN
-	roomFor    = 64 << 10 // a piece with less room than that is full
+	maxPieces  = 64        // of chunkSize: 16 MiB, as much as QUIC has under way in one stream
+	takenEvery = 1 << 20   // bytes between two TAKEN
+	roomFor    = 64 << 10  // a piece with less room than that is full
+	smallState = 128 << 10 // has a piece of its own size: many may be under way
 )
 
 // pieces are the buffers of sends under way.
@@ -26,8 +27,17 @@ type piece struct {
 	raw  int64 // bytes of the state in it
 }
 
+// least is how many bytes there must be room for, or the piece is full.
+func (p *piece) least() int {
+	if len(p.buf) < frameHead+chunkSize {
+		return 1
+	}
+	return roomFor
+}
+
 // window is the part of a state that was read and not taken. It belongs to the goroutine that sends.
 type window struct {
+	size  uint64 // of the state; unknownSize
 	held  []*piece
 	start int64 // offset in the state of the first byte held
 	end   int64 // offset of the byte after the last one
@@ -45,7 +55,7 @@ func (w *window) drop(reuse bool) {
 	w.start += p.raw
 	w.held[0] = nil
 	w.held = w.held[1:]
-	if reuse {
+	if reuse && len(p.buf) == frameHead+chunkSize {
 		p.used, p.raw = 0, 0
 		pieces.Put(p)
 	}
@@ -62,16 +72,24 @@ func (w *window) clear(at int64, left bool) {
 // room returns where the next chunk's bytes go, or nil if the window is full.
 func (w *window) room() []byte {
 	if n := len(w.held); n > 0 {
-		if p := w.held[n-1]; len(p.buf)-p.used >= frameHead+roomFor {
+		if p := w.held[n-1]; len(p.buf)-p.used >= frameHead+p.least() {
 			return p.buf[p.used+frameHead:]
 		}
 		if n == maxPieces {
 			return nil
 		}
 	}
-	p := pieces.Get().(*piece)
+	p := w.piece()
 	w.held = append(w.held, p)
 	return p.buf[frameHead:]
+}
+
+// piece returns an empty one.
+func (w *window) piece() *piece {
+	if w.size <= smallState && w.end == 0 {
+		return &piece{buf: make([]byte, frameHead+int(w.size)+frameHead+1)} // one chunk, and a byte in which it would show that there is more
+	}
+	return pieces.Get().(*piece)
 }
 
 // add makes a chunk of the first n bytes of room, and returns it with its length before it.

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -119,6 +120,9 @@ func (s *Stream) Reset(code uint64) {
 
 // Aborted tells that the stream can carry no more of this side's words: the peer does not listen, or the link is gone, or this side has closed.
 func (s *Stream) Aborted() bool { return s.s.Context().Err() != nil }
+
+// AfterAborted has f called, in a goroutine of its own, as soon as Aborted is true.
+func (s *Stream) AfterAborted(f func()) { context.AfterFunc(s.s.Context(), f) }
 
 // LocalAddr returns the address that QUIC knows this end by, which is virtual.
 func (s *Stream) LocalAddr() net.Addr { return virtualAddr(s.link.e.hub.self, relayGeneration) }
