@@ -109,7 +109,7 @@ func TestInvokeAPI(t *testing.T) {
 	if tail, err := base64.StdEncoding.DecodeString(got.header.Get("X-Amz-Log-Result")); err != nil || !strings.Contains(string(tail), "\nREPORT RequestId: ") {
 		t.Errorf("tail %q, %v", tail, err)
 	}
-	g := newGate(t)
+	g := newGate(t, b.dir)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

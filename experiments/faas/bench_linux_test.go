@@ -3,6 +3,8 @@ package faas_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,15 +22,16 @@ import (
 
 // function is a function whose program is this test binary.
 func function(dir, name string) (faas.Function, error) {
+	f := faas.Function{Name: name, Dir: dir, Env: []string{envFunction + "=" + name}, Timeout: 10 * time.Second}
 	self, err := os.Executable()
 	if err != nil {
-		return faas.Function{}, err
+		return f, err
 	}
-	dir = filepath.Join(dir, name)
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return faas.Function{}, err
+	err = os.Link(self, filepath.Join(dir, "bootstrap")) // a symbolic link would lead to where the function cannot look
+	if errors.Is(err, fs.ErrExist) {
+		err = nil
 	}
-	return faas.Function{Name: name, Dir: dir, Env: []string{envFunction + "=" + name}, Timeout: 10 * time.Second}, os.Symlink(self, filepath.Join(dir, "bootstrap"))
+	return f, err
 }
 
 // bench is a platform under test.
@@ -37,6 +40,7 @@ type bench struct {
 	t    testing.TB
 	lab  *lab.Lab
 	logs string
+	dir  string // of the functions
 
 	mu      sync.Mutex // guards what follows
 	records []faas.Record
@@ -55,11 +59,10 @@ func start(t testing.TB, hosts int, change func(*faas.Config)) *bench {
 		spec = append(spec, lab.Host{Name: name, NAT: []lab.Kind{lab.PortRestricted, lab.Symmetric}[i%2]})
 		cfg.Hosts = append(cfg.Hosts, name)
 	}
-	b := &bench{t: t, lab: labtest.New(t, spec...), logs: cfg.LogDir, changed: make(chan struct{})}
+	b := &bench{t: t, lab: labtest.New(t, spec...), logs: cfg.LogDir, dir: shortDir(t), changed: make(chan struct{})}
 	cfg.Lab, cfg.Record = b.lab, b.record
-	dir := t.TempDir()
 	for _, name := range []string{"a", "b"} {
-		f, err := function(dir, name)
+		f, err := function(b.dir, name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,16 +153,25 @@ type gate struct {
 	l *net.UnixListener
 }
 
-func newGate(t testing.TB) gate {
-	dir, err := os.MkdirTemp("", "gate") // a socket's path must be short
+// shortDir makes a directory in which sockets can be, whose path must be short.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "faas")
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// newGate makes a gate in the functions' directory, of which they see the same.
+func newGate(t testing.TB, dir string) gate {
+	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "s")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close(); os.RemoveAll(dir) })
+	t.Cleanup(func() { l.Close() })
 	return gate{t, l}
 }
 

@@ -31,7 +31,8 @@
 //     tried again after 1 s, 2 s and so on up to 5 minutes, for 6 hours.
 //
 // Unlike there: an init that failed is not tried again for the same event; memory is measured and billed, not enforced; an instance has as
-// much CPU as the machine gives it; disks are shared; and there are no versions, roles or destinations of failed events.
+// much CPU as the machine gives it, and sees the machine's files, but for /tmp, which is its own, empty at first, with 512 MiB in memory; and
+// there are no versions, roles or destinations of failed events.
 //
 // Freezing is by SIGSTOP to the process group of the instance, and not by a cgroup, of which a directory would remain if the platform were
 // killed. As it is, nothing remains: the lab's PID namespace ends with it.

@@ -28,7 +28,7 @@ func example(ctx context.Context) error {
 		return err
 	}
 	defer l.Close()
-	dir, err := os.MkdirTemp("", "functions")
+	dir, err := os.MkdirTemp("", "hello")
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -32,6 +33,7 @@ type report struct {
 	Count int // of its events
 	Addrs string
 	API   string
+	Files int // in /tmp, of those that it makes
 }
 
 func call(method, path string, body []byte) (http.Header, []byte) {
@@ -58,6 +60,20 @@ func hold(socket string) {
 		panic(err)
 	}
 	_, _ = io.Copy(io.Discard, conn)
+}
+
+// leaveFile makes a file in /tmp, and returns how many it finds there.
+func leaveFile() int {
+	f, err := os.CreateTemp("/tmp", "of-a-function-*")
+	if err != nil {
+		panic(err)
+	}
+	_ = f.Close()
+	found, err := filepath.Glob("/tmp/of-a-function-*")
+	if err != nil {
+		panic(err)
+	}
+	return len(found)
 }
 
 // runFunction is the process of an instance.
@@ -100,11 +116,15 @@ func runFunction() {
 			fmt.Println(strings.Repeat("x", 5000))
 			fmt.Print("no newline")
 		}
+		files := 0
+		if o.Do == "temp" {
+			files = leaveFile()
+		}
 		addrs, err := net.InterfaceAddrs()
 		if err != nil {
 			panic(err)
 		}
-		answer, err := json.Marshal(report{os.Getpid(), n, fmt.Sprint(addrs), os.Getenv("AWS_LAMBDA_RUNTIME_API")})
+		answer, err := json.Marshal(report{os.Getpid(), n, fmt.Sprint(addrs), os.Getenv("AWS_LAMBDA_RUNTIME_API"), files})
 		if err != nil {
 			panic(err)
 		}

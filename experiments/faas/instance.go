@@ -18,6 +18,9 @@ import (
 // runtimeAPI is where an instance finds the Runtime API, as on Lambda.
 const runtimeAPI = "127.0.0.1:9001"
 
+// tempBytes is how much its /tmp holds, which is Lambda's default.
+const tempBytes = 512 << 20
+
 // instance is a running function on a host of the pool.
 type instance struct {
 	id    string
@@ -77,7 +80,7 @@ func (p *Platform) launch(i *instance) (err error) {
 		i.run, err = lambdaapi.Start(lambdaapi.Config{
 			ID: i.id, Command: []string{i.fn.program()}, Dir: i.fn.Dir, Env: i.fn.Env, Function: i.fn.lambda(), Listener: l,
 			Start: func(cmd *exec.Cmd) (lambdaapi.Process, error) {
-				i.proc, err = p.cfg.Lab.Start(context.Background(), host, cmd)
+				i.proc, err = p.cfg.Lab.StartWithTemp(context.Background(), host, cmd, tempBytes)
 				return i.proc, err
 			},
 			NoFreeze: i.fn.NoFreeze, Output: i.out.w, Logger: p.cfg.Logger,

@@ -101,8 +101,8 @@ func TestLog(t *testing.T) {
 }
 
 func TestConcurrency(t *testing.T) {
-	g := newGate(t)
 	b := start(t, 2, func(c *faas.Config) { c.Functions[1].Concurrency = 1 })
+	g := newGate(t, b.dir)
 	var all sync.WaitGroup
 	hold := func(name string) net.Conn {
 		all.Go(func() {
@@ -231,10 +231,28 @@ func TestReclaim(t *testing.T) {
 	}
 }
 
+// Each instance has a /tmp of its own.
+func TestTemp(t *testing.T) {
+	b := start(t, 1, nil)
+	for _, want := range []int{1, 2, 1} { // files there, after it has made one more
+		if r, rep := b.invoke("a", order{Do: "temp"}); rep.Files != want {
+			t.Errorf("%d files in /tmp, want %d: %s", rep.Files, want, r.Payload)
+		}
+		if want == 2 {
+			if _, err := b.Reclaim(t.Context(), "a"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(os.TempDir(), "of-a-function-*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q, %v", left, err)
+	}
+}
+
 // What a function has started ends with its instance.
 func TestDaemon(t *testing.T) {
-	g := newGate(t)
 	b := start(t, 1, nil)
+	g := newGate(t, b.dir)
 	b.invoke("a", order{Do: "daemon", Wait: g.path()})
 	daemon := g.next()
 	if n, err := b.Reclaim(t.Context(), "a"); n != 1 || err != nil {
@@ -269,8 +287,9 @@ func runHarness() {
 // A function does not outlive a platform that is killed.
 func TestKilled(t *testing.T) {
 	labtest.New(t, lab.Host{Name: "p"}) // which tells why if there can be none
-	g := newGate(t)
-	f, err := function(t.TempDir(), "a")
+	dir := shortDir(t)
+	g := newGate(t, dir)
+	f, err := function(dir, "a")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,10 +311,10 @@ func TestKilled(t *testing.T) {
 
 // Queued events are handled, tried again, and dropped.
 func TestQueue(t *testing.T) {
-	g := newGate(t)
 	b := start(t, 1, func(c *faas.Config) {
 		c.Async = faas.Async{Delay: time.Millisecond, Throttle: time.Millisecond, Queue: 2}
 	})
+	g := newGate(t, b.dir)
 	enqueue := func(o order) (string, error) { return b.Enqueue(faas.Request{Function: "a", Payload: payload(o)}) }
 	id, err := enqueue(order{Do: "error"})
 	if err != nil {
@@ -331,8 +350,8 @@ func TestQueue(t *testing.T) {
 
 // Close ends what runs, and drops what is queued.
 func TestClose(t *testing.T) {
-	g := newGate(t)
 	b := start(t, 1, nil)
+	g := newGate(t, b.dir)
 	done := make(chan faas.Response, 1)
 	go func() {
 		r, _ := b.try("a", order{Wait: g.path()})

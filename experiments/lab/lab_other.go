@@ -55,3 +55,8 @@ func (*Proc) Wait() error                                            { return un
 func (*Proc) Signal(os.Signal) error                                 { return unavailable() }
 func (*Proc) Pid() int                                               { return 0 }
 func (*Proc) State() *os.ProcessState                                { return nil }
+
+// StartWithTemp returns an error that wraps [ErrUnavailable].
+func (*Lab) StartWithTemp(context.Context, string, *exec.Cmd, int64) (*Proc, error) {
+	return nil, unavailable()
+}

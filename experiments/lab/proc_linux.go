@@ -60,6 +60,18 @@ func (l *Lab) Start(ctx context.Context, host string, cmd *exec.Cmd) (*Proc, err
 
 // start starts cmd in the namespaces of a node, which errors call name.
 func (l *Lab) start(ctx context.Context, n *node, name string, cmd *exec.Cmd) (*Proc, error) {
+	return l.startBy(ctx, name, cmd, func() error {
+		return l.spawner.run(func() error {
+			if err := netns.Set(n.ns); err != nil {
+				return err
+			}
+			return cmd.Start()
+		})
+	})
+}
+
+// startBy has start start cmd in the namespaces that it is to live in.
+func (l *Lab) startBy(ctx context.Context, name string, cmd *exec.Cmd, start func() error) (*Proc, error) {
 	err := ctx.Err()
 	if err != nil {
 		return nil, err
@@ -84,13 +96,7 @@ func (l *Lab) start(ctx context.Context, n *node, name string, cmd *exec.Cmd) (*
 	if l.closed {
 		return nil, ErrClosed
 	}
-	err = l.spawner.run(func() error {
-		if err := netns.Set(n.ns); err != nil {
-			return err
-		}
-		return cmd.Start()
-	})
-	if err != nil {
+	if err := start(); err != nil {
 		return nil, fmt.Errorf("lab: start on %s: %w", name, err)
 	}
 	l.procs.mu.Lock()

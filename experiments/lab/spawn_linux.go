@@ -26,6 +26,7 @@ type spawner struct {
 	ended  chan struct{} // closed when the thread has no more work
 	keeper *exec.Cmd
 	life   *os.File // the keeper ends when this is closed
+	mounts bool     // the keeper has some of its own
 	disk   bool     // the keeper has one
 }
 
@@ -97,14 +98,20 @@ func (s *spawner) join(ctx context.Context, theirs *os.File) error {
 	if _, err := s.life.Read(said); err != nil {
 		return errors.Join(ctx.Err(), errNoEnter, err)
 	}
+	s.mounts = said[0]&keeperProc != 0
+	s.disk = s.mounts && said[0]&keeperDisk != 0
+	return s.enter()
+}
+
+// enter has the future children of the calling thread, which must be its goroutine's own, born into the keeper's namespaces.
+func (s *spawner) enter() error {
 	dir := fmt.Sprintf("/proc/%d/ns/", s.keeper.Process.Pid)
 	if err := setns(dir+"pid", unix.CLONE_NEWPID); err != nil {
 		return err
 	}
-	if said[0]&keeperProc == 0 {
+	if !s.mounts {
 		return nil
 	}
-	s.disk = said[0]&keeperDisk != 0
 	mnt, err := os.Open(dir + "mnt")
 	if err != nil {
 		return err
