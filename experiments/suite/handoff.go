@@ -1,10 +1,14 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -172,7 +176,7 @@ func (h *handoffRun) one(ctx context.Context, rec *results.Record) error {
 	v := judge(states, c.done())
 	v.fill(rec, states)
 	rec.Measured["found_by_next_instance"] = float64(found)
-	rec.Path, rec.Reason = "any", fmt.Sprintf("seed %d, repetition %d: %s", rec.Seed, rec.Rep+1, c.tally())
+	rec.Path, rec.Reason = "any", fmt.Sprintf("seed %d, repetition %d: %s; errors: %s", rec.Seed, rec.Rep+1, c.tally(), commonErrors(states))
 	for what, n := range c.counts {
 		rec.Measured[strings.ReplaceAll(what, " ", "_")] = float64(n)
 	}
@@ -238,3 +242,23 @@ func (v verdict) fill(rec *results.Record, states []handedOver) {
 	rec.Measured["there_without_receipt"] = float64(v.silent)
 	rec.Measured["told_late_ms"] = ms(v.latest)
 }
+
+// commonErrors tells what the senders that failed were told most often, without names and numbers.
+func commonErrors(states []handedOver) string {
+	counts := make(map[string]int)
+	for _, s := range states {
+		if s.outcome == refused {
+			counts[digits.ReplaceAllString(s.said, "#")]++
+		}
+	}
+	texts := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), strings.Compare(a, b))
+	})
+	var out []string
+	for _, t := range texts[:min(len(texts), handoffShown)] {
+		out = append(out, fmt.Sprintf("%d x %q", counts[t], t))
+	}
+	return strings.Join(out, ", ")
+}
+
+var digits = regexp.MustCompile(`[0-9]+`)

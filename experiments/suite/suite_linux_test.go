@@ -212,8 +212,12 @@ func TestFaults(t *testing.T) {
 // Thirty states among five functions, to which everything happens that can: all receipts are true.
 func TestHandoff(t *testing.T) {
 	servertest.Redis(t) // skips if there is none
-	r := run(t, "handoff", map[string]string{"transfers": "30", "functions": "5", "bytes": "1MiB", "every": "100ms"})["chaos"]
-	if len(r) != 1 || r[0].Measured["accepted"] < 5 || r[0].Measured["wrong"] != 0 {
+	r := run(t, "handoff", map[string]string{"transfers": "30", "functions": "5", "bytes": "1MiB", "every": "300ms"})["chaos"]
+	if len(r) != 1 {
+		t.Fatalf("%+v", r)
+	}
+	m := r[0].Measured
+	if m["accepted"]+m["stored"] < 1 || m["accepted"]+m["stored"]+m["failed"]+m["died"] != 30 || m["wrong"] != 0 {
 		t.Errorf("%+v", r)
 	}
 }
