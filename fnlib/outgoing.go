@@ -24,12 +24,13 @@ type outgoing struct {
 	src    *source
 	began  time.Time // of the first header
 
-	window window
-	pump   *pump
-	sure   int64     // offset up to which the pump works on nothing of the window
-	hash   hash.Hash // of what was read
-	ended  bool      // the state was read to its end, and digest is set
-	digest Digest
+	window  window
+	pump    *pump
+	sure    int64     // offset up to which the pump works on nothing of the window
+	hash    hash.Hash // of what was read
+	reached int64     // the furthest byte that was read before a restart
+	ended   bool      // the state was read to its end, and digest is set
+	digest  Digest
 
 	resumes bool            // the stream at hand is not the first
 	last    *transport.Link // that it is, or was, on
@@ -218,6 +219,9 @@ func (o *outgoing) goTo(offset int64, stop stops) error {
 	if offset >= o.window.start && offset <= o.window.end {
 		return nil
 	}
+	if offset > o.window.end && offset <= o.reached {
+		return o.readOn(offset, stop)
+	}
 	if offset != 0 {
 		return fmt.Errorf("%w: the receiver asks for byte %d, and %d to %d are kept", errWire, offset, o.window.start, o.window.end)
 	}
@@ -234,9 +238,28 @@ func (o *outgoing) restart(stop stops) error {
 	if err := o.src.rewind(stop); err != nil {
 		return err
 	}
+	o.reached = max(o.reached, o.window.end)
 	o.window.clear(0, false)
 	o.hash.Reset()
 	o.ended = false
+	return nil
+}
+
+// readOn reads again, after a restart, what the receiver has already. If the state is not what it was, the digest tells.
+func (o *outgoing) readOn(offset int64, stop stops) error {
+	for o.window.end < offset {
+		if o.ended {
+			return fmt.Errorf("%w: read again, the state has %d bytes, and the receiver has %d of it", ErrDigest, o.window.end, offset)
+		}
+		o.window.release(o.window.end)
+		chunk, err := o.next(o.window.room(), stop)
+		if err != nil {
+			return err
+		}
+		if chunk != nil {
+			_, _ = o.hash.Write(chunk[frameHead:]) // never fails (hash.Hash)
+		}
+	}
 	return nil
 }
 

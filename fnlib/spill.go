@@ -19,6 +19,7 @@ const (
 	sealPurpose  = "store"
 	spillReserve = 500 * time.Millisecond // before a deadline, and what the bytes take at spillRate
 	spillRate    = 50 << 20               // bytes a second that a store takes, at a careful guess
+	spillTries   = 5                      // of a store that fails, Config.SpillAfter apart, in which the receiver may come too
 	noticeWithin = 2 * time.Second
 
 	defaultSpillAfter = 5 * time.Second
@@ -69,16 +70,22 @@ func (o *outgoing) deliverOrStore(ctx context.Context, rc *Receipt) error {
 	done := make(chan struct{})
 	defer close(done)
 	go o.cancelWhenLeaving(cancel, done)
-	err := o.deliver(live)
-	o.fill(rc)
-	why := spillCause(live, err)
-	if err == nil || why == nil || ctx.Err() != nil || errors.Is(err, ErrRejected) || errors.Is(err, ErrDigest) {
-		return err
+	for try := 1; ; try++ {
+		err := o.deliver(live)
+		o.fill(rc)
+		why := spillCause(live, err)
+		if err == nil || why == nil || ctx.Err() != nil || errors.Is(err, ErrRejected) || errors.Is(err, ErrDigest) {
+			return err
+		}
+		serr := o.store(ctx, why, rc)
+		if serr == nil {
+			return nil
+		}
+		if !errors.Is(why, errNoLink) || ctx.Err() != nil || try == spillTries || errors.Is(serr, store.ErrDenied) || errors.Is(serr, store.ErrFull) {
+			return errors.Join(err, serr)
+		}
+		o.n.log.Warn("fnlib: a state cannot be stored at the moment; its receiver is waited for on", "to", o.to, "error", serr)
 	}
-	if serr := o.store(ctx, why, rc); serr != nil {
-		return errors.Join(err, serr)
-	}
-	return nil
 }
 
 // cancelWhenLeaving ends the delivery when the node closes: at once if there is no link, else after half of Config.Grace.

@@ -289,15 +289,78 @@ func TestStoreFails(t *testing.T) {
 
 var errFlaky = errors.New("store on fire")
 
+// A store that is away for a while costs nothing but time: it is tried again, and so is the receiver.
+func TestStoreIsAway(t *testing.T) {
+	w := &world{key: job.NewKey()}
+	stop := w.startRendezvous(t, "127.0.0.1:0")
+	w.startRelay(t, "r1", loopbackAny)
+	good, _ := openStore(t)
+	s := &flaky{Store: good}
+	a := w.joinWith(t, "a", func(c *fnlib.Config) { c.Store, c.SpillAfter = s, 300*time.Millisecond })
+	s.puts.Store(1)
+	if rc, err := a.Send(t.Context(), "nobody", "k", strings.NewReader("state")); err != nil || rc.Stored == "" {
+		t.Errorf("a store that came back: %+v, %v", rc, err)
+	}
+
+	// The receiver has most of a state when its link breaks, with nobody to make another. While the state is being stored it is read again
+	// from its beginning, and that fails in the middle. Then the receiver is there again.
+	state := randomBytes(40 << 20)
+	b := w.join(t, "b")
+	sent := make(chan error, 1)
+	var rc fnlib.Receipt
+	go func() {
+		var err error
+		rc, err = a.SendWith(t.Context(), "b", "k", bytes.NewReader(state), fnlib.SendOptions{NoCompress: true})
+		sent <- err
+	}()
+	in, err := b.Receive(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	if _, err := io.CopyN(&got, in, 30<<20); err != nil {
+		t.Fatal(err)
+	}
+	s.puts.Store(100)
+	s.tried = make(chan struct{})
+	listen := strings.TrimPrefix(w.url, "nats://")
+	stop()
+	if fnlib.BreakLinks(b) == 0 {
+		t.Fatal("no link to break")
+	}
+	<-s.tried
+	w.startRendezvous(t, listen)
+	w.startRelay(t, "r2", loopbackAny)
+	if _, err := io.Copy(&got, in); err != nil || !bytes.Equal(got.Bytes(), state) {
+		t.Fatalf("%d bytes, %v", got.Len(), err)
+	}
+	if err := in.Accept(); err != nil {
+		t.Error(err)
+	}
+	if err := <-sent; err != nil || rc.Stored != "" || rc.Bytes != int64(len(state)) {
+		t.Errorf("%+v, %v", rc, err)
+	}
+}
+
 // flaky is a store that fails when it is told to.
 type flaky struct {
 	store.Store
 	put    atomic.Bool
-	breaks atomic.Int32 // so many reads end after 100,000 bytes
+	puts   atomic.Int32  // so many end after a megabyte
+	tried  chan struct{} // closed when one has, unless nil
+	breaks atomic.Int32  // so many reads end after 100,000 bytes
 }
 
 func (f *flaky) Put(ctx context.Context, key string, r io.Reader, opt store.PutOptions) error {
 	if f.put.Load() {
+		return errFlaky
+	}
+	if f.puts.Add(-1) >= 0 {
+		_, _ = io.CopyN(io.Discard, r, 1<<20) // or less
+		if f.tried != nil {
+			close(f.tried)
+			f.tried = nil
+		}
 		return errFlaky
 	}
 	return f.Store.Put(ctx, key, r, opt)

@@ -69,7 +69,8 @@ type SendOptions struct {
 // that one gets the state from its beginning, if r is an io.Seeker or little was taken of it. No instance accepts it twice.
 //
 // With Config.Store a state that cannot be handed over in time is stored, and the receipt says so: when there was no link for
-// Config.SpillAfter, shortly before the context's deadline, or when the node closes. If it can be stored
+// Config.SpillAfter, shortly before the context's deadline, or when the node closes. While a store fails, it and the
+// receiver are tried again, five times. If the state can be stored
 // no more, since r was read in part and is no io.Seeker, that is an error as without a store.
 //
 // Memory is bounded whatever the size of the state: at most 16 MiB. Errors match ErrRejected, ErrDigest, ErrLink, ErrStore,
