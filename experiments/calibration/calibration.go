@@ -26,7 +26,7 @@ const (
 	blastOver  = 1.3 // of the rate
 	window     = 50 * time.Millisecond
 	sigmas     = 3
-	retries    = 3
+	retries    = 5
 	udpHeaders = 28 // with that of IPv4
 )
 
@@ -85,22 +85,22 @@ func one(ctx context.Context, l *lab.Lab, h, public lab.HostInfo) ([]results.Che
 
 // measure measures one way, which is the path of the host's line and that of the public host's.
 func measure(ctx context.Context, l *lab.Lab, w way, near, far wan.Path) ([]results.Check, error) {
-	delay, err := w.delay(ctx)
-	if err != nil {
+	var delay time.Duration
+	if err := calm(l, func() (err error) { delay, err = w.delay(ctx); return err }); err != nil {
 		return nil, err
 	}
 	set := near.Delay + far.Delay + (near.Jitter+far.Jitter)/2 + sending(pingBytes, near.Rate) + sending(pingBytes, far.Rate)
 	checks := []results.Check{{What: "delay, median", Unit: "ms", Set: ms(set), Measured: ms(delay)}}
 	if near.Loss > 0 || far.Loss > 0 {
-		c, err := loss(ctx, l, w, near, far)
-		if err != nil {
+		var c results.Check
+		if err := calm(l, func() (err error) { c, err = loss(ctx, w, near, far); return err }); err != nil {
 			return nil, err
 		}
 		checks = append(checks, c)
 	}
 	if rate := least(near.Rate, far.Rate); rate > 0 {
-		got, err := w.rate(ctx, rate)
-		if err != nil {
+		var got float64
+		if err := calm(l, func() (err error) { got, err = w.rate(ctx, rate); return err }); err != nil {
 			return nil, err
 		}
 		// What is lost takes its share of the rate with it.
@@ -110,36 +110,40 @@ func measure(ctx context.Context, l *lab.Lab, w way, near, far wan.Path) ([]resu
 	return checks, nil
 }
 
-// loss counts what is lost of packets that are too few for a queue. An outage is no loss: then it counts again.
-func loss(ctx context.Context, l *lab.Lab, w way, near, far wan.Path) (results.Check, error) {
+// loss counts what is lost of packets that are too few for a queue.
+func loss(ctx context.Context, w way, near, far wan.Path) (results.Check, error) {
 	pace := countPace
 	if rate := least(near.Rate, far.Rate); rate > 0 {
 		pace = min(pace, int(rate/8/countBytes/3))
 	}
 	share := 1 - (1-near.Loss)*(1-far.Loss)
-	c := results.Check{What: "loss", Unit: "%", Set: 100 * share}
+	sent, got, err := w.count(ctx, min(countMost, pace), pace)
+	if err != nil {
+		return results.Check{}, err
+	}
+	// Runs make the number of losses spread more: by the square root of twice their length less one, about.
+	runs := 2*max(near.Burst, far.Burst, 1) - 1
+	return results.Check{What: "loss", Unit: "%", Set: 100 * share, Measured: 100 * float64(sent-got) / float64(sent),
+		Chance: sigmas * math.Sqrt(runs*(1-share)/(share*float64(sent)))}, nil
+}
+
+// calm makes a measurement again if there was an outage in it, which is not what it measures.
+func calm(l *lab.Lab, measure func() error) error {
 	for range retries {
 		before, err := outages(l)
 		if err != nil {
-			return c, err
+			return err
 		}
-		sent, got, err := w.count(ctx, min(countMost, pace), pace)
-		if err != nil {
-			return c, err
-		}
+		failed := measure()
 		after, err := outages(l)
 		if err != nil {
-			return c, err
+			return err
 		}
-		c.Measured = 100 * float64(sent-got) / float64(sent)
-		// Runs make the number of losses spread more: by the square root of twice their length less one, about.
-		runs := 2*max(near.Burst, far.Burst, 1) - 1
-		c.Chance = sigmas * math.Sqrt(runs*(1-share)/(share*float64(sent)))
 		if before == after {
-			return c, nil
+			return failed
 		}
 	}
-	return c, errors.New("an outage each time that losses are counted")
+	return errors.New("an outage each time")
 }
 
 // outages is how many packets have been lost in outages.

@@ -21,8 +21,8 @@ func profileSetting() Setting {
 
 // Beyond these, a measurement is of the emulator rather than of what it emulates.
 const (
-	carrierBusy = 80 // percent of a core, of one line
-	carrierLate = 2 * time.Millisecond
+	carrierBusy = 80                      // percent of a core, of one line
+	carrierLate = 2048 * time.Microsecond // to which lateness is known
 )
 
 // raise makes a world with the network of the setting profile, and measures the network before anything happens in it.
@@ -90,7 +90,7 @@ func judgeLines(rec *results.Record, before, after map[string]wan.Usage) {
 		busy, late, over = max(busy, share), max(late, ms(behind)), over+float64(lost)
 		for what, is := range map[string]bool{
 			"dropped frames": lost > 0, fmt.Sprintf("took more than %d %% of a core", carrierBusy): share > carrierBusy,
-			fmt.Sprintf("was late by more than %v for 1 %% of the frames", carrierLate): behind > carrierLate,
+			"was late by more than 2 ms for 1 % of the frames": behind > carrierLate,
 		} {
 			if is {
 				rec.Marks = append(rec.Marks, fmt.Sprintf("bound by the emulator: the line of %s %s", host, what))
