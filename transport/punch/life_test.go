@@ -149,3 +149,50 @@ func TestMappingLifetimeIsLearnt(t *testing.T) {
 		t.Errorf("%d probes in 10 minutes", n)
 	}
 }
+
+// Who only listens notices that its NAT has forgotten the path, although it waits for no answer: soon after the peer seems to fall silent,
+// and by one probe. The relay, whose mapping the NAT has forgotten too, cannot tell it.
+func TestListenerFindsItsPathGone(t *testing.T) {
+	s := directPair(t, simConfig{})
+	tell := func(d time.Duration, listenerTicks bool) {
+		end := s.net.Now().Add(d)
+		var say, tick func()
+		say = func() {
+			if s.net.Now().Before(end) {
+				s.a.say(dataAnswer)
+				s.net.After(25*ms, say)
+			}
+		}
+		tick = func() {
+			if s.net.Now().Before(end) {
+				s.a.tick()
+				if listenerTicks {
+					s.b.tick()
+				}
+				s.net.After(50*ms, tick)
+			}
+		}
+		say()
+		tick()
+		s.net.Run(d)
+	}
+	tell(2*time.Second, true)
+	gone := s.net.Now()
+	s.relayDown = true
+	s.b.nat.Forget()
+	tell(time.Second, false)
+	if !s.b.received.After(gone) || s.net.Now().Sub(s.b.received) > 100*ms {
+		t.Errorf("the last word came %v after the NAT forgot\n%s\n%s", s.b.received.Sub(gone), s.a.story(), s.b.story())
+	}
+
+	// A word now and then is no talk, and costs no probes.
+	m := s.b.m
+	m.path.talk, m.path.talked = time.Time{}, time.Time{}
+	for range 5 {
+		s.net.Run(400 * ms)
+		tell(30*ms, true)
+		if at := m.silentAt(); !at.IsZero() {
+			t.Errorf("a probe %v after a word", at.Sub(s.net.Now()))
+		}
+	}
+}

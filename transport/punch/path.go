@@ -17,6 +17,9 @@ const (
 	firstHold    = 2 * time.Second        // after the second path that was lost; doubles to
 	mostHold     = time.Minute
 	maxChecks    = 3 // probes between the first unanswered send and the doubt
+
+	talkPause = 300 * time.Millisecond // without a word: what came until then was a talk
+	longTalk  = 500 * time.Millisecond // after which the path is probed once when it falls silent
 )
 
 // path is the selected direct path; its zero value means none.
@@ -33,6 +36,8 @@ type path struct {
 	confirmed  time.Time // last REPLY
 	unanswered time.Time // first send known after heard; zero = none
 	checks     int       // probes sent since unanswered
+	talk       time.Time // when the peer began to talk, with no pause of talkPause since,
+	talked     time.Time // and its last word; zero = the silence after it was looked into
 	relayFirst time.Time // first relayed data known after heard; zero = none
 	relayLast  time.Time
 	idle       time.Duration // the keep-alive, jittered
@@ -83,6 +88,16 @@ func (p *path) transmit(t time.Time) {
 	}
 	if t.After(p.sent) {
 		p.sent = t
+	}
+}
+
+// listen notes a packet of the peer's that is no probe.
+func (p *path) listen(t time.Time) {
+	if t.Sub(p.talked) > talkPause {
+		p.talk = t
+	}
+	if t.After(p.heard) {
+		p.talked = t
 	}
 }
 
@@ -181,6 +196,7 @@ func (m *Machine) traffic(e Traffic) {
 		return
 	}
 	if e.Received.After(p.since) {
+		p.listen(e.Received)
 		p.hear(e.Received)
 	}
 	if e.Sent.After(p.since) {
@@ -236,6 +252,17 @@ func (m *Machine) relayDoubtAt() time.Time {
 	return t
 }
 
+// silentAt is when a peer that was talking has been silent for so long that one probe shall tell whether it has said all, or the path is
+// gone: who had nothing to say but acknowledgements waits for no answer, and would not notice. The probe also opens a NAT
+// that has forgotten the path.
+func (m *Machine) silentAt() time.Time {
+	p := &m.path
+	if p.talked.IsZero() || p.talked.Sub(p.talk) < longTalk {
+		return time.Time{}
+	}
+	return p.talked.Add(max(talkPause, p.rtt*3/2))
+}
+
 func (m *Machine) idleAt() time.Time {
 	p := &m.path
 	if p.sent.After(p.heard) {
@@ -280,6 +307,9 @@ func (m *Machine) advancePath() {
 			p.confirms--
 			p.nextConf = m.now.Add(m.confirmGap())
 			m.probePath(0, ProbeSize)
+		case m.due(m.silentAt()):
+			p.talked = time.Time{}
+			m.probePath(0, ProbeSize)
 		case m.due(m.idleAt()):
 			p.idle = m.keepAlive()
 			m.probePath(0, ProbeSize)
@@ -311,6 +341,7 @@ func (m *Machine) wakePath(w *time.Time) {
 	case p.sure():
 		earlier(w, m.doubtAt())
 		earlier(w, m.checkAt())
+		earlier(w, m.silentAt())
 		earlier(w, m.idleAt())
 		if t := m.relayDoubtAt(); m.now.Before(t) {
 			earlier(w, t)
