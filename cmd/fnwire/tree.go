@@ -92,6 +92,11 @@ func unpackOne(root *os.Root, r io.Reader, h *tar.Header) error {
 	if !filepath.IsLocal(name) {
 		return unfitf("the archive names %q, which is outside of the directory", h.Name)
 	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") { // a few bytes would become as many as the disk has
+			return unfitf("%q is sparse, and may be larger than what was sent: make the archive without tar's --sparse", h.Name)
+		}
+	}
 	mode := fs.FileMode(h.Mode).Perm()
 	if h.Typeflag == tar.TypeDir {
 		return root.MkdirAll(name, mode|0o700)

@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -149,6 +150,27 @@ func archive(t testing.TB, headers ...tar.Header) []byte {
 	return b.Bytes()
 }
 
+// sparse is an archive of 3 kB with a file of 64 MiB.
+func sparse(t testing.TB) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	h := tar.Header{Name: "s", Typeflag: tar.TypeReg, Size: 512, Mode: 0o644, Format: tar.FormatPAX, PAXRecords: map[string]string{
+		"GNU_sparse.major": "1", "GNU_sparse.minor": "0", "GNU_sparse.name": "s", "GNU_sparse.realsize": fmt.Sprint(64 << 20),
+	}}
+	nothing := append([]byte("0\n"), make([]byte, 510)...) // is what the map of the file's parts holds
+	if err := w.WriteHeader(&h); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(nothing); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return bytes.ReplaceAll(b.Bytes(), []byte("GNU_sparse"), []byte("GNU.sparse")) // which package tar does not write
+}
+
 // refused are archives that would write outside of their directory, hold what no state needs, or are broken; with what is said of each.
 func refused(t testing.TB) map[string][]byte {
 	t.Helper()
@@ -166,6 +188,7 @@ func refused(t testing.TB) map[string][]byte {
 		`"d" is neither`:   archive(t, tar.Header{Name: "d", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}),
 		`"f" is neither`:   archive(t, tar.Header{Name: "f", Typeflag: tar.TypeFifo}),
 		`"h" is neither`:   archive(t, tar.Header{Name: "h", Typeflag: tar.TypeLink, Linkname: "ok"}),
+		`"s" is sparse`:    sparse(t),
 		"no tar stream":    file[100:],
 		"unexpected EOF":   file[:514],
 	}
