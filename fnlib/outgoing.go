@@ -50,7 +50,7 @@ const (
 	lastingRetry = 5 * time.Second // a link that lived for so long is not held against the next
 )
 
-// errNoLink is why a state was given to the store: no link within Config.SpillAfter.
+// errNoLink is why a state was given to the store: no link within Config.SpillAfter, or no prospect of one.
 var errNoLink = errors.New("the receiver was not reached in time")
 
 // deliver sends the state until the receiver has said its last word. A link that breaks is made anew, and the state
@@ -110,7 +110,8 @@ func (o *outgoing) wait(ctx context.Context, l *transport.Link, pause time.Durat
 
 // open opens a stream for the state, within Config.SpillAfter if there is a store.
 func (o *outgoing) open(ctx context.Context) (*transport.Stream, error) {
-	if o.n.cfg.Store != nil && !o.opt.NoStore {
+	spills := o.n.cfg.Store != nil && !o.opt.NoStore
+	if spills {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, o.n.spillAfter(), errNoLink)
 		defer cancel()
@@ -123,7 +124,8 @@ func (o *outgoing) open(ctx context.Context) (*transport.Stream, error) {
 		o.phases = phases
 	}
 	if err != nil {
-		if context.Cause(ctx) == errNoLink { //nolint:errorlint // the very cause given above
+		late := context.Cause(ctx) == errNoLink //nolint:errorlint // the very cause given above
+		if late || spills && ctx.Err() == nil && o.n.dead() == nil && !errors.Is(err, ErrName) && !errors.Is(err, ErrNoDirect) {
 			return nil, fmt.Errorf("%w: %w", errNoLink, err)
 		}
 		return nil, err

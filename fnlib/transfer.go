@@ -69,12 +69,12 @@ type SendOptions struct {
 // that one gets the state from its beginning, if r is an io.Seeker or little was taken of it. No instance accepts it twice.
 //
 // With Config.Store a state that cannot be handed over in time is stored, and the receipt says so: when there was no link for
-// Config.SpillAfter, shortly before the context's deadline, or when the node closes. While a store fails, it and the
-// receiver are tried again, five times. If the state can be stored
+// Config.SpillAfter or the rendezvous cannot be asked for one, shortly before the context's deadline, or when the node closes. While a store
+// fails, it and the receiver are tried again, five times. If the state can be stored
 // no more, since r was read in part and is no io.Seeker, that is an error as without a store.
 //
 // Memory is bounded whatever the size of the state: at most 16 MiB. Errors match ErrRejected, ErrDigest, ErrLink, ErrStore,
-// ErrNoDirect, ErrName, ErrClosed, the context's errors, or are r's own. Without a receipt a state was not handed over, but after ErrLink or
+// ErrNoDirect, ErrName, ErrClosed, the context's errors, or are r's own. Without a receipt a state was not handed over, but after ErrLink, ErrStore or
 // a context's error its receiver may have accepted it without the sender learning. Send does not outlast its context
 // if r blocks: then r must not be used before its Read has returned, which Send does not wait for.
 func (n *Node) Send(ctx context.Context, to, key string, r io.Reader) (Receipt, error) {
