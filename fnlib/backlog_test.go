@@ -195,6 +195,11 @@ func (c *counting) count(what string) int {
 	return c.calls[what]
 }
 
+func (c *counting) Put(ctx context.Context, key string, r io.Reader, opt store.PutOptions) error {
+	c.note("put")
+	return c.Store.Put(ctx, key, r, opt)
+}
+
 func (c *counting) Get(ctx context.Context, key string, offset int64) (io.ReadCloser, store.Info, error) {
 	c.note("get")
 	return c.Store.Get(ctx, key, offset)

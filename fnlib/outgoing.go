@@ -320,8 +320,8 @@ func (o *outgoing) checkSize(whole bool) error {
 	if size == unknownSize || read == size || read < size && !whole {
 		return nil
 	}
-	return fmt.Errorf("the state has %d bytes or more, and %d were announced (by SendOptions.Size, the reader's Len or the file's size, which must not change meanwhile)",
-		read, size)
+	return &readError{fmt.Errorf("it has %d bytes or more, and %d were announced (by SendOptions.Size, the reader's Len or the file's size, which must not change meanwhile)",
+		read, size)}
 }
 
 // write hands a chunk to the pump, and hashes it meanwhile.

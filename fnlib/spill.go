@@ -81,7 +81,8 @@ func (o *outgoing) deliverOrStore(ctx context.Context, rc *Receipt) error {
 		if serr == nil {
 			return nil
 		}
-		if !errors.Is(why, errNoLink) || ctx.Err() != nil || try == spillTries || errors.Is(serr, store.ErrDenied) || errors.Is(serr, store.ErrFull) {
+		if !errors.Is(why, errNoLink) || ctx.Err() != nil || try == spillTries || errors.Is(serr, store.ErrDenied) || errors.Is(serr, store.ErrFull) ||
+			errors.As(serr, new(*readError)) {
 			return errors.Join(err, serr)
 		}
 		o.n.log.Warn("fnlib: a state cannot be stored at the moment; its receiver is waited for on", "to", o.to, "error", serr)

@@ -15,6 +15,26 @@ import (
 	"github.com/fnwire/fnwire/fnlib/store"
 )
 
+// A reader that fails while its state is stored is asked once: no store mends that.
+func TestReaderFailsAtStore(t *testing.T) {
+	w := newWorld(t, 1)
+	s, _ := openStore(t)
+	counted := &counting{Store: s}
+	a := w.joinWith(t, "a", func(c *fnlib.Config) { c.Store, c.SpillAfter = counted, 20*time.Millisecond })
+	broken := errors.New("disk on fire")
+	for name, send := range map[string]func() (fnlib.Receipt, error){
+		"on fire": func() (fnlib.Receipt, error) { return a.Send(t.Context(), "b", "k", &failsOnce{broken}) },
+		"announced": func() (fnlib.Receipt, error) {
+			return a.SendWith(t.Context(), "b", "k", strings.NewReader("state"), fnlib.SendOptions{Size: 4})
+		},
+	} {
+		before := counted.count("put")
+		if rc, err := send(); err == nil || !strings.Contains(err.Error(), name) || counted.count("put") != before+1 {
+			t.Errorf("%s: %+v, %v, after %d attempts", name, rc, err, counted.count("put")-before)
+		}
+	}
+}
+
 // A reader that gives bytes and an error at once has failed, whatever it says when it is asked again.
 func TestReaderFailsWithBytes(t *testing.T) {
 	w := newWorld(t, 1)
