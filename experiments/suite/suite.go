@@ -40,7 +40,7 @@ func All() []Experiment {
 	return []Experiment{
 		transfer(), pairs(), skew(), flap(),
 		faults(),
-		throughput(), attack(),
+		throughput(), attack(), rendezvousOf(),
 		natMatrix(),
 		handoff(),
 		footprintOf(),

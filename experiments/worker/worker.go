@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fnwire/fnwire/experiments/crowd"
 	"github.com/fnwire/fnwire/experiments/flood"
 	"github.com/fnwire/fnwire/experiments/peer"
 	"github.com/fnwire/fnwire/experiments/peer/coturn"
@@ -49,11 +50,12 @@ const (
 	Relay      Role = "relay"
 	NATS       Role = "nats" // a member of a cluster
 	Attacker   Role = "attacker"
-	Peer       Role = "peer" // of the programs that this one has built in; its protocol is that of package peer
+	Crowd      Role = "crowd" // many instances, without links
+	Peer       Role = "peer"  // of the programs that this one has built in; its protocol is that of package peer
 )
 
 // Roles returns every role.
-func Roles() []Role { return []Role{Function, Rendezvous, Relay, NATS, Attacker, Peer} }
+func Roles() []Role { return []Role{Function, Rendezvous, Relay, NATS, Attacker, Crowd, Peer} }
 
 // Run is the life of a worker process: it answers requests from in on out until in ends.
 func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
@@ -75,6 +77,9 @@ func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
 		ops, stop = map[string]op{opNATS: handle(m.start)}, m.stop
 	case Attacker:
 		ops, stop = map[string]op{opFlood: handle(flood.Run)}, func() error { return nil }
+	case Crowd:
+		c := &crowd.Crowd{}
+		ops, stop = map[string]op{opCrowdJoin: handle(c.Join), opCrowdOffer: handle(c.Offer), opCrowdState: handle(c.State)}, c.Close
 	case Peer:
 		return peer.Run(ctx, builtin(), in, out)
 	default:

@@ -278,6 +278,11 @@ func (w *World) Attacker(ctx context.Context, host string) (*Proc, error) {
 	return w.start(ctx, host, worker.Attacker)
 }
 
+// Crowd starts a process on a host that is many instances. It ends with ctx.
+func (w *World) Crowd(ctx context.Context, host string) (*Proc, error) {
+	return w.start(ctx, host, worker.Crowd)
+}
+
 // RelayAddr is where the i-th relay listens.
 func (w *World) RelayAddr(i int) netip.AddrPort {
 	return w.at(relayPort + 2*i)

@@ -1,0 +1,294 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fnwire/fnwire/experiments/crowd"
+	"github.com/fnwire/fnwire/experiments/lab"
+	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/experiments/world"
+)
+
+const (
+	crowdMost        = 2000  // instances of one process
+	rendezvousMost   = 15000 // instances: the rendezvous takes 16,384 names of a job, and those that offers wait for are among them
+	rendezvousLimit  = 10 * time.Minute
+	rendezvousSettle = 5 * time.Second // until what joining took is collected
+	rendezvousPoll   = 50 * time.Millisecond
+)
+
+// rendezvousOf measures what a rendezvous carries.
+func rendezvousOf() Experiment {
+	return Experiment{
+		Name: "rendezvous",
+		Summary: "many instances without links, each with a key, a connection and a name that it renews, join one rendezvous with embedded NATS on the same machine; then nothing happens, and then they " +
+			"make offers at a steady rate to one another and to names that nobody holds: joins a second, latency of an offer from when it was due, memory of the rendezvous for each " +
+			"instance, and its CPU in each phase",
+		Settings: []Setting{
+			{"instances", "1000,10000", "200", "how many join, for each case; the rendezvous needs a file descriptor for each (ulimit -n)"},
+			{"idle", "30s", "5s", "how long nothing is done: each renews its name every 7.5 to 10 s"},
+			{"rate", "500", "", "offers a second"},
+			{"for", "10s", "5s", "how long offers are made"},
+			{"parked", "10", "", "percent of them that go to names that nobody holds"},
+			{"reps", "3", "1", "repetitions of each case, each with a new rendezvous"},
+		},
+		run: runRendezvous,
+	}
+}
+
+type rendezvousRun struct {
+	world  world.Config
+	idle   time.Duration
+	offers crowd.OfferArgs // of all processes
+}
+
+func runRendezvous(ctx context.Context, r *run) (err error) {
+	r.limit = rendezvousLimit
+	t := &rendezvousRun{world: r.o.World, offers: crowd.OfferArgs{Seed: r.o.Seed}}
+	var cases []string
+	for _, c := range r.list("instances") {
+		if n, err := strconv.Atoi(c); err != nil || n < 2 || n > rendezvousMost {
+			return fmt.Errorf("%w: instances: %q: want 2 to %d", ErrSettings, c, rendezvousMost)
+		}
+		cases = append(cases, c)
+	}
+	if len(cases) == 0 {
+		return fmt.Errorf("%w: instances: none", ErrSettings)
+	}
+	if t.idle, err = r.duration("idle"); err != nil {
+		return err
+	}
+	if t.offers.Rate, err = r.count("rate"); err != nil {
+		return err
+	}
+	if t.offers.For, err = r.duration("for"); err != nil {
+		return err
+	}
+	if t.offers.Parked, err = setting(r, "parked", strconv.Atoi); err != nil {
+		return err
+	}
+	t.offers.All = 2
+	if err := t.offers.Check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrSettings, err)
+	}
+	reps, err := r.count("reps")
+	if err != nil {
+		return err
+	}
+	r.planned = reps * len(cases)
+	for rep := range reps {
+		for _, c := range rotated(cases, r.o.Seed, rep) {
+			if err := r.measure(ctx, c, rep, func(ctx context.Context, rec *results.Record) error {
+				n, _ := strconv.Atoi(c) // checked above
+				return t.one(ctx, rec, n)
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// shares splits n among the fewest processes, as evenly as can be.
+func shares(n int) []int {
+	out := make([]int, (n+crowdMost-1)/crowdMost)
+	for i := range out {
+		out[i] = n*(i+1)/len(out) - n*i/len(out)
+	}
+	return out
+}
+
+// rates splits the offers among processes that have a share of the instances each.
+func rates(a crowd.OfferArgs, shares []int) []crowd.OfferArgs {
+	out := make([]crowd.OfferArgs, len(shares))
+	for i := range out {
+		out[i] = a
+		out[i].Rate = a.Rate*(i+1)/len(out) - a.Rate*i/len(out)
+		out[i].Seed = a.Seed*uint64(len(out)) + uint64(i)
+	}
+	return out
+}
+
+// gathering is the instances of a measurement, and their rendezvous.
+type gathering struct {
+	w      *world.World
+	shares []int
+	crowds []*world.Proc
+}
+
+func (t *rendezvousRun) one(ctx context.Context, rec *results.Record, n int) error {
+	g := &gathering{shares: shares(n)}
+	cfg := t.world
+	cfg.Hosts = nil
+	for i := range g.shares {
+		cfg.Hosts = append(cfg.Hosts, lab.Host{Name: fmt.Sprint("crowd-", i+1)})
+	}
+	var err error
+	if g.w, err = world.New(ctx, cfg); err != nil {
+		return err
+	}
+	defer g.w.Close()
+	for _, h := range cfg.Hosts {
+		p, err := g.w.Crowd(ctx, h.Name)
+		if err != nil {
+			return err
+		}
+		g.crowds = append(g.crowds, p)
+	}
+	empty, err := memory(g.w.Rendezvous().Pid(), "VmRSS")
+	if err != nil {
+		return err
+	}
+	if err := g.join(ctx, rec, n); err != nil {
+		return err
+	}
+	if err := pause(ctx, rendezvousSettle); err != nil {
+		return err
+	}
+	full, err := memory(g.w.Rendezvous().Pid(), "VmRSS")
+	if err != nil {
+		return err
+	}
+	rec.Measured["rendezvous_empty_rss_mib"], rec.Measured["rendezvous_rss_mib"] = empty, full
+	rec.Measured["rss_kib_per_instance"] = (full - empty) * 1024 / float64(n)
+	if err := g.phase(ctx, rec, "idle", func() error { return pause(ctx, t.idle) }); err != nil {
+		return err
+	}
+	a := t.offers
+	a.All = n
+	delivered, err := g.offer(ctx, rec, a)
+	if err != nil {
+		return err
+	}
+	return g.judge(ctx, rec, n, delivered)
+}
+
+// phase notes the CPU of the rendezvous, and what is left of the machine's, while something is done.
+func (g *gathering) phase(ctx context.Context, rec *results.Record, name string, do func() error) error {
+	before, err := g.w.Rendezvous().Usage(ctx)
+	if err != nil {
+		return err
+	}
+	idle, all := results.CPUTime()
+	began := time.Now()
+	if err := do(); err != nil {
+		return err
+	}
+	took := time.Since(began)
+	after, err := g.w.Rendezvous().Usage(ctx)
+	if err != nil {
+		return err
+	}
+	rec.Phases[name] = ms(took)
+	rec.Measured[name+"_cpu_percent"] = 100 * (after.CPU - before.CPU).Seconds() / took.Seconds()
+	if idleNow, allNow := results.CPUTime(); allNow > all {
+		rec.Measured[name+"_machine_idle_percent"] = 100 * float64(idleNow-idle) / float64(allNow-all)
+	}
+	return nil
+}
+
+// join has all instances join at once.
+func (g *gathering) join(ctx context.Context, rec *results.Record, n int) error {
+	took := make([][]time.Duration, len(g.crowds))
+	world := g.w.JoinArgs("")
+	err := g.phase(ctx, rec, "join", func() error {
+		all, ctx := errgroup.WithContext(ctx)
+		first := 0
+		for i, p := range g.crowds {
+			a := crowd.JoinArgs{URL: world.URL, Key: world.Key, First: first, Count: g.shares[i]}
+			first += a.Count
+			all.Go(func() (err error) { took[i], err = p.CrowdJoin(ctx, a); return err })
+		}
+		return all.Wait()
+	})
+	if err != nil {
+		return err
+	}
+	seconds := rec.Phases["join"] / 1e3
+	rec.Measured["joins_per_s"] = float64(n) / seconds
+	if cpu := rec.Measured["join_cpu_percent"]; cpu > 0 { // what it would take if it had a core to itself
+		rec.Measured["joins_per_s_per_core"] = 100 * rec.Measured["joins_per_s"] / cpu
+	}
+	noteLatency(rec, "join_ms", slices.Concat(took...))
+	return nil
+}
+
+// offer has all make offers, and returns how many were delivered.
+func (g *gathering) offer(ctx context.Context, rec *results.Record, a crowd.OfferArgs) (int, error) {
+	came := make([]crowd.Offered, len(g.crowds))
+	err := g.phase(ctx, rec, "offers", func() error {
+		all, ctx := errgroup.WithContext(ctx)
+		for i, mine := range rates(a, g.shares) {
+			if mine.Rate > 0 {
+				all.Go(func() (err error) { came[i], err = g.crowds[i].CrowdOffer(ctx, mine); return err })
+			}
+		}
+		return all.Wait()
+	})
+	if err != nil {
+		return 0, err
+	}
+	var delivered, parked []time.Duration
+	var failed int
+	var why string
+	for _, o := range came {
+		delivered, parked = append(delivered, o.Delivered...), append(parked, o.Parked...)
+		rec.Bytes += o.Bytes
+		rec.Seconds = max(rec.Seconds, o.Took.Seconds())
+		if failed += o.Failed; o.Failed > 0 {
+			why = o.Error
+		}
+	}
+	rec.Measured["offers_delivered"], rec.Measured["offers_parked"], rec.Measured["offers_failed"] = float64(len(delivered)), float64(len(parked)), float64(failed)
+	rec.Measured["offers_per_s"] = float64(len(delivered)+len(parked)) / rec.Seconds
+	noteLatency(rec, "offer_ms", slices.Concat(delivered, parked))
+	noteLatency(rec, "delivered_ms", delivered)
+	noteLatency(rec, "parked_ms", parked)
+	if failed > 0 {
+		return 0, fmt.Errorf("%d offers failed, one with: %s", failed, why)
+	}
+	return len(delivered), nil
+}
+
+// judge waits for all that was delivered to be opened, and wants all names still held.
+func (g *gathering) judge(ctx context.Context, rec *results.Record, n, delivered int) error {
+	for {
+		var all crowd.State
+		for _, p := range g.crowds {
+			s, err := p.CrowdState(ctx)
+			if err != nil {
+				return err
+			}
+			all = crowd.State{Joined: all.Joined + s.Joined, Lost: all.Lost + s.Lost, Arrived: all.Arrived + s.Arrived, Refused: all.Refused + s.Refused}
+		}
+		switch {
+		case all.Joined != n || all.Lost > 0 || all.Refused > 0:
+			return fmt.Errorf("of %d instances %d joined and %d lost their names; %d offers could not be opened", n, all.Joined, all.Lost, all.Refused)
+		case all.Arrived >= int64(delivered):
+			rec.OK = true
+			return nil
+		}
+		if err := pause(ctx, rendezvousPoll); err != nil {
+			return errors.Join(err, fmt.Errorf("of %d offers that were acknowledged, %d have arrived", delivered, all.Arrived))
+		}
+	}
+}
+
+// noteLatency notes the median, the 99th percentile and the longest of some times, if there are any.
+func noteLatency(rec *results.Record, name string, took []time.Duration) {
+	if len(took) == 0 {
+		return
+	}
+	v := make([]float64, len(took))
+	for i, d := range took {
+		v[i] = ms(d)
+	}
+	rec.Measured[name+"_p50"], rec.Measured[name+"_p99"], rec.Measured[name+"_max"] = results.Median(v), results.Quantile(v, 0.99), slices.Max(v)
+}

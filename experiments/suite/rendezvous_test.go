@@ -1,0 +1,40 @@
+package suite
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fnwire/fnwire/experiments/crowd"
+	"github.com/fnwire/fnwire/experiments/results"
+)
+
+func TestShares(t *testing.T) {
+	for n, want := range map[int][]int{2: {2}, 2000: {2000}, 2001: {1000, 1001}, 10000: {2000, 2000, 2000, 2000, 2000}} {
+		if got := shares(n); !slices.Equal(got, want) {
+			t.Errorf("%d: %v, want %v", n, got, want)
+		}
+	}
+	total := 0
+	seeds := make(map[uint64]bool)
+	for _, a := range rates(crowd.OfferArgs{Rate: 501, Seed: 7}, shares(10000)) {
+		total += a.Rate
+		seeds[a.Seed] = true
+	}
+	if total != 501 || len(seeds) != 5 {
+		t.Errorf("%d offers a second in all, of %d seeds", total, len(seeds))
+	}
+}
+
+func TestNoteLatency(t *testing.T) {
+	rec := &results.Record{Measured: make(map[string]float64)}
+	noteLatency(rec, "none", nil)
+	var took []time.Duration
+	for i := range 101 {
+		took = append(took, time.Duration(i)*time.Millisecond)
+	}
+	noteLatency(rec, "x_ms", took)
+	if m := rec.Measured; len(m) != 3 || m["x_ms_p50"] != 50 || m["x_ms_p99"] != 99 || m["x_ms_max"] != 100 {
+		t.Errorf("%v", m)
+	}
+}
