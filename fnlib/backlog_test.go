@@ -10,12 +10,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fnwire/fnwire/fnlib"
 	"github.com/fnwire/fnwire/fnlib/store"
+	"github.com/fnwire/fnwire/internal/natsim"
 	"github.com/fnwire/fnwire/transport"
 )
 
@@ -298,4 +300,45 @@ func TestSmallSendsAreSmall(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// What turns out to be changed in the middle of a stored state is told once, and keeps nothing back.
+func TestStoredStateChangedInside(t *testing.T) {
+	s, _ := openStore(t)
+	with := func(c *fnlib.Config) { c.Store = s }
+	synctest.Test(t, func(t *testing.T) {
+		fa, fb := newBubble(t, rtt).functions(true, [2]*natsim.NAT{})
+		a, _ := fa.join(with)
+		put := func(key string) {
+			if _, err := a.SendWith(t.Context(), "b", key, bytes.NewReader(randomBytes(300_000)), fnlib.SendOptions{StoreOnly: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put("changed")
+		key := objects(t, s)[0]
+		r, _, err := s.Get(t.Context(), key, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealed, err := io.ReadAll(r)
+		if err = errors.Join(err, r.Close()); err != nil {
+			t.Fatal(err)
+		}
+		sealed[200_000] ^= 1
+		if err := s.Put(t.Context(), key, bytes.NewReader(sealed), store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		put("whole")
+		b, _ := fb.join(with)
+		for _, want := range []error{fnlib.ErrStore, nil} {
+			if in, _, err := accept(t.Context(), b); !errors.Is(err, want) {
+				t.Errorf("%q: %v", in.Key, err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if in, err := b.Receive(ctx); err == nil {
+			t.Errorf("%q came again", in.Key)
+		}
+	})
 }
