@@ -1,5 +1,6 @@
 // Package crowd is many instances of a job in one process, as far as a rendezvous can tell: each has an identity, a connection and a name of
-// its own, holds that by renewals, and takes offers. It has no links: what it measures is the rendezvous.
+// its own, holds that by renewals, and takes offers; or a relay, if each has a session there too. It has no links: what it measures is the
+// servers.
 package crowd
 
 import (
@@ -36,6 +37,7 @@ type State struct {
 	Lost    int   `json:"lost"`    // that hold their names no more
 	Arrived int64 `json:"arrived"` // offers that were opened
 	Refused int64 `json:"refused"` // offers that could not be
+	Packets int64 `json:"packets"` // that came by the relay
 }
 
 // Crowd is instances that have joined. The zero value has none. Its methods may be called from several goroutines.
@@ -43,18 +45,22 @@ type Crowd struct {
 	key              job.Key
 	lost             atomic.Int64
 	arrived, refused atomic.Int64
+	packets          atomic.Int64
 
 	mu        sync.Mutex // guards what follows
 	instances []*instance
-	cancel    context.CancelFunc // of their renewals; nil before Join
-	renewing  sync.WaitGroup
+	stop      []context.CancelFunc // of their renewals and sessions; none before Join
+	running   sync.WaitGroup       // those
 }
 
 type instance struct {
 	*rendezvous.Client
-	name, peer string
-	nonce      rendezvous.Nonce
-	seq        atomic.Uint64
+	id    ident.Identity
+	name  string
+	nonce rendezvous.Nonce
+	seq   atomic.Uint64
+	relay []rendezvous.RelayInfo // with tokens
+	leg   *leg                   // nil before Bind
 }
 
 // name is that of the i-th instance of the job.
@@ -71,11 +77,11 @@ func (c *Crowd) Join(ctx context.Context, a JoinArgs) ([]time.Duration, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cancel != nil {
+	if len(c.stop) > 0 {
 		return nil, errors.New("crowd: has joined before")
 	}
-	renewing, cancel := context.WithCancel(context.WithoutCancel(ctx)) // they outlive this call
-	c.key, c.cancel, c.instances = key, cancel, make([]*instance, a.Count)
+	life := c.outlive(ctx)
+	c.key, c.instances = key, make([]*instance, a.Count)
 	took := make([]time.Duration, a.Count)
 	all, jctx := errgroup.WithContext(ctx)
 	all.SetLimit(joining)
@@ -92,8 +98,8 @@ func (c *Crowd) Join(ctx context.Context, a JoinArgs) ([]time.Duration, error) {
 		return nil, fmt.Errorf("crowd: %w", err)
 	}
 	for _, in := range c.instances {
-		c.renewing.Go(func() {
-			if err := in.Run(renewing); renewing.Err() == nil && err != nil {
+		c.running.Go(func() {
+			if err := in.Run(life); life.Err() == nil && err != nil {
 				c.lost.Add(1)
 			}
 		})
@@ -106,7 +112,7 @@ func (c *Crowd) join(ctx context.Context, url, name string) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &instance{name: name, peer: id.Peer.String(), nonce: rendezvous.Nonce(id.Ed25519.Seed()[:16])}
+	in := &instance{id: id, name: name, nonce: rendezvous.Nonce(id.Ed25519.Seed()[:16])}
 	in.Client, err = rendezvous.Dial(ctx, rendezvous.Config{
 		URL: url, Key: c.key, Name: name, Exclusive: true, Identity: id,
 		OnEnvelope: func(e rendezvous.Envelope) {
@@ -120,29 +126,37 @@ func (c *Crowd) join(ctx context.Context, url, name string) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := in.Join(ctx); err != nil {
+	j, err := in.Join(ctx)
+	if err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
+	in.relay = j.Relays
 	return in, nil
+}
+
+// outlive returns a context that ends with the crowd, and not with ctx. mu is held.
+func (c *Crowd) outlive(ctx context.Context) context.Context {
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c.stop = append(c.stop, stop)
+	return life
 }
 
 // State returns what has become of the instances so far.
 func (c *Crowd) State(context.Context, struct{}) (State, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return State{Joined: len(c.instances), Lost: int(c.lost.Load()), Arrived: c.arrived.Load(), Refused: c.refused.Load()}, nil
+	return State{Joined: len(c.instances), Lost: int(c.lost.Load()), Arrived: c.arrived.Load(), Refused: c.refused.Load(), Packets: c.packets.Load()}, nil
 }
 
 // Close ends all instances, which do not leave: their names are held until their leases run out.
 func (c *Crowd) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cancel == nil {
-		return nil
+	for _, stop := range c.stop {
+		stop()
 	}
-	c.cancel()
 	c.leave()
-	c.renewing.Wait()
+	c.running.Wait()
 	return nil
 }
 
@@ -151,6 +165,7 @@ func (c *Crowd) leave() {
 	for _, in := range c.instances {
 		if in != nil { // one that did not join
 			_ = in.Client.Close() // never fails
+			in.leg.close()
 		}
 	}
 	c.instances = nil

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous/server"
 )
@@ -104,5 +105,28 @@ func TestArgs(t *testing.T) {
 	}
 	if err := c.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestForwardArgs(t *testing.T) {
+	good := ForwardArgs{To: make([]ident.Short, 4), Bytes: 1200, Rate: 128000, For: time.Second}
+	if err := good.Check(); err != nil || good.due(1000) != time.Second {
+		t.Errorf("%v: a thousand bursts of each of four take %v", err, good.due(1000))
+	}
+	for what, spoil := range map[string]func(*ForwardArgs){
+		"nobody": func(a *ForwardArgs) { a.To = nil }, "size": func(a *ForwardArgs) { a.Bytes = 9000 }, "rate": func(a *ForwardArgs) { a.Rate = 0 },
+		"long": func(a *ForwardArgs) { a.For = 2 * time.Minute },
+	} {
+		a := good
+		if spoil(&a); a.Check() == nil {
+			t.Errorf("%s: accepted", what)
+		}
+	}
+	var c Crowd
+	if _, err := c.Forward(t.Context(), good); err == nil {
+		t.Error("nobody has sent")
+	}
+	if _, err := c.Bind(t.Context(), struct{}{}); err == nil {
+		t.Error("nobody has bound")
 	}
 }

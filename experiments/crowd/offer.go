@@ -140,7 +140,7 @@ func until(ctx context.Context, t time.Time) error {
 func (c *Crowd) offer(ctx context.Context, in *instance, to string, deliver bool) (int, error) {
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), 40000)
 	e, err := rendezvous.Seal(c.key, rendezvous.Hello{
-		Job: in.Job(), Kind: rendezvous.KindOffer, FromName: in.name, FromPeer: in.peer, FromEpoch: in.Epoch(), ToName: to, Seq: in.seq.Add(1),
+		Job: in.Job(), Kind: rendezvous.KindOffer, FromName: in.name, FromPeer: in.id.Peer.String(), FromEpoch: in.Epoch(), ToName: to, Seq: in.seq.Add(1),
 		Nonce: in.nonce, Candidates: []rendezvous.Candidate{{Addr: addr, Kind: "host"}, {Addr: addr, Kind: "srflx"}},
 		Relay: "relay-1", RelayAddr: addr, Flight: [][]byte{make([]byte, flightBytes)},
 	})

@@ -49,18 +49,12 @@ type rendezvousRun struct {
 	offers crowd.OfferArgs // of all processes
 }
 
-func runRendezvous(ctx context.Context, r *run) (err error) {
+func runRendezvous(ctx context.Context, r *run) error {
 	r.limit = rendezvousLimit
 	t := &rendezvousRun{world: r.o.World, offers: crowd.OfferArgs{Seed: r.o.Seed}}
-	var cases []string
-	for _, c := range r.list("instances") {
-		if n, err := strconv.Atoi(c); err != nil || n < 2 || n > rendezvousMost {
-			return fmt.Errorf("%w: instances: %q: want 2 to %d", ErrSettings, c, rendezvousMost)
-		}
-		cases = append(cases, c)
-	}
-	if len(cases) == 0 {
-		return fmt.Errorf("%w: instances: none", ErrSettings)
+	cases, err := r.crowds("instances")
+	if err != nil {
+		return err
 	}
 	if t.idle, err = r.duration("idle"); err != nil {
 		return err
@@ -96,9 +90,23 @@ func runRendezvous(ctx context.Context, r *run) (err error) {
 	return nil
 }
 
-// shares splits n among the fewest processes, as evenly as can be.
-func shares(n int) []int {
-	out := make([]int, (n+crowdMost-1)/crowdMost)
+// crowds is a list of how many instances there are in each case.
+func (r *run) crowds(name string) ([]string, error) {
+	cases := r.list(name)
+	for _, c := range cases {
+		if n, err := strconv.Atoi(c); err != nil || n < 2 || n > rendezvousMost {
+			return nil, fmt.Errorf("%w: %s: %q: want 2 to %d", ErrSettings, name, c, rendezvousMost)
+		}
+	}
+	if len(cases) == 0 {
+		return nil, fmt.Errorf("%w: %s: none", ErrSettings, name)
+	}
+	return cases, nil
+}
+
+// shares splits n among the fewest processes, but at least some, as evenly as can be.
+func shares(n, least int) []int {
+	out := make([]int, max((n+crowdMost-1)/crowdMost, least))
 	for i := range out {
 		out[i] = n*(i+1)/len(out) - n*i/len(out)
 	}
@@ -116,37 +124,44 @@ func rates(a crowd.OfferArgs, shares []int) []crowd.OfferArgs {
 	return out
 }
 
-// gathering is the instances of a measurement, and their rendezvous.
+// gathering is the instances of a measurement, and their servers.
 type gathering struct {
 	w      *world.World
 	shares []int
 	crowds []*world.Proc
 }
 
-func (t *rendezvousRun) one(ctx context.Context, rec *results.Record, n int) error {
-	g := &gathering{shares: shares(n)}
-	cfg := t.world
+// gather makes a world with processes for n instances, each on a host of its own. It is to be closed.
+func gather(ctx context.Context, cfg world.Config, n, processes int) (g *gathering, err error) {
+	g = &gathering{shares: shares(n, processes)}
 	cfg.Hosts = nil
 	for i := range g.shares {
 		cfg.Hosts = append(cfg.Hosts, lab.Host{Name: fmt.Sprint("crowd-", i+1)})
 	}
-	var err error
 	if g.w, err = world.New(ctx, cfg); err != nil {
-		return err
+		return nil, err
 	}
-	defer g.w.Close()
 	for _, h := range cfg.Hosts {
 		p, err := g.w.Crowd(ctx, h.Name)
 		if err != nil {
-			return err
+			return nil, errors.Join(err, g.w.Close())
 		}
 		g.crowds = append(g.crowds, p)
 	}
+	return g, nil
+}
+
+func (t *rendezvousRun) one(ctx context.Context, rec *results.Record, n int) error {
+	g, err := gather(ctx, t.world, n, 1)
+	if err != nil {
+		return err
+	}
+	defer g.w.Close()
 	empty, err := memory(g.w.Rendezvous().Pid(), "VmRSS")
 	if err != nil {
 		return err
 	}
-	if err := g.join(ctx, rec, n); err != nil {
+	if err := g.joinTimed(ctx, rec, n); err != nil {
 		return err
 	}
 	if err := pause(ctx, rendezvousSettle); err != nil {
@@ -158,7 +173,7 @@ func (t *rendezvousRun) one(ctx context.Context, rec *results.Record, n int) err
 	}
 	rec.Measured["rendezvous_empty_rss_mib"], rec.Measured["rendezvous_rss_mib"] = empty, full
 	rec.Measured["rss_kib_per_instance"] = (full - empty) * 1024 / float64(n)
-	if err := g.phase(ctx, rec, "idle", func() error { return pause(ctx, t.idle) }); err != nil {
+	if err := phase(ctx, rec, "idle", g.w.Rendezvous(), func() error { return pause(ctx, t.idle) }); err != nil {
 		return err
 	}
 	a := t.offers
@@ -170,9 +185,9 @@ func (t *rendezvousRun) one(ctx context.Context, rec *results.Record, n int) err
 	return g.judge(ctx, rec, n, delivered)
 }
 
-// phase notes the CPU of the rendezvous, and what is left of the machine's, while something is done.
-func (g *gathering) phase(ctx context.Context, rec *results.Record, name string, do func() error) error {
-	before, err := g.w.Rendezvous().Usage(ctx)
+// phase notes the CPU of a server, and what is left of the machine's, while something is done.
+func phase(ctx context.Context, rec *results.Record, name string, server *world.Proc, do func() error) error {
+	before, err := server.Usage(ctx)
 	if err != nil {
 		return err
 	}
@@ -182,7 +197,7 @@ func (g *gathering) phase(ctx context.Context, rec *results.Record, name string,
 		return err
 	}
 	took := time.Since(began)
-	after, err := g.w.Rendezvous().Usage(ctx)
+	after, err := server.Usage(ctx)
 	if err != nil {
 		return err
 	}
@@ -194,36 +209,38 @@ func (g *gathering) phase(ctx context.Context, rec *results.Record, name string,
 	return nil
 }
 
-// join has all instances join at once.
-func (g *gathering) join(ctx context.Context, rec *results.Record, n int) error {
+// join has all instances join at once, and returns how long each of them took.
+func (g *gathering) join(ctx context.Context) ([]time.Duration, error) {
 	took := make([][]time.Duration, len(g.crowds))
 	world := g.w.JoinArgs("")
-	err := g.phase(ctx, rec, "join", func() error {
-		all, ctx := errgroup.WithContext(ctx)
-		first := 0
-		for i, p := range g.crowds {
-			a := crowd.JoinArgs{URL: world.URL, Key: world.Key, First: first, Count: g.shares[i]}
-			first += a.Count
-			all.Go(func() (err error) { took[i], err = p.CrowdJoin(ctx, a); return err })
-		}
-		return all.Wait()
-	})
-	if err != nil {
+	all, ctx := errgroup.WithContext(ctx)
+	first := 0
+	for i, p := range g.crowds {
+		a := crowd.JoinArgs{URL: world.URL, Key: world.Key, First: first, Count: g.shares[i]}
+		first += a.Count
+		all.Go(func() (err error) { took[i], err = p.CrowdJoin(ctx, a); return err })
+	}
+	err := all.Wait()
+	return slices.Concat(took...), err
+}
+
+func (g *gathering) joinTimed(ctx context.Context, rec *results.Record, n int) error {
+	var took []time.Duration
+	if err := phase(ctx, rec, "join", g.w.Rendezvous(), func() (err error) { took, err = g.join(ctx); return err }); err != nil {
 		return err
 	}
-	seconds := rec.Phases["join"] / 1e3
-	rec.Measured["joins_per_s"] = float64(n) / seconds
+	rec.Measured["joins_per_s"] = float64(n) / (rec.Phases["join"] / 1e3)
 	if cpu := rec.Measured["join_cpu_percent"]; cpu > 0 { // what it would take if it had a core to itself
 		rec.Measured["joins_per_s_per_core"] = 100 * rec.Measured["joins_per_s"] / cpu
 	}
-	noteLatency(rec, "join_ms", slices.Concat(took...))
+	noteLatency(rec, "join_ms", took)
 	return nil
 }
 
 // offer has all make offers, and returns how many were delivered.
 func (g *gathering) offer(ctx context.Context, rec *results.Record, a crowd.OfferArgs) (int, error) {
 	came := make([]crowd.Offered, len(g.crowds))
-	err := g.phase(ctx, rec, "offers", func() error {
+	err := phase(ctx, rec, "offers", g.w.Rendezvous(), func() error {
 		all, ctx := errgroup.WithContext(ctx)
 		for i, mine := range rates(a, g.shares) {
 			if mine.Rate > 0 {
@@ -260,13 +277,9 @@ func (g *gathering) offer(ctx context.Context, rec *results.Record, a crowd.Offe
 // judge waits for all that was delivered to be opened, and wants all names still held.
 func (g *gathering) judge(ctx context.Context, rec *results.Record, n, delivered int) error {
 	for {
-		var all crowd.State
-		for _, p := range g.crowds {
-			s, err := p.CrowdState(ctx)
-			if err != nil {
-				return err
-			}
-			all = crowd.State{Joined: all.Joined + s.Joined, Lost: all.Lost + s.Lost, Arrived: all.Arrived + s.Arrived, Refused: all.Refused + s.Refused}
+		all, err := g.state(ctx)
+		if err != nil {
+			return err
 		}
 		switch {
 		case all.Joined != n || all.Lost > 0 || all.Refused > 0:
@@ -279,6 +292,19 @@ func (g *gathering) judge(ctx context.Context, rec *results.Record, n, delivered
 			return errors.Join(err, fmt.Errorf("of %d offers that were acknowledged, %d have arrived", delivered, all.Arrived))
 		}
 	}
+}
+
+// state is that of all instances.
+func (g *gathering) state(ctx context.Context) (all crowd.State, err error) {
+	for _, p := range g.crowds {
+		s, err := p.CrowdState(ctx)
+		if err != nil {
+			return all, err
+		}
+		all.Joined, all.Lost = all.Joined+s.Joined, all.Lost+s.Lost
+		all.Arrived, all.Refused, all.Packets = all.Arrived+s.Arrived, all.Refused+s.Refused, all.Packets+s.Packets
+	}
+	return all, nil
 }
 
 // noteLatency notes the median, the 99th percentile and the longest of some times, if there are any.

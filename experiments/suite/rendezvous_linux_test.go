@@ -24,3 +24,15 @@ func TestRendezvous(t *testing.T) {
 		}
 	}
 }
+
+func TestRelay(t *testing.T) {
+	rs := run(t, "relay", map[string]string{"sessions": "40", "idle": "200ms", "pairs": "2", "rate": "2000", "for": "500ms"})["40"]
+	if len(rs) != 1 {
+		t.Fatalf("%d records", len(rs))
+	}
+	m := rs[0].Measured
+	has(t, rs[0], m, strings.Fields("binds_per_s relay_rss_mib sent received kpps goodput_mbps")...)
+	if m["received"] > m["sent"] || rs[0].Path != "relay" {
+		t.Errorf("%v over %s", m, rs[0].Path)
+	}
+}

@@ -11,13 +11,16 @@ import (
 
 func TestShares(t *testing.T) {
 	for n, want := range map[int][]int{2: {2}, 2000: {2000}, 2001: {1000, 1001}, 10000: {2000, 2000, 2000, 2000, 2000}} {
-		if got := shares(n); !slices.Equal(got, want) {
+		if got := shares(n, 1); !slices.Equal(got, want) {
 			t.Errorf("%d: %v, want %v", n, got, want)
 		}
 	}
+	if got := shares(5, 2); !slices.Equal(got, []int{2, 3}) {
+		t.Errorf("among two: %v", got)
+	}
 	total := 0
 	seeds := make(map[uint64]bool)
-	for _, a := range rates(crowd.OfferArgs{Rate: 501, Seed: 7}, shares(10000)) {
+	for _, a := range rates(crowd.OfferArgs{Rate: 501, Seed: 7}, shares(10000, 1)) {
 		total += a.Rate
 		seeds[a.Seed] = true
 	}

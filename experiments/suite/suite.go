@@ -40,7 +40,7 @@ func All() []Experiment {
 	return []Experiment{
 		transfer(), pairs(), skew(), flap(),
 		faults(),
-		throughput(), attack(), rendezvousOf(),
+		throughput(), attack(), rendezvousOf(), relayOf(),
 		natMatrix(),
 		handoff(),
 		footprintOf(),

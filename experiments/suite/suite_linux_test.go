@@ -258,6 +258,7 @@ func TestSettings(t *testing.T) {
 		{"nat-matrix", "nats", "brick"}, {"nat-matrix", "nats", "cgn,nat444"}, {"nat-matrix", "shared", "none"}, {"nat-matrix", "peer", "pigeon"},
 		{"nat-matrix", "parallel", "-1"}, {"nat-matrix", "traffic", "much"}, {"nat-matrix", "silence", "-1"}, {"nat-matrix", "silence", "gold"},
 		{"faults", "faults", "no-such"}, {"faults", "modes", "song"}, {"faults", "parallel", "0"},
+		{"relay", "sessions", "1"}, {"relay", "pairs", "2000"}, {"relay", "bytes", "9000"}, {"relay", "for", "2m"},
 		{"rendezvous", "instances", "1"}, {"rendezvous", "instances", "many"}, {"rendezvous", "instances", ""}, {"rendezvous", "parked", "101"}, {"rendezvous", "for", "1us"},
 		{"handoff", "functions", "1"}, {"handoff", "transfers", "0"}, {"handoff", "every", "now"},
 	} {

@@ -79,7 +79,9 @@ func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
 		ops, stop = map[string]op{opFlood: handle(flood.Run)}, func() error { return nil }
 	case Crowd:
 		c := &crowd.Crowd{}
-		ops, stop = map[string]op{opCrowdJoin: handle(c.Join), opCrowdOffer: handle(c.Offer), opCrowdState: handle(c.State)}, c.Close
+		ops, stop = map[string]op{
+			opCrowdJoin: handle(c.Join), opCrowdOffer: handle(c.Offer), opCrowdState: handle(c.State), opCrowdBind: handle(c.Bind), opCrowdForward: handle(c.Forward),
+		}, c.Close
 	case Peer:
 		return peer.Run(ctx, builtin(), in, out)
 	default:
