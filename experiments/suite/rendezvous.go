@@ -22,6 +22,7 @@ const (
 	rendezvousLimit  = 10 * time.Minute
 	rendezvousSettle = 5 * time.Second // until what joining took is collected
 	rendezvousPoll   = 50 * time.Millisecond
+	machineBusy      = 5 // percent that is idle: below it, times are of what else runs
 )
 
 // rendezvousOf measures what a rendezvous carries.
@@ -204,7 +205,11 @@ func phase(ctx context.Context, rec *results.Record, name string, server *world.
 	rec.Phases[name] = ms(took)
 	rec.Measured[name+"_cpu_percent"] = 100 * (after.CPU - before.CPU).Seconds() / took.Seconds()
 	if idleNow, allNow := results.CPUTime(); allNow > all {
-		rec.Measured[name+"_machine_idle_percent"] = 100 * float64(idleNow-idle) / float64(allNow-all)
+		left := 100 * float64(idleNow-idle) / float64(allNow-all)
+		rec.Measured[name+"_machine_idle_percent"] = left
+		if left < machineBusy {
+			rec.Marks = append(rec.Marks, fmt.Sprintf("bound by the machine: less than %d %% of it was idle during %s", machineBusy, name))
+		}
 	}
 	return nil
 }
@@ -252,11 +257,11 @@ func (g *gathering) offer(ctx context.Context, rec *results.Record, a crowd.Offe
 	if err != nil {
 		return 0, err
 	}
-	var delivered, parked []time.Duration
+	var delivered, parked, late []time.Duration
 	var failed int
 	var why string
 	for _, o := range came {
-		delivered, parked = append(delivered, o.Delivered...), append(parked, o.Parked...)
+		delivered, parked, late = append(delivered, o.Delivered...), append(parked, o.Parked...), append(late, o.Late...)
 		rec.Bytes += o.Bytes
 		rec.Seconds = max(rec.Seconds, o.Took.Seconds())
 		if failed += o.Failed; o.Failed > 0 {
@@ -264,8 +269,10 @@ func (g *gathering) offer(ctx context.Context, rec *results.Record, a crowd.Offe
 		}
 	}
 	rec.Measured["offers_delivered"], rec.Measured["offers_parked"], rec.Measured["offers_failed"] = float64(len(delivered)), float64(len(parked)), float64(failed)
-	rec.Measured["offers_per_s"] = float64(len(delivered)+len(parked)) / rec.Seconds
-	noteLatency(rec, "offer_ms", slices.Concat(delivered, parked))
+	rec.Measured["offers_late"] = float64(len(late))
+	all := slices.Concat(delivered, parked, late)
+	rec.Measured["offers_per_s"] = float64(len(all)) / rec.Seconds
+	noteLatency(rec, "offer_ms", all)
 	noteLatency(rec, "delivered_ms", delivered)
 	noteLatency(rec, "parked_ms", parked)
 	if failed > 0 {

@@ -13,7 +13,7 @@ func TestRendezvous(t *testing.T) {
 			continue
 		}
 		m := byCase[c][0].Measured
-		if m["offers_delivered"] != 80 || m["offers_parked"] != 20 || m["offers_failed"] != 0 {
+		if m["offers_delivered"]+m["offers_late"] != 80 || m["offers_parked"] != 20 || m["offers_failed"] != 0 {
 			t.Errorf("%s: %v", c, m)
 		}
 		has(t, byCase[c][0], m, strings.Fields("joins_per_s join_ms_p50 offer_ms_p50 offer_ms_p99 offer_ms_max delivered_ms_p99 parked_ms_p99 rss_kib_per_instance rendezvous_rss_mib")...)
