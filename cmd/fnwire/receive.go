@@ -96,6 +96,11 @@ func (r *receiver) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer cancel()
+	if r.extract {
+		if err := makeDir(r.out); err != nil {
+			return cli.Usage(fmt.Errorf("--out: %w", err))
+		}
+	}
 	if r.sink, err = openSink(r.out, cmd.OutOrStdout(), r.overwrite); err != nil {
 		return cli.Usage(fmt.Errorf("--out: %w", err))
 	}

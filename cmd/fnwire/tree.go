@@ -143,6 +143,14 @@ func unpackFile(root *os.Root, name string, r io.Reader, mode fs.FileMode) error
 	return errors.Join(err, f.Close())
 }
 
+// makeDir makes a directory for what is unpacked, unless there is something of that name.
+func makeDir(out string) error {
+	if _, err := os.Stat(out); out == "-" || !errors.Is(err, fs.ErrNotExist) {
+		return nil // or openSink says what is wrong
+	}
+	return os.MkdirAll(out, 0o777)
+}
+
 // treeTarget unpacks a state into a directory that gets its name when it is complete.
 type treeTarget struct {
 	*io.PipeWriter

@@ -79,7 +79,7 @@ func look(t *testing.T, dir string) (found []string) {
 // TestSendDirectory holds that a directory arrives as it is, whole or not at all.
 func TestSendDirectory(t *testing.T) {
 	env, _ := startDev(t)
-	dir, out := makeTree(t), t.TempDir()
+	dir, out := makeTree(t), filepath.Join(t.TempDir(), "not", "there")
 	send := func(args ...string) *process {
 		return env.start(t, nil, append([]string{"send", "--to", "b"}, args...)...)
 	}
