@@ -58,16 +58,17 @@ type Node struct {
 	ending atomic.Pointer[error] // why, from the moment that links are closed
 	joined Timings
 
-	inbound inbound
-	kept    keeper
-	busy    busy
-	leaving chan struct{}               // closed (under mu) when the node begins to close
-	sends   sync.WaitGroup              // that may store their states; Add under mu
-	look    chan struct{}               // for runStored, capacity 1: look into the store
-	notices chan string                 // for runStored: names of stored states
-	more    atomic.Bool                 // there are stored states that did not fit
-	mapped  atomic.Pointer[PortMapping] // nil: not asked, or no answer yet
-	codec   zchunk.Codec
+	inbound    inbound
+	kept       keeper
+	busy       busy
+	leaving    chan struct{}               // closed (under mu) when the node begins to close
+	sends      sync.WaitGroup              // that may store their states; Add under mu
+	lastStored time.Time                   // in the name of a state; guarded by mu
+	look       chan struct{}               // for runStored, capacity 1: look into the store
+	notices    chan string                 // for runStored: names of stored states
+	more       atomic.Bool                 // there are stored states that did not fit
+	mapped     atomic.Pointer[PortMapping] // nil: not asked, or no answer yet
+	codec      zchunk.Codec
 
 	mu        sync.Mutex // guards what follows
 	epoch     uint64

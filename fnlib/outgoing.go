@@ -147,7 +147,7 @@ func (o *outgoing) sendOn(ctx context.Context, s *transport.Stream) error {
 	t := o.n.trafficOf(s.Link())
 	defer t.begin(true)()
 	word := listenFor(s)
-	o.startPump(s, t.lastRate())
+	o.startPump(s, t.lastRate(), true)
 	defer func() {
 		s.Reset(resetAborted) // does nothing to a stream that is closed
 		<-word.come
@@ -333,9 +333,9 @@ func (o *outgoing) write(chunk []byte) error {
 }
 
 // startPump makes ready to write chunks to w, which takes rate bytes a second, as far as is known.
-func (o *outgoing) startPump(w io.Writer, rate float64) {
+func (o *outgoing) startPump(w io.Writer, rate float64, compress bool) {
 	var c *zchunk.Chooser
-	if !o.opt.NoCompress && !o.n.cfg.NoCompress {
+	if compress && !o.opt.NoCompress && !o.n.cfg.NoCompress {
 		c = zchunk.NewChooser(&o.n.codec, rate)
 	}
 	o.pump = newPump(w, c)

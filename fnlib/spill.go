@@ -20,6 +20,7 @@ const (
 	spillReserve = 500 * time.Millisecond // before a deadline, and what the bytes take at spillRate
 	spillRate    = 50 << 20               // bytes a second that a store takes, at a careful guess
 	spillTries   = 5                      // of a store that fails, Config.SpillAfter apart, in which the receiver may come too
+	smallStored  = 1 << 20
 	noticeWithin = 2 * time.Second
 
 	defaultSpillAfter = 5 * time.Second
@@ -132,7 +133,7 @@ func (o *outgoing) store(ctx context.Context, why error, rc *Receipt) error {
 		}
 	}
 	began := time.Now()
-	name := storedName(time.Now(), o.header.id)
+	name := storedName(n.storedAt(), o.header.id)
 	key := storedKey(n.key.ID().String(), o.to, name)
 	pr, pw := io.Pipe()
 	written := make(chan struct{})
@@ -152,7 +153,11 @@ func (o *outgoing) store(ctx context.Context, why error, rc *Receipt) error {
 	if o.opt.Progress != nil {
 		o.opt.Progress(o.window.end, pathStore)
 	}
-	n.tellStored(ctx, o.to, name)
+	n.sends.Add(1) // beside this send's own: Close waits for the notice, the caller does not
+	go func() {
+		defer n.sends.Done()
+		n.tellStored(context.WithoutCancel(ctx), o.to, name)
+	}()
 	return nil
 }
 
@@ -183,7 +188,8 @@ func (o *outgoing) writeSealed(ctx context.Context, w io.Writer, key string) err
 
 // storeChunks writes all chunks of the state.
 func (o *outgoing) storeChunks(ctx context.Context, w io.Writer) error {
-	o.startPump(w, 0)
+	// A small state is stored before compressing it has paid: the sender may have half a second to live.
+	o.startPump(w, 0, o.header.size > smallStored)
 	defer o.stopPump()
 	err := o.pourHeld(0)
 	for err == nil && !o.ended {
@@ -197,6 +203,18 @@ func (o *outgoing) storeChunks(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	return o.pump.flush()
+}
+
+// storedAt is the time in the name of a stored state: now, or so much later that what is stored after something else comes after it.
+func (n *Node) storedAt() time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	at := time.Now()
+	if next := n.lastStored.Add(time.Millisecond); at.Before(next) {
+		at = next
+	}
+	n.lastStored = at
+	return at
 }
 
 // tellStored tells the receiver, if it has joined, where a state is. One that joins later, maybe because the rendezvous wakes it now, finds
