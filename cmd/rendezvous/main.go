@@ -210,6 +210,7 @@ type readyLine struct {
 }
 
 func (o *options) run(ctx context.Context, stdout, stderr io.Writer) error {
+	server.TuneGC()
 	if err := o.complete(stderr); err != nil {
 		return err
 	}

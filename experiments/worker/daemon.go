@@ -121,6 +121,7 @@ func (d *daemon) up(ctx context.Context, ready, ended <-chan struct{}) error {
 }
 
 func (d *daemon) rendezvous(ctx context.Context, a RendezvousArgs) (None, error) {
+	rendezvousserver.TuneGC()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	cfg := rendezvousserver.Config{Open: true, RelaySecret: a.RelaySecret, TokenKey: a.TokenKey, Logger: log}
 	if a.NATS != "" {
