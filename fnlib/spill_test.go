@@ -295,12 +295,14 @@ func TestStoreIsAway(t *testing.T) {
 	stop := w.startRendezvous(t, "127.0.0.1:0")
 	w.startRelay(t, "r1", loopbackAny)
 	good, _ := openStore(t)
-	s := &flaky{Store: good}
+	s := &flaky{Store: good, tried: make(chan struct{}, 1)}
 	a := w.joinWith(t, "a", func(c *fnlib.Config) { c.Store, c.SpillAfter = s, 300*time.Millisecond })
 	s.puts.Store(1)
 	if rc, err := a.Send(t.Context(), "nobody", "k", strings.NewReader("state")); err != nil || rc.Stored == "" {
 		t.Errorf("a store that came back: %+v, %v", rc, err)
 	}
+
+	<-s.tried
 
 	// The receiver has most of a state when its link breaks, with nobody to make another. While the state is being stored it is read again
 	// from its beginning, and that fails in the middle. Then the receiver is there again.
@@ -322,7 +324,6 @@ func TestStoreIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.puts.Store(100)
-	s.tried = make(chan struct{})
 	listen := strings.TrimPrefix(w.url, "nats://")
 	stop()
 	if fnlib.BreakLinks(b) == 0 {
@@ -347,7 +348,7 @@ type flaky struct {
 	store.Store
 	put    atomic.Bool
 	puts   atomic.Int32  // so many end after a megabyte
-	tried  chan struct{} // closed when one has, unless nil
+	tried  chan struct{} // of capacity 1: told when one has, unless nil
 	breaks atomic.Int32  // so many reads end after 100,000 bytes
 }
 
@@ -357,9 +358,9 @@ func (f *flaky) Put(ctx context.Context, key string, r io.Reader, opt store.PutO
 	}
 	if f.puts.Add(-1) >= 0 {
 		_, _ = io.CopyN(io.Discard, r, 1<<20) // or less
-		if f.tried != nil {
-			close(f.tried)
-			f.tried = nil
+		select {
+		case f.tried <- struct{}{}:
+		default: // nobody wants to know, or it knows
 		}
 		return errFlaky
 	}

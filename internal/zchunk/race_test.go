@@ -1,0 +1,5 @@
+//go:build race
+
+package zchunk
+
+const raceEnabled = true
