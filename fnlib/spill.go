@@ -60,6 +60,7 @@ func (o *outgoing) deliverOrStore(ctx context.Context, rc *Receipt) error {
 		return cmp.Or(o.n.dead(), ErrClosed)
 	}
 	defer o.n.sends.Done()
+	o.n.log.Debug("fnlib: sending", "to", o.to, "state", o.header.id)
 	if o.opt.StoreOnly {
 		return o.store(ctx, errStoreOnly, rc)
 	}

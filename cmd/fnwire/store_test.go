@@ -35,6 +35,7 @@ func TestStored(t *testing.T) {
 		"nobody comes": func() *process { return stop(file) },
 		"interrupt": func() *process {
 			p := stop(file)
+			p.await(&p.err, "fnlib: sending") // before, there is nothing to store
 			p.interrupt()
 			return p
 		},
