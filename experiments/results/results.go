@@ -36,6 +36,13 @@ type Record struct {
 	Expected string             `json:"expected,omitempty"`  // what was expected of the path
 	Via      string             `json:"via,omitempty"`       // how sender and receiver reach their relays: "udp/wss"
 
+	// Samples are single values behind those of Measured, in the order in which they were taken, by the name of a unit and value, as "first_byte_ms".
+	Samples map[string][]float64 `json:"samples,omitempty"`
+	Spans   []Span               `json:"spans,omitempty"` // what functions did when
+	Bill    []Charge             `json:"bill,omitempty"`  // what it would have cost
+	// Modelled says what of the measurement is added by a model and not measured, with its source.
+	Modelled []string `json:"modelled,omitempty"`
+
 	// Calibration is what the emulated network was set to and what it did before the measurement; none if there is no such network.
 	Calibration []Check  `json:"calibration,omitempty"`
 	Marks       []string `json:"marks,omitempty"` // why not to trust what was measured
@@ -47,6 +54,24 @@ type Record struct {
 	Commit   string            `json:"commit"`  // "unknown" if the program was built without
 	Program  string            `json:"program"` // digest of its file: equal for the same program only
 	Machine  Machine           `json:"machine"`
+}
+
+// Span is what one function did for some time.
+type Span struct {
+	Row  string  `json:"row"`  // the function's
+	Kind string  `json:"kind"` // "start", "run", "send", "receive" or "wait"
+	Name string  `json:"name"` // of the task or state
+	From float64 `json:"from"` // in milliseconds since the measurement began
+	To   float64 `json:"to"`
+}
+
+// Charge is one item of a bill.
+type Charge struct {
+	Item     string  `json:"item"` // "function time", "S3 PUT"
+	For      string  `json:"for"`  // the path, store or work that caused it
+	Quantity float64 `json:"quantity"`
+	Unit     string  `json:"unit"`
+	Dollars  float64 `json:"dollars"`
 }
 
 // Check is one figure of a calibration.
