@@ -21,7 +21,9 @@ const FileName = "results.jsonl"
 type Record struct {
 	Experiment string  `json:"experiment"`
 	Case       string  `json:"case"`
-	Path       string  `json:"path"` // direct, relay, or a store's or peer's name
+	Path       string  `json:"path"`           // direct, relay, or a store's or peer's name
+	Work       string  `json:"work,omitempty"` // what is done, whatever the way: measurements of one Work are compared with one another
+	Way        string  `json:"way,omitempty"`  // by which it is done: "fnwire", "relay", a store's or a peer's name
 	Bytes      int64   `json:"bytes"`
 	Seconds    float64 `json:"seconds"`
 	OK         bool    `json:"ok"` // delivered with the right digest, and whatever else the experiment demands
