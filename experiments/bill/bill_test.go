@@ -1,0 +1,137 @@
+package bill_test
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fnwire/fnwire/experiments/bill"
+	"github.com/fnwire/fnwire/experiments/faas"
+	"github.com/fnwire/fnwire/experiments/results"
+)
+
+func Example() {
+	prices := bill.Default()
+	// A function of 1 GB worked for 100 ms, waited for S3 for 60 ms, and put 1 MiB there, which another got.
+	u := bill.Use{Way: "s3", Invocations: 2, Work: bill.GBSeconds(1024, 100*time.Millisecond), Wait: bill.GBSeconds(1024, 60*time.Millisecond)}
+	u.Puts, u.Gets = bill.S3Requests(1 << 20)
+	for _, c := range prices.Charges(u) {
+		fmt.Printf("%-22s for %-4s %6.2f %-7s %5.2f millionths of a dollar\n", c.Item, c.For, c.Quantity, c.Unit, 1e6*c.Dollars)
+	}
+	fmt.Printf("a cache node is cheaper from %.0f such hand-overs an hour on\n", prices.BreakEven(bill.CacheHour, u.Puts, u.Gets))
+	// Output:
+	// function time          for work   0.10 GB-s     1.67 millionths of a dollar
+	// function time, waiting for s3     0.06 GB-s     1.00 millionths of a dollar
+	// function requests      for work   2.00 request  0.40 millionths of a dollar
+	// S3 PUT                 for s3     1.00 request  5.00 millionths of a dollar
+	// S3 GET                 for s3     1.00 request  0.40 millionths of a dollar
+	// a cache node is cheaper from 27407 such hand-overs an hour on
+}
+
+func near(a, b float64) bool { return math.Abs(a-b) <= 1e-12*max(math.Abs(a), math.Abs(b)) }
+
+// TestCharges holds every item against the price list by hand.
+func TestCharges(t *testing.T) {
+	got := bill.Default().Charges(bill.Use{}, bill.Use{
+		Way: "relay", Invocations: 1_000_000, Work: 3, Start: 2, Wait: 1, Puts: 1000, Gets: 1000,
+		Cache: time.Hour, Relay: time.Hour, Rendezvous: 30 * time.Minute, Direct: 5e9, Public: 2e9, Zones: 1e9,
+	})
+	want := []results.Charge{
+		{Item: "function time", For: "work", Quantity: 3, Unit: "GB-s", Dollars: 0.0000500001},
+		{Item: "function time", For: "start", Quantity: 2, Unit: "GB-s", Dollars: 0.0000333334},
+		{Item: "function time, waiting", For: "relay", Quantity: 1, Unit: "GB-s", Dollars: 0.0000166667},
+		{Item: "function requests", For: "work", Quantity: 1e6, Unit: "request", Dollars: 0.20},
+		{Item: "S3 PUT", For: "relay", Quantity: 1000, Unit: "request", Dollars: 0.005},
+		{Item: "S3 GET", For: "relay", Quantity: 1000, Unit: "request", Dollars: 0.0004},
+		{Item: "cache node", For: "relay", Quantity: 1, Unit: "hour", Dollars: 0.148},
+		{Item: "relay instance", For: "relay", Quantity: 1, Unit: "hour", Dollars: 0.0816},
+		{Item: "rendezvous instance", For: "relay", Quantity: 0.5, Unit: "hour", Dollars: 0.0408},
+		{Item: "public addresses", For: "relay", Quantity: 1.5, Unit: "hour", Dollars: 0.0075},
+		{Item: "transfer at public addresses", For: "relay", Quantity: 2, Unit: "GB", Dollars: 0.02},
+		{Item: "transfer between zones", For: "relay", Quantity: 2, Unit: "GB", Dollars: 0.02},
+		{Item: "transfer between functions (unverified)", For: "relay", Quantity: 5, Unit: "GB"},
+	}
+	if len(got) != len(want) {
+		t.Fatalf("%d items, want %d: %+v", len(got), len(want), got)
+	}
+	var sum float64
+	for i, w := range want {
+		g := got[i]
+		if sum += w.Dollars; g.Item != w.Item || g.For != w.For || g.Unit != w.Unit || !near(g.Quantity, w.Quantity) || !near(g.Dollars, w.Dollars) {
+			t.Errorf("%+v, want %+v", g, w)
+		}
+	}
+	if total := bill.Total(got); !near(total, sum) {
+		t.Errorf("%v in all, want %v", total, sum)
+	}
+}
+
+// TestInvoke: what a platform has billed is split, and neither lost nor doubled.
+func TestInvoke(t *testing.T) {
+	for _, c := range []struct {
+		what              string
+		v                 faas.Invocation
+		waited            time.Duration
+		invocations       int
+		work, start, wait float64
+	}{
+		{"warm", faas.Invocation{Start: faas.Warm, MemoryMB: 2048, BilledMS: 500, GBSeconds: 1}, 100 * time.Millisecond, 1, 0.8, 0, 0.2},
+		{"cold", faas.Invocation{Start: faas.Cold, MemoryMB: 1024, BilledMS: 1000, GBSeconds: 1, InitMS: 250}, 250 * time.Millisecond, 1, 0.5, 0.25, 0.25},
+		{"waited longer than it was there", faas.Invocation{Start: faas.Cold, MemoryMB: 1024, BilledMS: 1000, GBSeconds: 1, InitMS: 250}, time.Minute, 1, 0, 0.25, 0.75},
+		{"throttled", faas.Invocation{Error: faas.Throttled, MemoryMB: 1024, GBSeconds: 1}, 0, 0, 0, 0, 0},
+	} {
+		var u bill.Use
+		u.Invoke(c.v, c.waited)
+		if u.Invocations != c.invocations || !near(u.Work, c.work) || !near(u.Start, c.start) || !near(u.Wait, c.wait) {
+			t.Errorf("%s: %+v", c.what, u)
+		}
+	}
+}
+
+func TestS3Requests(t *testing.T) {
+	for _, c := range []struct {
+		bytes      int64
+		puts, gets int
+	}{{0, 1, 1}, {1, 1, 1}, {8<<20 - 1, 1, 1}, {8 << 20, 3, 1}, {8<<20 + 1, 4, 2}, {256 << 20, 34, 32}} {
+		if puts, gets := bill.S3Requests(c.bytes); puts != c.puts || gets != c.gets {
+			t.Errorf("%d bytes: %d and %d, want %d and %d", c.bytes, puts, gets, c.puts, c.gets)
+		}
+	}
+}
+
+// TestParse: nothing may be missing, twice, unknown, or without a source.
+func TestParse(t *testing.T) {
+	if p := bill.Default(); p.Region != "us-east-1" || p.Date.IsZero() || p.Of(bill.S3Put) <= p.Of(bill.S3Get) {
+		t.Errorf("%+v", p)
+	}
+	good := string(bill.File)
+	first, _, _ := strings.Cut(good, "}, {")
+	after := strings.TrimPrefix(good, first)
+	for what, change := range map[string][2]string{
+		"no JSON":           {"{", "["},
+		"unknown field":     {`"region"`, `"place": "x", "region"`},
+		"wrong date":        {"2026-11-26", "26.11.2026"},
+		"no region":         {"us-east-1", ""},
+		"unknown price":     {"s3-put", "s4-put"},
+		"price twice":       {"s3-put", "s3-get"},
+		"price missing":     {after, "}]}"},
+		"wrong unit":        {`"per": "request"`, `"per": "hour"`},
+		"negative":          {"0.0816", "-0.0816"},
+		"costs nothing":     {"0.0816", "0"},
+		"no number":         {"0.0816", `"0.0816"`},
+		"not said what":     {"a public IPv4 address", ""},
+		"no source":         {"c3x.dev/blog/s3-request-fees-explained: $0.005 for 1,000", ""},
+		"trust of no kind":  {"assumed", "probably"},
+		"something follows": {good, good + "{}"},
+	} {
+		bad := strings.Replace(good, change[0], change[1], 1)
+		if bad == good {
+			t.Errorf("%s: nothing was changed", what)
+		}
+		if p, err := bill.Parse([]byte(bad)); err == nil || !strings.HasPrefix(err.Error(), "bill: prices: ") {
+			t.Errorf("%s: %+v, %v", what, p, err)
+		}
+	}
+}

@@ -1,0 +1,7 @@
+package bill
+
+// For tests.
+var (
+	Parse = parse
+	File  = file
+)
