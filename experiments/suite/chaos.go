@@ -232,16 +232,17 @@ func (c *chaos) settle(ctx context.Context, states []handedOver) (found int, err
 	return found, err
 }
 
-// await waits until all stored states are worked on, and returns how many are not, by receiver.
+// await waits until all stored states are worked on, and until receivers have told of all that were accepted, which may take longer to reach
+// the harness than the receipt. It returns how many are not, by receiver.
 func (c *chaos) await(ctx context.Context, states []handedOver) (left map[string]int, err error) {
 	for until := time.Now().Add(handoffCalm); ; {
-		there := make(map[string]bool)
+		there, told := make(map[string]bool), make(map[string]bool)
 		for _, w := range c.done() {
-			there[w.Key] = there[w.Key] || w.Accepted
+			there[w.Key], told[w.Key] = there[w.Key] || w.Accepted, true
 		}
 		left = make(map[string]int)
 		for _, s := range states {
-			if s.outcome == stored && !there[s.key] {
+			if s.outcome == stored && !there[s.key] || s.outcome == accepted && !told[s.key] {
 				left[s.to]++
 			}
 		}
