@@ -45,7 +45,8 @@ func attack() Experiment {
 	return Experiment{
 		Name: "attack",
 		Summary: "a stream over the relay at a steady rate, while an attacker sends binds to it from many addresses: goodput of the stream, " +
-			"what the relay makes of the binds, how long a newcomer takes to join, bytes that it sends to their addresses; beside the same flood to another port, since all share the machine's cores",
+			"what the relay makes of the binds, how long a newcomer takes to join, bytes that it sends to their addresses; beside the same flood to another port, since all share the machine's cores. Over plain cables: " +
+			"emulated lines would carry fewer binds than an attacker sends",
 		Settings: []Setting{
 			{"cases", strings.Join(attackCases(), ","), "", "which to run"},
 			{"reps", "5", "1", "repetitions of each case, in alternating order"},

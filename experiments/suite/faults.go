@@ -12,7 +12,6 @@ import (
 
 	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/experiments/worker"
-	"github.com/fnwire/fnwire/experiments/world"
 )
 
 const (
@@ -40,6 +39,7 @@ func faults() Experiment {
 			{"calm", "1s", "500ms", "how long it is undisturbed before, and twice as long after"},
 			{"parallel", "4", "", "worlds at a time"},
 			{"reps", "5", "1", "repetitions"},
+			profileSetting(),
 		},
 		run: runFaults,
 	}
@@ -82,6 +82,9 @@ func runFaults(ctx context.Context, r *run) (err error) {
 		if m != "bulk" && m != "chat" {
 			return fmt.Errorf("%w: modes: %q is neither bulk nor chat", ErrSettings, m)
 		}
+	}
+	if err := r.calibrate(ctx); err != nil {
+		return err
 	}
 	r.planned = reps * len(chosen) * len(modes)
 	all, actx := errgroup.WithContext(ctx)
@@ -131,11 +134,12 @@ func (f *faultsRun) one(ctx context.Context, ft fault, mode string, rec *results
 	cfg.Hosts, cfg.Relays = ft.hosts(), ft.relays
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends what a fault has started again
-	w, err := world.New(ctx, cfg)
+	w, err := f.r.world(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
+	defer f.r.watch(rec, w)()
 	c, _, _, _, err := meet(ctx, w, "a", "b")
 	if err != nil {
 		return err

@@ -33,6 +33,7 @@ func flap() Experiment {
 			{"calm", "1s", "500ms", "how long it is undisturbed in between"},
 			{"rate", "0", "", "bytes per second at most; 0: as fast as it goes"},
 			{"reps", "1", "", "repetitions"},
+			profileSetting(),
 		},
 		run: runFlap,
 	}
@@ -69,7 +70,7 @@ func runFlap(ctx context.Context, r *run) (err error) {
 	}
 	cfg := r.o.World
 	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.PortRestricted}, {Name: "b", NAT: lab.PortRestricted}}
-	if f.w, err = world.New(ctx, cfg); err != nil {
+	if f.w, err = r.raise(ctx, cfg); err != nil {
 		return err
 	}
 	defer f.w.Close()

@@ -37,6 +37,7 @@ func footprintOf() Experiment {
 			{"idle", "60s", "10s", "how long nothing is done"},
 			{"starts", "41", "11", "starts of each program in a repetition, in turn"},
 			{"reps", "3", "1", "repetitions"},
+			profileSetting(),
 		},
 		run: runFootprint,
 	}
@@ -77,7 +78,7 @@ func runFootprint(ctx context.Context, r *run) (err error) {
 	}
 	cfg := r.o.World
 	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.PortRestricted}, {Name: "b", NAT: lab.PortRestricted}}
-	if f.w, err = world.New(ctx, cfg); err != nil {
+	if f.w, err = r.raise(ctx, cfg); err != nil {
 		return err
 	}
 	defer f.w.Close()

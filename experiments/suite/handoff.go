@@ -19,7 +19,6 @@ import (
 	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/experiments/worker"
 	"github.com/fnwire/fnwire/experiments/workload"
-	"github.com/fnwire/fnwire/experiments/world"
 )
 
 const (
@@ -50,6 +49,7 @@ func handoff() Experiment {
 			{"within", "30s", "15s", "deadline of each"},
 			{"every", "300ms", "", "mean time from one mishap to the next"},
 			{"reps", "1", "", "runs, each with a seed of its own"},
+			profileSetting(),
 		},
 		run: runHandoff,
 	}
@@ -87,6 +87,9 @@ func runHandoff(ctx context.Context, r *run) (err error) {
 		return err
 	}
 	if h.source, err = workload.Real(ctx, 2*max(h.largest, 1)); err != nil {
+		return err
+	}
+	if err := r.calibrate(ctx); err != nil {
 		return err
 	}
 	for rep := range reps {
@@ -153,11 +156,12 @@ func (h *handoffRun) one(ctx context.Context, rec *results.Record) error {
 	cfg.Hosts, cfg.NATS, cfg.Copies, cfg.Relays = h.hosts(), natsMembers, copies, handoffRelays
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends what was started again
-	w, err := world.New(ctx, cfg)
+	w, err := h.r.world(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
+	defer h.r.watch(rec, w)()
 	c, err := newChaos(ctx, w, h.functions)
 	if err != nil {
 		return err

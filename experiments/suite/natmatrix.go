@@ -42,6 +42,7 @@ func natMatrix() Experiment {
 			{"traffic", "10s", "5s", "how long there is light traffic for, unless the path becomes direct"},
 			{"silence", "1.2", "0", "in the first repetition functions are silent for so many times the NATs' mapping time-out, before they send again"},
 			{"parallel", "0", "", "pairs of kinds at work at a time, each in a lab of its own; 0 is six for each core"},
+			profileSetting(),
 			{"peer", peerFnwire, "", "what the functions use: " + strings.Join(slices.Sorted(maps.Keys(matrixPeers())), ", ")},
 		},
 		run: runNATMatrix,
@@ -101,6 +102,9 @@ func runNATMatrix(ctx context.Context, r *run) (err error) {
 		return err
 	}
 	if m.state, err = realState(ctx, max(size, 1)); err != nil {
+		return err
+	}
+	if err := r.calibrate(ctx); err != nil {
 		return err
 	}
 	r.planned = len(cells) * m.reps
@@ -219,7 +223,7 @@ func (m *matrix) cell(ctx context.Context, c natmatrix.Pair) error {
 		if c.Shared {
 			cfg.Hosts[1].With = hostA
 		}
-		return world.New(ctx, cfg)
+		return m.world(ctx, cfg)
 	})
 	raised := false
 	defer func() {
@@ -237,6 +241,7 @@ func (m *matrix) cell(ctx context.Context, c natmatrix.Pair) error {
 			if err != nil {
 				return err
 			}
+			defer m.watch(rec, w)()
 			return m.peer(ctx, m, w, rec)
 		})
 		if err != nil {

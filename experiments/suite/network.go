@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fnwire/fnwire/experiments/calibration"
+	"github.com/fnwire/fnwire/experiments/lab"
 	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/experiments/wan"
 	"github.com/fnwire/fnwire/experiments/world"
@@ -26,21 +27,16 @@ const (
 	carrierLate = 2048 * time.Microsecond // to which lateness is known
 )
 
-// raise makes a world with the network of the setting profile, and measures the network before anything happens in it.
+// raise makes the world of all measurements, with the network of the setting profile, and measures the network before anything happens in it.
 func (r *run) raise(ctx context.Context, cfg world.Config) (*world.World, error) {
-	profile, err := setting(r, "profile", wan.FindProfile)
+	w, err := r.world(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	cfg.Network, cfg.Seed = profile, r.o.Seed
-	w, err := world.New(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	if profile.Name == wan.None {
+	if !r.emulated() {
 		return w, nil
 	}
-	r.say(fmt.Sprintf("%s: calibrating %s", r.e.Name, profile.Name))
+	r.say(fmt.Sprintf("%s: calibrating %s", r.e.Name, r.settings["profile"]))
 	if r.calibration, err = calibration.Lab(ctx, w.Lab(), world.Public); err != nil {
 		_ = w.Close()
 		return nil, err
@@ -49,19 +45,46 @@ func (r *run) raise(ctx context.Context, cfg world.Config) (*world.World, error)
 	return w, nil
 }
 
-// watch notes in a record what the lines did while it was made.
-func (r *run) watch(rec *results.Record) (done func()) {
-	rec.Calibration = r.calibration
-	if r.watched == nil {
+// calibrate measures the network of the setting profile in a world that is for nothing else, for an experiment that makes several worlds.
+func (r *run) calibrate(ctx context.Context) error {
+	if _, err := setting(r, "profile", wan.FindProfile); err != nil || !r.emulated() {
+		return err
+	}
+	cfg := r.o.World
+	cfg.Hosts = []lab.Host{{Name: "a"}, {Name: "b"}}
+	w, err := r.raise(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	r.watched = nil
+	return w.Close()
+}
+
+// world makes one of several worlds, with the network of the setting profile; see calibrate and watch.
+func (r *run) world(ctx context.Context, cfg world.Config) (*world.World, error) {
+	profile, err := setting(r, "profile", wan.FindProfile)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Network, cfg.Seed = profile, r.o.Seed
+	return world.New(ctx, cfg)
+}
+
+// emulated tells whether there is more between hosts than cables.
+func (r *run) emulated() bool { return r.settings["profile"] != wan.None }
+
+// watch notes in a record what the lines of a world did until done. The world of raise is watched by measure.
+func (r *run) watch(rec *results.Record, w *world.World) (done func()) {
+	if w == nil || !r.emulated() {
 		return func() {}
 	}
-	before, _, err := r.watched.Lab().Lines()
+	before, _, err := w.Lab().Lines()
 	if err != nil {
 		return func() {} // the lab has gone, and the measurement will say so
 	}
 	idle, all := results.CPUTime()
 	return func() {
-		after, realTime, err := r.watched.Lab().Lines()
+		after, realTime, err := w.Lab().Lines()
 		if err != nil {
 			return
 		}

@@ -39,20 +39,21 @@ func rendezvousOf() Experiment {
 			{"for", "10s", "5s", "how long offers are made"},
 			{"parked", "10", "", "percent of them that go to names that nobody holds"},
 			{"reps", "3", "1", "repetitions of each case, each with a new rendezvous"},
+			profileSetting(),
 		},
 		run: runRendezvous,
 	}
 }
 
 type rendezvousRun struct {
-	world  world.Config
+	r      *run
 	idle   time.Duration
 	offers crowd.OfferArgs // of all processes
 }
 
 func runRendezvous(ctx context.Context, r *run) error {
 	r.limit = rendezvousLimit
-	t := &rendezvousRun{world: r.o.World, offers: crowd.OfferArgs{Seed: r.o.Seed}}
+	t := &rendezvousRun{r: r, offers: crowd.OfferArgs{Seed: r.o.Seed}}
 	cases, err := r.crowds("instances")
 	if err != nil {
 		return err
@@ -75,6 +76,9 @@ func runRendezvous(ctx context.Context, r *run) error {
 	}
 	reps, err := r.count("reps")
 	if err != nil {
+		return err
+	}
+	if err := r.calibrate(ctx); err != nil {
 		return err
 	}
 	r.planned = reps * len(cases)
@@ -133,13 +137,13 @@ type gathering struct {
 }
 
 // gather makes a world with processes for n instances, each on a host of its own. It is to be closed.
-func gather(ctx context.Context, cfg world.Config, n, processes int) (g *gathering, err error) {
+func (r *run) gather(ctx context.Context, n, processes int, raise func(context.Context, world.Config) (*world.World, error)) (g *gathering, err error) {
 	g = &gathering{shares: shares(n, processes)}
-	cfg.Hosts = nil
+	cfg := r.o.World
 	for i := range g.shares {
 		cfg.Hosts = append(cfg.Hosts, lab.Host{Name: fmt.Sprint("crowd-", i+1)})
 	}
-	if g.w, err = world.New(ctx, cfg); err != nil {
+	if g.w, err = raise(ctx, cfg); err != nil {
 		return nil, err
 	}
 	for _, h := range cfg.Hosts {
@@ -153,11 +157,12 @@ func gather(ctx context.Context, cfg world.Config, n, processes int) (g *gatheri
 }
 
 func (t *rendezvousRun) one(ctx context.Context, rec *results.Record, n int) error {
-	g, err := gather(ctx, t.world, n, 1)
+	g, err := t.r.gather(ctx, n, 1, t.r.world)
 	if err != nil {
 		return err
 	}
 	defer g.w.Close()
+	defer t.r.watch(rec, g.w)()
 	empty, err := memory(g.w.Rendezvous().Pid(), "VmRSS")
 	if err != nil {
 		return err

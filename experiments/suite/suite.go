@@ -125,7 +125,7 @@ type run struct {
 	limit    time.Duration // of one measurement; 0 is 4 min
 
 	calibration []results.Check // of the network; none if that is not emulated
-	watched     *world.World    // whose network is; nil if none
+	watched     *world.World    // of all measurements, whose network is; nil if none
 
 	mu              sync.Mutex // guards what follows, and the calls of Options.Has, Progress and Emit
 	passed          int        // measurements that were there already
@@ -183,7 +183,8 @@ func (r *run) measure(ctx context.Context, c string, rep int, f func(context.Con
 	mctx, cancel := context.WithTimeout(ctx, cmp.Or(r.limit, measureTimeout))
 	defer cancel()
 	rec.Time = time.Now().UTC()
-	done := r.watch(&rec)
+	rec.Calibration = r.calibration
+	done := r.watch(&rec, r.watched)
 	err := f(mctx, &rec)
 	done()
 	if ctx.Err() != nil {

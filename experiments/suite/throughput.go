@@ -87,13 +87,14 @@ func contenderNames() []string {
 func throughput() Experiment {
 	return Experiment{
 		Name: "throughput",
-		Summary: "one warm stream with a CRC at both ends, through two port-restricted NATs without delay: fnwire directly and by " +
+		Summary: "one warm stream with a CRC at both ends, through two port-restricted NATs: fnwire directly and by " +
 			"relay, and others directly and by their relays; goodput, CPU of both ends and of the relay, packets a second. Cases whose " +
 			"program is not installed are skipped, and the report says how to install it",
 		Settings: []Setting{
 			{"bytes", "512MiB", "256MiB", "size of the state whose goodput is measured"},
 			{"reps", "5", "2", "repetitions of each case, in alternating order"},
 			{"cases", strings.Join(contenderNames(), ","), "", "which to run"},
+			profileSetting(),
 		},
 		run: runThroughput,
 	}
@@ -113,6 +114,7 @@ type serving struct {
 }
 
 func runThroughput(ctx context.Context, r *run) error {
+	r.limit = transferLimit
 	size, err := r.bytes("bytes")
 	if err != nil {
 		return err
@@ -157,7 +159,7 @@ func runThroughput(ctx context.Context, r *run) error {
 	}
 	cfg := r.o.World
 	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.PortRestricted}, {Name: "b", NAT: lab.PortRestricted}}
-	if t.w, err = world.New(ctx, cfg); err != nil {
+	if t.w, err = r.raise(ctx, cfg); err != nil {
 		return err
 	}
 	defer t.w.Close()
