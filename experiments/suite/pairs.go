@@ -3,10 +3,8 @@ package suite
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
-	"github.com/fnwire/fnwire/experiments/lab"
 	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/experiments/world"
 )
@@ -50,16 +48,8 @@ func runPairs(ctx context.Context, r *run) error {
 	}
 	cfg := r.o.World
 	var names []string
-	for i, nats := range r.list("nats") {
-		a, b, _ := strings.Cut(nats, ":")
-		for j, kind := range []string{a, b} {
-			k, err := lab.ParseKind(kind)
-			if err != nil {
-				return fmt.Errorf("%w: nats: %w", ErrSettings, err)
-			}
-			cfg.Hosts = append(cfg.Hosts, lab.Host{Name: fmt.Sprintf("%c%d", 'a'+j, i), NAT: k})
-		}
-		names = append(names, strings.Replace(nats, ":", " x ", 1))
+	if cfg.Hosts, names, err = r.natPairs("nats"); err != nil {
+		return err
 	}
 	if p.w, err = r.raise(ctx, cfg); err != nil {
 		return err
@@ -85,33 +75,19 @@ type pairsRun struct {
 }
 
 func (p *pairsRun) one(ctx context.Context, rec *results.Record, hostA, hostB string) error {
-	c, began, ja, jb, err := meet(ctx, p.w, hostA, hostB)
+	c, both, err := setUp{hostA: hostA, hostB: hostB, state: p.small}.measure(ctx, p.w, rec)
 	if err != nil {
 		return err
 	}
 	defer c.part()
-	joinPhases(rec, "sender", ja)
-	joinPhases(rec, "receiver", jb)
-	sent, got, err := c.handOver(ctx, "auto", p.small)
+	if err := c.becomeDirect(ctx, rec, both, p.settle); err != nil {
+		return err
+	}
+	sent, got, err := c.handOver(ctx, "auto", p.big)
 	if err != nil {
 		return err
 	}
-	callPhases(rec, sent)
-	rec.Measured["first_byte_ms"] = since(began, got.First)
-	rec.Measured["receipt_ms"] = since(began, sent.Ended)
-	path, err := c.direct(ctx, p.settle)
-	if err != nil {
-		return err
-	}
-	if path.Path == "direct" {
-		rec.Measured["direct_ms"] = since(began, path.At)
-	}
-	rec.Measured["rtt_ms"] = ms(path.RTT)
-	rec.Reason = path.Reason
-	if sent, got, err = c.handOver(ctx, "auto", p.big); err != nil {
-		return err
-	}
-	rec.Path, rec.Bytes, rec.OK = sent.Receipt.Path, got.Bytes, true
+	rec.Path, rec.Bytes = sent.Receipt.Path, got.Bytes
 	rec.Seconds = since(sent.Began, got.Last) / 1e3
 	return nil
 }

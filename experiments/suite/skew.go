@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/fnwire/fnwire/experiments/lab"
 	"github.com/fnwire/fnwire/experiments/peer/onestream"
 	"github.com/fnwire/fnwire/experiments/results"
@@ -41,13 +39,9 @@ func runSkew(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	var skews []time.Duration
-	for _, s := range r.list("skews") {
-		d, err := time.ParseDuration(s)
-		if err != nil || d < 0 {
-			return fmt.Errorf("%w: skews: %q", ErrSettings, s)
-		}
-		skews = append(skews, d)
+	skews, err := r.skews("skews")
+	if err != nil {
+		return err
 	}
 	s, err := realState(ctx, max(size, 1))
 	if err != nil {
@@ -108,62 +102,20 @@ func (k *skewRun) cases(r *run) (out []skewCase, err error) {
 }
 
 func (k *skewRun) receiverLater(ctx context.Context, d time.Duration, rec *results.Record) error {
-	return k.apart(ctx, 0, d, rec)
+	return k.apart(ctx, setUp{lateB: d}, rec)
 }
 
 func (k *skewRun) senderLater(ctx context.Context, d time.Duration, rec *results.Record) error {
-	return k.apart(ctx, d, 0, rec)
+	return k.apart(ctx, setUp{lateA: d}, rec)
 }
 
-// apart has the sender start after a time, and the receiver after another.
-func (k *skewRun) apart(ctx context.Context, sender, receiver time.Duration, rec *results.Record) error {
-	w, s := k.w, k.s
-	c := couple{nameA: w.FreshName("a"), nameB: w.FreshName("b")}
-	var err error
-	if c.a, c.b, err = w.Pair(ctx, "a", "b"); err != nil {
-		return err
+func (k *skewRun) apart(ctx context.Context, s setUp, rec *results.Record) error {
+	s.hostA, s.hostB, s.state = "a", "b", k.s
+	c, _, err := s.measure(ctx, k.w, rec)
+	if err == nil {
+		c.part()
 	}
-	defer c.part()
-	var joinA, joinB worker.Joined
-	var sent worker.Sent
-	var got worker.Received
-	both, bctx := errgroup.WithContext(ctx)
-	both.Go(func() (err error) {
-		if err := pause(bctx, sender); err != nil {
-			return err
-		}
-		if joinA, err = c.a.Join(bctx, w.JoinArgs(c.nameA)); err != nil {
-			return err
-		}
-		sent, err = c.a.Send(bctx, worker.SendArgs{To: c.nameB, Key: "state", Path: "auto", Source: s.Source})
-		return err
-	})
-	both.Go(func() (err error) {
-		if err := pause(bctx, receiver); err != nil {
-			return err
-		}
-		if joinB, err = c.b.Join(bctx, w.JoinArgs(c.nameB)); err != nil {
-			return err
-		}
-		got, err = c.b.Receive(bctx)
-		return err
-	})
-	if err := both.Wait(); err != nil {
-		return err
-	}
-	if err := s.check(got, onestream.SHA256); err != nil {
-		return err
-	}
-	joinPhases(rec, "sender", joinA)
-	joinPhases(rec, "receiver", joinB)
-	callPhases(rec, sent)
-	there := max(joinA.Began, joinB.Began) // both run from here on
-	rec.Path, rec.Bytes, rec.OK = sent.Receipt.Path, got.Bytes, true
-	rec.Seconds = since(there, got.Last) / 1e3
-	rec.Measured["skew_ms"] = since(joinA.Began, joinB.Began)
-	rec.Measured["first_byte_ms"] = since(there, got.First)
-	rec.Measured["delivered_ms"] = since(there, got.Last)
-	return nil
+	return err
 }
 
 // senderGone has the sender end while nobody is there, and the receiver start later.

@@ -38,7 +38,7 @@ type Experiment struct {
 // All returns the experiments.
 func All() []Experiment {
 	return []Experiment{
-		transfer(), pairs(), skew(), flap(),
+		transfer(), connect(), pairs(), skew(), flap(),
 		faults(),
 		throughput(), attack(), rendezvousOf(), relayOf(),
 		natMatrix(),

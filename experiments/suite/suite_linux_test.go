@@ -160,6 +160,62 @@ func TestPairs(t *testing.T) {
 	}
 }
 
+func TestConnect(t *testing.T) {
+	byCase := run(t, "connect", map[string]string{
+		"nats": "port-restricted:port-restricted,udp-blocked:port-restricted", "skews": "0s,200ms", "late": "receiver", "from": "cold,called,warm", "reps": "1", "settle": "500ms",
+	})
+	if len(byCase) != 12 {
+		t.Errorf("%d cases, want 12", len(byCase))
+	}
+	for c, rs := range byCase {
+		r := rs[0]
+		if r.Work != "set-up, "+c || r.Way != "fnwire" || r.Bytes != 1<<10 || len(r.Samples["first_byte_ms"]) != 1 || len(r.Samples["linked_first_byte_ms"]) != 5 {
+			t.Errorf("%s: %+v", c, r)
+		}
+		has(t, r, r.Measured, "first_byte_ms", "delivered_ms", "receipt_ms", "linked_first_byte_ms")
+		has(t, r, r.Phases, "sender_joined", "receiver_joined", "call_total")
+		path, least := "relay", -100.0
+		if strings.Contains(c, "port-restricted x") {
+			path = "direct"
+			has(t, r, r.Measured, "direct_ms")
+		}
+		if strings.HasSuffix(c, "receiver 200ms late") {
+			least = 150
+		}
+		if r.Path != path || r.Measured["skew_ms"] < least {
+			t.Errorf("%s: ended on %s, skew of %v ms", c, r.Path, r.Measured["skew_ms"])
+		}
+	}
+}
+
+// Whatever may have a profile measures its network first, and watches the lines of each world.
+func TestProfiles(t *testing.T) {
+	small := map[string]map[string]string{
+		"connect":    {"nats": "cgn:port-restricted", "skews": "0s", "from": "warm"},
+		"throughput": {"bytes": "1MiB", "cases": "fnwire-relay,tls-tcp"},
+		"flap":       {"bytes": "1MB", "cycles": "1", "outage": "300ms", "calm": "200ms"},
+		"faults":     {"faults": "silent,mtu-line", "modes": "bulk", "bytes": "1MB", "calm": "200ms"},
+		"nat-matrix": {"nats": "port-restricted,udp-blocked", "shared": "cgn+hairpin", "bytes": "1KiB", "traffic": "500ms"},
+		"rendezvous": {"instances": "40", "idle": "200ms", "for": "1s"},
+		"handoff":    {"transfers": "10", "functions": "5", "bytes": "100KiB"},
+	}
+	for name, set := range small {
+		t.Run(name, func(t *testing.T) {
+			if name == "handoff" {
+				servertest.Redis(t) // skips if there is none
+			}
+			set["profile"], set["reps"] = "lan", "1"
+			for c, rs := range run(t, name, set) {
+				for _, r := range rs {
+					if _, watched := r.Measured["line_busiest_percent"]; !watched || len(r.Calibration) != 4 {
+						t.Errorf("%s: %v, calibrated %+v", c, r.Measured, r.Calibration)
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestSkew(t *testing.T) {
 	byCase := run(t, "skew", map[string]string{"skews": "0s,300ms", "reps": "1", "bytes": "100KiB"})
 	for c, least := range map[string]float64{"receiver 0s later": -100, "receiver 300ms later": 250} {
@@ -254,7 +310,8 @@ func TestSettings(t *testing.T) {
 	for _, c := range []struct{ experiment, name, value string }{
 		{"transfer", "no-such", "1"}, {"transfer", "sizes", "many"}, {"transfer", "reps", "0"}, {"transfer", "ways", "pigeon"},
 		{"transfer", "sizes", ""}, {"transfer", "profile", "moon"}, {"footprint", "idle", "long"}, {"pairs", "nats", "a:b"}, {"pairs", "settle", "soon"},
-		{"pairs", "profile", "moon"}, {"skew", "skews", "-1s"}, {"skew", "cases", "moon"}, {"skew", "profile", ""}, {"flap", "cycles", "x"},
+		{"pairs", "profile", "moon"}, {"pairs", "nats", ""}, {"connect", "nats", "brick:none"}, {"connect", "skews", "-1s"}, {"connect", "late", "nobody"},
+		{"connect", "from", "moon"}, {"connect", "from", ""}, {"faults", "profile", "moon"}, {"handoff", "profile", "moon"}, {"nat-matrix", "profile", "moon"}, {"rendezvous", "profile", "moon"}, {"skew", "skews", "-1s"}, {"skew", "cases", "moon"}, {"skew", "profile", ""}, {"flap", "cycles", "x"},
 		{"nat-matrix", "nats", "brick"}, {"nat-matrix", "nats", "cgn,nat444"}, {"nat-matrix", "shared", "none"}, {"nat-matrix", "peer", "pigeon"},
 		{"nat-matrix", "parallel", "-1"}, {"nat-matrix", "traffic", "much"}, {"nat-matrix", "silence", "-1"}, {"nat-matrix", "silence", "gold"},
 		{"faults", "faults", "no-such"}, {"faults", "modes", "song"}, {"faults", "parallel", "0"},

@@ -64,8 +64,9 @@ type JoinArgs struct {
 	Key  string `json:"key"`
 	Name string `json:"name"`
 
+	Call       []string      `json:"call,omitempty"` // as fnlib.Config has it, as SpillAfter
 	Store      *Store        `json:"store,omitempty"`
-	SpillAfter time.Duration `json:"spill_after,omitempty"` // as fnlib.Config has it
+	SpillAfter time.Duration `json:"spill_after,omitempty"`
 }
 
 // Joined is the result of Join.
@@ -82,7 +83,7 @@ func (c *Client) Join(ctx context.Context, a JoinArgs) (j Joined, err error) {
 
 func (f *function) join(ctx context.Context, a JoinArgs) (Joined, error) {
 	j := Joined{Began: now()}
-	cfg := fnlib.Config{URL: a.URL, JobKey: a.Key, Name: a.Name, SpillAfter: a.SpillAfter}
+	cfg := fnlib.Config{URL: a.URL, JobKey: a.Key, Name: a.Name, Call: a.Call, SpillAfter: a.SpillAfter}
 	if a.Store != nil {
 		var err error
 		if cfg.Store, err = f.opened(ctx, *a.Store); err != nil {
