@@ -147,6 +147,7 @@ var fences = []fence{
 	{[]string{"github.com/aws/aws-lambda-go"}, []string{"fnlib/examples", "experiments/faas/echo"}, nil},
 	{[]string{"github.com/gorilla/websocket", "github.com/coder/websocket"}, []string{"relay"}, nil},
 	{[]string{"github.com/klauspost/compress"}, []string{"internal/zchunk"}, nil},
+	{[]string{"gonum.org/v1/plot", "codeberg.org/go-fonts", "golang.org/x/image"}, []string{"experiments/report"}, nil},
 	{[]string{"github.com/spf13", "github.com/schollz/progressbar"}, []string{"cmd", "internal/cli", "experiments"}, nil},
 }
 
@@ -240,6 +241,8 @@ func TestFenced(t *testing.T) {
 		{"fnlib", "github.com/klauspost/compress/zstd", false, true},
 		{"internal/zchunk", "github.com/klauspost/compress/zstd", false, false},
 		{"fnlib", "github.com/klauspost/cpuid/v2", false, false},
+		{"experiments/report/chart", "gonum.org/v1/plot/vg", false, false},
+		{"experiments/suite", "gonum.org/v1/plot/vg", false, true},
 	} {
 		if got := fenced(c.dir, c.importPath, c.test); got != c.want {
 			t.Errorf("%s imports %s (test: %v): fenced %v, want %v", c.dir, c.importPath, c.test, got, c.want)
