@@ -16,6 +16,7 @@ import (
 	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/experiments/rpc"
 	"github.com/fnwire/fnwire/experiments/worker"
+	"github.com/fnwire/fnwire/experiments/workload"
 	"github.com/fnwire/fnwire/experiments/world"
 	"github.com/fnwire/fnwire/internal/testserver"
 )
@@ -26,6 +27,7 @@ const turnPort = 5000
 // contender is one of the cases of throughput.
 type contender struct {
 	name      string
+	kind      string // "direct" or "by a relay": those of a kind are compared
 	path      string // what a record says of it: direct or relay for fnwire, else a peer's name
 	module    string // of the program; "" is this one
 	sender    string // kind of end
@@ -37,38 +39,46 @@ type contender struct {
 	configure string // in words, for the report
 }
 
+// way is what a record says of it, among those of its kind.
+func (c contender) way() string {
+	if c.sender == "" {
+		return wayFnwire
+	}
+	return c.name
+}
+
 const quicWords = "quic-go with fnwire's windows (16 MiB a stream, 24 MiB a connection) and X25519"
 
 // contenders are all cases, in the order in which they are shown.
 func contenders() []contender {
 	return []contender{
-		{name: "fnwire-direct", path: "direct", configure: "as shipped; one stream of a connection"},
+		{name: "fnwire-direct", kind: "direct", path: "direct", configure: "as shipped; one stream of a connection"},
 		{
-			name: "plain-quic", path: "plain-quic", sender: worker.PeerPlainQUIC, receiver: worker.PeerPlainQUIC,
+			name: "plain-quic", kind: "direct", path: "plain-quic", sender: worker.PeerPlainQUIC, receiver: worker.PeerPlainQUIC,
 			configure: quicWords + " on its own punched sockets of 7 MiB; GSO and path MTU discovery as quic-go does them",
 		},
 		{
-			name: "tls-tcp", path: "tls-tcp", sender: worker.PeerTLS, receiver: worker.PeerTLS, public: true,
+			name: "tls-tcp", kind: "direct", path: "tls-tcp", sender: worker.PeerTLS, receiver: worker.PeerTLS, public: true,
 			configure: "crypto/tls, TLS 1.3 on one TCP connection of the kernel's defaults, to the public host: nobody relays, nobody punches",
 		},
 		{
-			name: "libp2p-direct", path: "libp2p-direct", module: "libp2p", sender: "libp2p", receiver: "libp2p",
+			name: "libp2p-direct", kind: "direct", path: "libp2p-direct", module: "libp2p", sender: "libp2p", receiver: "libp2p",
 			server: "libp2p-relay", serverIn: "libp2p",
 			configure: "go-libp2p with its own defaults over QUIC: circuit relay v2, then hole punching (DCUtR); measured once direct",
 		},
-		{name: "fnwire-relay", path: "relay", configure: "as shipped; a socket for each core and one for binds"},
+		{name: "fnwire-relay", kind: "by a relay", path: "relay", configure: "as shipped; a socket for each core and one for binds"},
 		{
-			name: "coturn", path: "coturn", module: "pionturn", sender: "plain", receiver: "turn", server: worker.PeerCoturn,
+			name: "coturn", kind: "by a relay", path: "coturn", module: "pionturn", sender: "plain", receiver: "turn", server: worker.PeerCoturn,
 			configure: "coturn of Debian, a relay thread for each core, UDP only, no log; " + quicWords +
 				" to one allocation of the receiver's, which it has by the client of pion/turn and channel data; the sender on a plain socket",
 		},
 		{
-			name: "pion-turn", path: "pion-turn", module: "pionturn", sender: "plain", receiver: "turn", server: "pion-turn", serverIn: "pionturn",
+			name: "pion-turn", kind: "by a relay", path: "pion-turn", module: "pionturn", sender: "plain", receiver: "turn", server: "pion-turn", serverIn: "pionturn",
 			configure: "pion/turn with a socket for each core (SO_REUSEPORT) and buffers of 7 MiB; " + quicWords +
 				" to one allocation of the receiver's, by its client and channel data; the sender on a plain socket",
 		},
 		{
-			name: "libp2p-relay", path: "libp2p-relay", module: "libp2p", sender: "libp2p", receiver: "libp2p",
+			name: "libp2p-relay", kind: "by a relay", path: "libp2p-relay", module: "libp2p", sender: "libp2p", receiver: "libp2p",
 			server: "libp2p-relay", serverIn: "libp2p", relayed: true,
 			configure: "go-libp2p, circuit relay v2 without limits over QUIC on both legs; no hole punching",
 		},
@@ -167,7 +177,8 @@ func runThroughput(ctx context.Context, r *run) error {
 		for _, name := range rotated(cases, r.o.Seed, rep) {
 			c := all[name]
 			err := r.measure(ctx, name, rep, func(ctx context.Context, rec *results.Record) error {
-				rec.Config = c.configure
+				rec.Config, rec.Way = c.configure, c.way()
+				rec.Work = fmt.Sprintf("a stream of %s, %s", workload.FormatBytes(t.warm.Size()), c.kind)
 				err := missing[name]
 				if err == nil && c.sender == "" {
 					err = t.fnwire(ctx, rec, c)

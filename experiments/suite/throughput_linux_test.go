@@ -22,6 +22,16 @@ func TestThroughput(t *testing.T) {
 		if r.Path != path || r.Bytes != 16<<20 || r.Config == "" {
 			t.Errorf("%s: %d bytes over %s, %q", c, r.Bytes, r.Path, r.Config)
 		}
+		work, way := "a stream of 16 MiB, direct", c
+		if path == "relay" {
+			work = "a stream of 16 MiB, by a relay"
+		}
+		if path == "direct" || path == "relay" {
+			way = "fnwire"
+		}
+		if r.Work != work || r.Way != way {
+			t.Errorf("%s: %q by %q", c, r.Work, r.Way)
+		}
 		has(t, r, r.Measured, "goodput_mbps", "cpu_s_per_gb_sender", "cpu_s_per_gb_receiver")
 		if path == "relay" {
 			has(t, r, r.Measured, "cpu_s_per_gb_relay", "relay_mbps_per_core", "relay_kpps_per_core", "kpps")
