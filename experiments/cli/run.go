@@ -150,22 +150,31 @@ func (f *runFlags) settings() (map[string]string, error) {
 
 func newReport() *cobra.Command {
 	var asJSON bool
+	var readme string
 	c := &cobra.Command{
 		Use:   "report DIR",
-		Short: "Make DIR/report.html from DIR/results.jsonl",
-		Args:  cli.Args(cobra.ExactArgs(1)),
+		Short: "Make DIR/report.html, report.md and plots from DIR/results.jsonl",
+		Long: `Makes DIR/report.html, one page that needs nothing else, and the same as DIR/report.md with its plots in DIR/plots, from
+DIR/results.jsonl. They open with how fnwire compares with storage, and why not to trust that, and end with how to repeat it.`,
+		Example: `  experiments report out/transfer
+  experiments report --readme README.md experiments/results/DIR`,
+		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := report.Make(args[0])
+			made, err := report.Make(args[0])
+			if err == nil && readme != "" {
+				err = report.UpdateReadme(readme, args[0])
+			}
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				return cli.PrintJSON(cmd.OutOrStdout(), map[string]string{"report": path})
+				return cli.PrintJSON(cmd.OutOrStdout(), made)
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), path)
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), made.Page)
 			return err
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the paths of what was made, as JSON")
+	c.Flags().StringVar(&readme, "readme", "", "also renew the block of results in this Markdown file")
 	return c
 }

@@ -38,6 +38,14 @@ type heat struct {
 	Miss  bool
 }
 
+// value is the text, marked if the pair misses its target.
+func (h heat) value() string {
+	if h.Miss && h.Text != "" {
+		return h.Text + "!"
+	}
+	return h.Text
+}
+
 // newMatrix returns nil if the records are of another experiment.
 func newMatrix(rs []results.Record) *matrix {
 	if rs[0].Experiment != natmatrix.Experiment {

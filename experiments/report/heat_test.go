@@ -45,7 +45,7 @@ func TestMatrixPage(t *testing.T) {
 		`<td title="symmetric x symmetric: relay" style="background:#f0f6fc;color:#111">0</td>`,
 		`<td title="cgn&#43;hairpin, one NAT: punch" style="background:#f0f6fc;color:#111">8.00</td>`,
 		`<td title="none x symmetric: punch" style="background:#084081;color:#fff">24.0</td>`,
-		"<tr><th scope=\"row\">none</th><td></td>", "Pairs of kinds that miss their target: 1,", "birthday: 0 of 4", "birthday: one has to hit", "&lt;why&gt;", "udp/wss", "<details>", "viewport",
+		"<tr><th scope=\"row\">none</th><td></td>", "Pairs of kinds that miss their target: 1,", "birthday: 0 of 4", "birthday: one has to hit", "&lt;why&gt;", "udp/wss", "<details", "viewport",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
@@ -60,7 +60,7 @@ func TestMatrixPage(t *testing.T) {
 	if err := report.Write(&b, records()); err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(b.String(), `class="heat"`) || strings.Contains(b.String(), "<details>") {
+	if strings.Contains(b.String(), `class="heat"`) {
 		t.Error("another experiment has a matrix")
 	}
 }

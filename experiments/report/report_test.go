@@ -3,8 +3,12 @@ package report_test
 import (
 	"bytes"
 	"errors"
+	"io/fs"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -51,16 +55,15 @@ func Example() {
 	//   join   2.00 (2.00 to 2.00)
 }
 
-func TestMake(t *testing.T) {
+// save writes records to a new directory.
+func save(t *testing.T, rs []results.Record) string {
+	t.Helper()
 	dir := t.TempDir()
 	w, err := results.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := report.Make(dir); err == nil {
-		t.Error("a report of nothing")
-	}
-	for _, r := range records() {
+	for _, r := range rs {
 		if err := w.Write(r); err != nil {
 			t.Fatal(err)
 		}
@@ -68,26 +71,177 @@ func TestMake(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	path, err := report.Make(dir)
-	if err != nil || path != filepath.Join(dir, "report.html") {
-		t.Fatalf("Make: %q, %v", path, err)
-	}
-	html, err := os.ReadFile(path)
+	return dir
+}
+
+// files are the contents of a directory and those below it.
+func files(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := fs.WalkDir(os.DirFS(dir), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(filepath.Join(dir, path))
+		all[path] = string(b)
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return all
+}
+
+func TestMake(t *testing.T) {
+	dir := save(t, append(records(), transfers(6)...))
+	made, err := report.Make(dir)
+	if want := (report.Files{Page: filepath.Join(dir, "report.html"), Markdown: filepath.Join(dir, "report.md"), Plots: filepath.Join(dir, "plots")}); err != nil || made != want {
+		t.Fatalf("Make: %+v, %v", made, err)
+	}
+	first := files(t, dir)
+	html, markdown := first["report.html"], first["report.md"]
 	for _, want := range []string{"fnwire-direct", "3 of 3", "0 of 1", "200<small>100 to 300</small>", "bytes=1MiB", "cannot &lt;do&gt; that", "abc"} {
-		if !strings.Contains(string(html), want) {
+		if !strings.Contains(html, want) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
-	for _, not := range []string{"src=", "href=", "NaN", "<do>"} {
-		if strings.Contains(string(html), not) {
+	for _, want := range []string{"fnwire-direct", "200<br>100 to 300", "bytes=1MiB", "cannot &lt;do&gt; that", "1 KiB: 2.0 × faster than redis", "    bin/experiments run transfer"} {
+		if !strings.Contains(markdown, want) {
+			t.Errorf("the Markdown lacks %q", want)
+		}
+	}
+	for _, not := range []string{"src=", `href="http`, "href=\"/", "NaN", "<do>", "<script", "@import", "url("} {
+		if strings.Contains(html, not) {
 			t.Errorf("the page has %q", not)
 		}
 	}
+	shown := regexp.MustCompile(`\]\((plots/[^)]+)\)`).FindAllStringSubmatch(markdown, -1)
+	if len(shown) < 10 || len(first) != len(shown)+3 {
+		t.Errorf("%d plots are shown, of %d files in all", len(shown), len(first))
+	}
+	for _, m := range shown {
+		if !strings.HasPrefix(first[m[1]], "<svg") || !strings.Contains(html, first[m[1]]) {
+			t.Errorf("%s is no plot, or not that of the page", m[1])
+		}
+	}
+	// What a run before left is replaced as a whole, and the same records give the same bytes.
+	if err := os.WriteFile(filepath.Join(dir, "plots", "99-99.svg"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := report.Make(dir); err != nil {
+		t.Fatal(err)
+	}
+	if again := files(t, dir); !maps.Equal(again, first) {
+		t.Error("made again, it differs")
+	}
+}
+
+// Nothing is left half-written, whatever fails.
+func TestMakeFails(t *testing.T) {
 	if _, err := report.Make(t.TempDir()); err == nil {
 		t.Error("a report of a directory without results")
+	}
+	if _, err := report.Make(save(t, nil)); err == nil {
+		t.Error("a report of nothing")
+	}
+	dir := save(t, records())
+	if _, err := report.Make(dir); err != nil {
+		t.Fatal(err)
+	}
+	before := files(t, dir)
+	f, err := os.OpenFile(filepath.Join(dir, results.FileName), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("{\"seconds\": NaN}\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := report.Make(dir); err == nil || !strings.Contains(err.Error(), "line 5") {
+		t.Errorf("a broken line: %v", err)
+	}
+	after := files(t, dir)
+	delete(before, results.FileName)
+	delete(after, results.FileName)
+	if !maps.Equal(before, after) {
+		t.Error("what was there has changed, or something is left")
+	}
+	// The page cannot be put where a directory is.
+	dir = save(t, records())
+	if err := os.MkdirAll(filepath.Join(dir, report.FileName, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := report.Make(dir); err == nil {
+		t.Error("a directory is in the page's place")
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, ".report-*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+const hostile = "</td><script>alert(1)</script>\x00\x1b|`*_[x](y) \"'\n# h"
+
+// oddRecords have what no experiment makes.
+func oddRecords() []results.Record {
+	long := strings.Repeat(hostile, 100)
+	odd := []float64{math.NaN(), math.Inf(1), math.Inf(-1), 0, -1, math.MaxFloat64, math.SmallestNonzeroFloat64}
+	rs := []results.Record{{}, {Experiment: "no such"}, {Experiment: "nat-matrix", Case: "what"}, {Work: "work alone", OK: true}, {Way: "way alone", OK: true}}
+	for i, v := range odd {
+		for _, way := range []string{"fnwire", "s3", hostile, long} {
+			for _, experiment := range []string{"transfer", "dag", hostile} {
+				r := results.Record{
+					Experiment: experiment, Case: way, Path: hostile, Work: long, Way: way, Bytes: int64(i) - 2, Seconds: v, OK: true, Rep: -i, Error: hostile, Config: long, Reason: hostile,
+					Measured: map[string]float64{"warm_ms": v, "done_ms": v, "first_byte_ms": v, "goodput_mbps": v, hostile: v}, Phases: map[string]float64{long: v},
+					Samples: map[string][]float64{"first_byte_ms": odd, hostile + "first_byte_ms": nil}, Marks: []string{hostile}, Modelled: []string{long},
+					Bill: []results.Charge{{Item: hostile, For: long, Dollars: v}, {}}, Spans: []results.Span{{Row: long, Kind: hostile, From: v, To: v}, {From: 0, To: v}, {From: 1, To: 0}},
+					Calibration: []results.Check{{What: hostile, Unit: hostile, Set: v, Measured: v}, {}}, Settings: map[string]string{"profile": hostile, long: long, "nats": hostile},
+				}
+				rs = append(rs, r)
+			}
+		}
+	}
+	return rs
+}
+
+// Whatever the records have, the page and the Markdown are well-formed, and show it as text.
+func TestOddRecords(t *testing.T) {
+	all := oddRecords()
+	sets := [][]results.Record{all, nil}
+	for i := range all {
+		sets = append(sets, all[i:i+1])
+	}
+	for _, rs := range sets {
+		var page, text bytes.Buffer
+		if err := errors.Join(report.Write(&page, rs), report.WriteText(&text, rs)); err != nil {
+			t.Fatal(err)
+		}
+		for _, not := range []string{"<script", "</td></td>"} {
+			if strings.Contains(page.String(), not) {
+				t.Fatalf("the page has %q", not)
+			}
+		}
+		if strings.Count(page.String(), "<table") != strings.Count(page.String(), "</table>") || !strings.HasSuffix(strings.TrimSpace(page.String()), "</html>") && !strings.Contains(page.String(), "</html>") {
+			t.Fatal("the page is cut short")
+		}
+	}
+	for i := range all { // what JSON can hold
+		all[i].Seconds = 0
+		for _, m := range []map[string]float64{all[i].Measured, all[i].Phases} {
+			maps.DeleteFunc(m, func(_ string, v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) })
+		}
+		all[i].Samples, all[i].Spans, all[i].Bill, all[i].Calibration = nil, nil, nil, nil
+	}
+	dir := save(t, all)
+	if _, err := report.Make(dir); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(files(t, dir)["report.md"]) {
+		code := strings.HasPrefix(line, "    ")
+		if !code && strings.Contains(line, "<script") || strings.HasPrefix(line, "# h") {
+			t.Errorf("a name is more than text in the Markdown: %.100s", line)
+		}
 	}
 }
 
@@ -101,13 +255,13 @@ func TestSections(t *testing.T) {
 	if err := report.Write(&b, append(rs, other)); err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(b.String(), "<h2>transfer</h2>"); n != 3 {
+	if n := strings.Count(b.String(), "transfer</h2>"); n != 3 {
 		t.Errorf("%d sections, want 3", n)
 	}
 }
 
-// The page tells ratios, how peers were configured, and what was skipped; that counts as nothing else.
-func TestRatiosAndSkipped(t *testing.T) {
+// The page tells how peers were configured, and what was skipped; that counts as nothing else.
+func TestConfiguredAndSkipped(t *testing.T) {
 	one := func(c string, mbps float64) results.Record {
 		return results.Record{
 			Experiment: "throughput", Case: c, Path: c, OK: true, Config: "as it comes",
@@ -125,10 +279,8 @@ func TestRatiosAndSkipped(t *testing.T) {
 		if err := write(&b); err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []string{"fnwire-direct to plain-quic: 2.25", "apt-get install coturn"} {
-			if !strings.Contains(b.String(), want) {
-				t.Errorf("the %s lacks %q:\n%s", name, want, b.String())
-			}
+		if !strings.Contains(b.String(), "apt-get install coturn") || name == "page" && !strings.Contains(b.String(), "plain-quic: as it comes") {
+			t.Errorf("the %s lacks a configuration or what was skipped:\n%s", name, b.String())
 		}
 		if strings.Contains(b.String(), "0 of 1") || strings.Contains(strings.ToLower(b.String()), "failed:") {
 			t.Errorf("the %s counts what was skipped:\n%s", name, b.String())
@@ -152,14 +304,14 @@ func TestCalibration(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"<li>transfer: calibration is off: line of a, up: delay, median: set to 0.2 ms, measured 0.23</li>",
-		"<li>transfer: bound by the emulator: &lt;it&gt; (1 of 3 measurements)</li>", "<td class=\"n\">&#43;15.0</td>", "-1.7", "<li>rate: 100 Mbit/s down, 20 up, the FCC",
+		"<li>1. transfer, home: calibration is off: line of a, up: delay, median: set to 0.2 ms, measured 0.23</li>",
+		"<li>1. transfer, home: bound by the emulator: &lt;it&gt; (1 of 3 measurements)</li>", "<td class=\"n\">&#43;15.0</td>", "-1.7", "<li>rate: 100 Mbit/s down, 20 up, the FCC",
 	} {
 		if !strings.Contains(page.String(), want) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
-	if top, _, _ := strings.Cut(page.String(), "<h2>"); strings.Count(top, "<li>") != 2 {
+	if top, _, _ := strings.Cut(page.String(), `<h2 id=`); strings.Count(top, "<li>") != 2 {
 		t.Errorf("warnings at the top:\n%s", top)
 	}
 	for _, want := range []string{"WARNING calibration is off: line of a, up: delay, median", "WARNING bound by", "up: rate           Mbit/s  600   590       -1.7"} {

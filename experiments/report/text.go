@@ -34,8 +34,14 @@ func WriteText(w io.Writer, records []results.Record) error {
 				return err
 			}
 		}
-		if len(s.Ratios) > 0 {
-			fmt.Fprintf(w, "\nRatios\n  %s\n", strings.Join(s.Ratios, "\n  "))
+		for _, a := range s.Answers {
+			fmt.Fprintf(w, "\n%s: %s\n", a.what, a.Verdict)
+			if err := transposed(w, a.Table); err != nil {
+				return err
+			}
+			for _, n := range a.Notes {
+				fmt.Fprintf(w, "  %s\n", n)
+			}
 		}
 		for _, f := range s.Failures {
 			fmt.Fprintf(w, "FAILED %s\n", f)
@@ -84,12 +90,6 @@ func (m *matrix) writeText(w io.Writer) error {
 	for _, h := range m.Maps {
 		fmt.Fprintf(w, "\n%s\n", h.Title)
 		tw := tabwriter.NewWriter(w, 0, 0, 1, ' ', tabwriter.AlignRight)
-		value := func(c heat) string {
-			if c.Miss && c.Text != "" {
-				return c.Text + "!"
-			}
-			return c.Text
-		}
 		names := 0
 		for _, k := range h.Kinds {
 			names = max(names, len(k))
@@ -97,7 +97,7 @@ func (m *matrix) writeText(w io.Writer) error {
 		for i, row := range h.Rows {
 			fmt.Fprintf(tw, "%2d %-*s\t", i+1, names, h.Kinds[i])
 			for j := range i + 1 {
-				fmt.Fprint(tw, value(row[j]), "\t")
+				fmt.Fprint(tw, row[j].value(), "\t")
 			}
 			fmt.Fprintln(tw)
 		}
@@ -110,7 +110,7 @@ func (m *matrix) writeText(w io.Writer) error {
 			return err
 		}
 		for _, c := range h.Shared {
-			fmt.Fprintf(w, "%s: %s\n", c.Label, cmp.Or(value(c), "none"))
+			fmt.Fprintf(w, "%s: %s\n", c.Label, cmp.Or(c.value(), "none"))
 		}
 	}
 	_, err := fmt.Fprintf(w, "\n%s\n", strings.Join(m.Classes, "\n"))

@@ -1,0 +1,284 @@
+package report
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/fnwire/fnwire/experiments/results"
+)
+
+// The lines between which README has its results. The first one names their directory, from that of README.
+const (
+	beginMark = "<!-- results: begin "
+	markEnd   = " -->"
+	endMark   = "<!-- results: end -->"
+)
+
+// ErrStale is what the error of [CheckReadme] wraps if README does not say what the results do.
+var ErrStale = errors.New("the block of results is not what the results give")
+
+// UpdateReadme has the block of results in a Markdown file say what the results in dir do. The file is replaced as a whole, or not at all.
+func UpdateReadme(path, dir string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	before, _, _, after, err := cutBlock(text)
+	if err != nil {
+		return fmt.Errorf("report: %s: %w", path, err)
+	}
+	rel, err := relative(path, dir)
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	block, err := readmeBlock(dir, rel)
+	if err != nil {
+		return err
+	}
+	return replaceFile(path, slices.Concat(before, []byte(block), after))
+}
+
+// CheckReadme returns an error if the block of results in a Markdown file is not what the results give whose directory it names, which
+// wraps [ErrStale], or if those are missing.
+func CheckReadme(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	_, block, rel, _, err := cutBlock(text)
+	if err != nil {
+		return fmt.Errorf("report: %s: %w", path, err)
+	}
+	want, err := readmeBlock(filepath.Join(filepath.Dir(path), filepath.FromSlash(rel)), rel)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(block, []byte(want)) {
+		return fmt.Errorf("report: %s: %w: run experiments report --readme %s %s; it should be:\n%s", path, ErrStale, filepath.Base(path), rel, want)
+	}
+	return nil
+}
+
+// relative is the path of dir from the directory of a file.
+func relative(file, dir string) (string, error) {
+	from, err := filepath.Abs(filepath.Dir(file))
+	if err != nil {
+		return "", err
+	}
+	to, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	rel, err := filepath.Rel(from, to)
+	return filepath.ToSlash(rel), err
+}
+
+// cutBlock finds the block with its marks, and the directory that it names.
+func cutBlock(text []byte) (before, block []byte, dir string, after []byte, err error) {
+	from := bytes.Index(text, []byte(beginMark))
+	if from < 0 {
+		return nil, nil, "", nil, fmt.Errorf("there is no line %q", beginMark+"DIR"+markEnd)
+	}
+	n := bytes.Index(text[from:], []byte(endMark))
+	if n < 0 {
+		return nil, nil, "", nil, fmt.Errorf("there is no line %q after %q", endMark, beginMark)
+	}
+	to := from + n + len(endMark)
+	first, _, _ := strings.Cut(string(text[from:to]), "\n")
+	dir = strings.TrimSuffix(strings.TrimPrefix(first, beginMark), markEnd)
+	return text[:from], text[from:to], dir, text[to:], nil
+}
+
+const (
+	mostClaims    = 10 // lines of the block's table
+	claimsAtATime = 3  // works of an experiment
+)
+
+// readmeBlock is the block for the results in dir, which README calls rel.
+func readmeBlock(dir, rel string) (string, error) {
+	records, err := results.Load(dir)
+	if err != nil {
+		return "", fmt.Errorf("report: the results of README: %w", err)
+	}
+	ss := sections(records)
+	lines, used := claims(ss)
+	if len(lines) == 0 {
+		return "", fmt.Errorf("report: the results of README: nothing in %s can be compared with %s", dir, reference)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s%s%s\n\n", beginMark, rel, markEnd)
+	table{Head: []string{"what", reference, "beside", "time or rate", "cost"}, Rows: lines}.markdown(&b)
+	fmt.Fprintf(&b, "%s\n\n", strings.Join(append(tally(ss), origin(used, rel)...), " "))
+	b.WriteString(endMark)
+	return b.String(), nil
+}
+
+// claims are the lines of the table, and the sections that they are from: of each experiment that README tells of, in the network that most
+// resembles a cloud's, the smallest work, one in the middle and the largest.
+func claims(ss []*section) (lines [][]cell, used []*section) {
+	for _, c := range comparisons() {
+		a := claimed(ss, c)
+		if a == nil {
+			continue
+		}
+		for i, row := range a.rows {
+			if last := len(a.rows) - 1; last >= claimsAtATime && i != 0 && i != last/2 && i != last {
+				continue
+			}
+			for _, r := range row.ratios {
+				isRival := row.rival != nil && r.to.way == row.rival.to.way
+				if (isRival || r.to.way == slowWay) && len(r.to.values) > 0 && len(r.of.values) > 0 && len(lines) < mostClaims {
+					lines = append(lines, a.claim(row, r))
+				}
+			}
+		}
+		used = append(used, a.Section)
+	}
+	return lines, used
+}
+
+// claimed is the answer that README tells of a comparison, or nil.
+func claimed(ss []*section, c comparison) (best *answer) {
+	for _, s := range ss {
+		for _, a := range s.Answers {
+			if !c.claim || a.experiment != c.experiment || a.value != c.value {
+				continue
+			}
+			if best == nil || s.records[0].Settings["profile"] == claimProfile && best.Section.records[0].Settings["profile"] != claimProfile {
+				best = a
+			}
+		}
+	}
+	return best
+}
+
+const (
+	claimProfile = "aws-region"
+	slowWay      = "wukong3" // is told of too: what punching was thought to cost
+)
+
+// claim is one line.
+func (a *answer) claim(row answerRow, r ratio) []cell {
+	cost := cell{}
+	for _, other := range a.Section.Answers {
+		if other.value != costValue {
+			continue
+		}
+		for _, costRow := range other.rows {
+			for _, q := range costRow.ratios {
+				if costRow.work == row.work && q.to.way == r.to.way && q.ratio > 0 {
+					cost = other.cell(q)
+				}
+			}
+		}
+	}
+	what := cell{Text: a.Section.Experiment + ": " + row.work, Spread: a.what}
+	beside := cell{Text: r.to.way}
+	if r.to.modelled {
+		beside.Spread = "modelled"
+	}
+	return []cell{what, {Text: a.format(r.of.median())}, beside, a.cell(r), cost}
+}
+
+// tally says how fnwire did beside its rivals in all of the results, and where it did worst, so that the table cannot flatter.
+func tally(ss []*section) []string {
+	count := make(map[verdict]int)
+	all := 0
+	var worst *ratio
+	var where string
+	for _, s := range ss {
+		for _, a := range s.Answers {
+			if a.value == costValue || a.better != "faster" {
+				continue
+			}
+			for _, row := range a.rows {
+				if row.rival == nil || !isStore(row.rival.to.way) {
+					continue
+				}
+				all++
+				count[row.rival.verdict()]++
+				if worst == nil || row.rival.ratio < worst.ratio {
+					worst, where = row.rival, fmt.Sprintf("%s, %s, %s: %s than %s", a.Section.name, a.what, row.work, a.words(row.rival.ratio), row.rival.to.way)
+				}
+			}
+		}
+	}
+	if all == 0 {
+		return nil
+	}
+	s := fmt.Sprintf("In all %d comparisons of time with the best store, fnwire is faster in %d, slower in %d and not told apart in %d", all, count[faster], count[slower], count[even])
+	if count[unknown] > 0 {
+		s += fmt.Sprintf("; %d have too few repetitions to tell", count[unknown])
+	}
+	return []string{md(s + ". At worst: " + where + ".")}
+}
+
+// origin says where the numbers are from and how to read them.
+func origin(used []*section, rel string) []string {
+	var commits, machines, modelled []string
+	add := func(to *[]string, s string) {
+		if !slices.Contains(*to, s) {
+			*to = append(*to, s)
+		}
+	}
+	marked, all := 0, 0
+	for _, s := range used {
+		commit, _, _ := strings.Cut(s.Commit, " ")
+		add(&commits, "`"+md(commit[:min(len(commit), 12)])+"`")
+		add(&machines, md(s.Machine))
+		for _, m := range s.Modelled {
+			add(&modelled, md(m))
+		}
+		for _, r := range s.records {
+			all++
+			if len(r.Marks) > 0 {
+				marked++
+			}
+		}
+	}
+	out := []string{
+		"Ratios of medians; below them 95 % bootstrap confidence intervals and n, the repetitions (†: too few for 95 %).",
+		fmt.Sprintf("Networks are emulated: %s.", md(strings.Join(names(used), "; "))),
+	}
+	if len(modelled) > 0 {
+		out = append(out, "Modelled, not measured: "+strings.TrimSuffix(strings.Join(modelled, "; "), ".")+".")
+	}
+	if marked > 0 {
+		out = append(out, fmt.Sprintf("%d of %d measurements are marked, because the machine or the emulator may have bound them.", marked, all))
+	}
+	return append(out, fmt.Sprintf("Commit %s; %s. How, and all else: [%s](%s/%s).", strings.Join(commits, ", "), strings.Join(machines, "; "), MarkdownName, rel, MarkdownName))
+}
+
+func names(ss []*section) (out []string) {
+	for _, s := range ss {
+		if !slices.Contains(out, s.name) {
+			out = append(out, s.name)
+		}
+	}
+	return out
+}
+
+// replaceFile replaces a file as a whole.
+func replaceFile(path string, text []byte) (err error) {
+	stat, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".report-*")
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	_, werr := f.Write(text)
+	if err := errors.Join(werr, f.Chmod(stat.Mode().Perm()), f.Close()); err != nil {
+		return fmt.Errorf("report: %w", errors.Join(err, os.Remove(f.Name())))
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("report: %w", errors.Join(err, os.Remove(f.Name())))
+	}
+	return nil
+}
