@@ -1,0 +1,22 @@
+package service
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// coarse is what Go's timers may be late by: the runtime waits for them and for sockets in one system call, which counts milliseconds.
+const coarse = 1200 * time.Microsecond
+
+// nap sleeps to some 60 microseconds.
+func nap(d time.Duration) {
+	until := time.Now().Add(d)
+	if d > coarse {
+		time.Sleep(d - coarse)
+	}
+	for left := time.Until(until); left > 0; left = time.Until(until) { // a signal may wake it up
+		ts := unix.NsecToTimespec(left.Nanoseconds())
+		_ = unix.Nanosleep(&ts, nil)
+	}
+}
