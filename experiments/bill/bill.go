@@ -40,9 +40,10 @@ type Use struct {
 	Relay      time.Duration // a relay, on an instance of its own with a public address
 	Rendezvous time.Duration // likewise
 
-	Direct int64 // bytes from one function to another by their public addresses
-	Public int64 // bytes that came to an instance by its public address, or left it so
-	Zones  int64 // bytes that went from one zone to another
+	Direct  int64 // bytes from one function to another by their public addresses
+	Public  int64 // bytes that came to an instance by its public address, or left it so
+	Zones   int64 // bytes that went from one zone to another
+	Regions int64 // bytes that went from one region to another
 }
 
 // GBSeconds is what a function of so much memory is billed for being there so long.
@@ -84,6 +85,7 @@ func (p Prices) Charges(uses ...Use) []results.Charge {
 			{"public addresses", u.Way, (u.Relay + u.Rendezvous).Hours(), AddressHour},
 			{"transfer at public addresses", u.Way, gigabytes(u.Public), PublicGB},
 			{"transfer between zones", u.Way, 2 * gigabytes(u.Zones), ZoneGB}, // at both ends
+			{"transfer between regions", u.Way, gigabytes(u.Regions), RegionGB},
 			{"transfer between functions (unverified)", u.Way, gigabytes(u.Direct), FunctionGB},
 		} {
 			if c.quantity != 0 {
@@ -106,19 +108,22 @@ func Total(charges []results.Charge) (dollars float64) {
 	return dollars
 }
 
-// BreakEven is how many hand-overs an hour, of so many requests to S3 each, cost as much as a server does that is paid by the hour. With
-// more than that the server is the cheaper one.
-func (p Prices) BreakEven(hour Name, puts, gets int) float64 {
-	return p.Of(hour) / (float64(puts)*p.Of(S3Put) + float64(gets)*p.Of(S3Get))
+// BreakEven is how many hand-overs an hour, of so many requests to S3 each, cost as much as servers do for an hour (their use is then
+// time.Hour each). With more than that the servers are cheaper.
+func (p Prices) BreakEven(servers Use, puts, gets int) float64 {
+	return Total(p.Charges(servers)) / Total(p.Charges(Use{Puts: puts, Gets: gets}))
 }
 
 // S3Requests is how many requests the driver fnlib/store/s3 makes to put a state of so many bytes (up to 78 GiB), and to get it.
 // Removing it is free.
 func S3Requests(bytes int64) (puts, gets int) {
 	const part = 8 << 20
-	gets = int(max((bytes+part-1)/part, 1))
-	if puts = 1; bytes >= part { // an upload is begun and completed
-		puts = gets + 2
+	parts := int((bytes + part - 1) / part)
+	switch {
+	case bytes == 0: // there is no byte to get, and then it asks how many there are
+		return 1, 2
+	case bytes < part:
+		return 1, 1
 	}
-	return puts, gets
+	return parts + 2, parts // an upload is begun and completed
 }

@@ -1,15 +1,25 @@
 package bill_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"math"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/fnwire/fnwire/experiments/bill"
 	"github.com/fnwire/fnwire/experiments/faas"
 	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/fnlib/store"
+	"github.com/fnwire/fnwire/fnlib/store/s3"
+	"github.com/fnwire/fnwire/internal/testserver/servertest"
 )
 
 func Example() {
@@ -20,7 +30,7 @@ func Example() {
 	for _, c := range prices.Charges(u) {
 		fmt.Printf("%-22s for %-4s %6.2f %-7s %5.2f millionths of a dollar\n", c.Item, c.For, c.Quantity, c.Unit, 1e6*c.Dollars)
 	}
-	fmt.Printf("a cache node is cheaper from %.0f such hand-overs an hour on\n", prices.BreakEven(bill.CacheHour, u.Puts, u.Gets))
+	fmt.Printf("a cache node is cheaper from %.0f such hand-overs an hour on\n", prices.BreakEven(bill.Use{Cache: time.Hour}, u.Puts, u.Gets))
 	// Output:
 	// function time          for work   0.10 GB-s     1.67 millionths of a dollar
 	// function time, waiting for s3     0.06 GB-s     1.00 millionths of a dollar
@@ -36,7 +46,7 @@ func near(a, b float64) bool { return math.Abs(a-b) <= 1e-12*max(math.Abs(a), ma
 func TestCharges(t *testing.T) {
 	got := bill.Default().Charges(bill.Use{}, bill.Use{
 		Way: "relay", Invocations: 1_000_000, Work: 3, Start: 2, Wait: 1, Puts: 1000, Gets: 1000,
-		Cache: time.Hour, Relay: time.Hour, Rendezvous: 30 * time.Minute, Direct: 5e9, Public: 2e9, Zones: 1e9,
+		Cache: time.Hour, Relay: time.Hour, Rendezvous: 30 * time.Minute, Direct: 5e9, Public: 2e9, Zones: 1e9, Regions: 1e9,
 	})
 	want := []results.Charge{
 		{Item: "function time", For: "work", Quantity: 3, Unit: "GB-s", Dollars: 0.0000500001},
@@ -51,6 +61,7 @@ func TestCharges(t *testing.T) {
 		{Item: "public addresses", For: "relay", Quantity: 1.5, Unit: "hour", Dollars: 0.0075},
 		{Item: "transfer at public addresses", For: "relay", Quantity: 2, Unit: "GB", Dollars: 0.02},
 		{Item: "transfer between zones", For: "relay", Quantity: 2, Unit: "GB", Dollars: 0.02},
+		{Item: "transfer between regions", For: "relay", Quantity: 1, Unit: "GB", Dollars: 0.02},
 		{Item: "transfer between functions (unverified)", For: "relay", Quantity: 5, Unit: "GB"},
 	}
 	if len(got) != len(want) {
@@ -90,15 +101,56 @@ func TestInvoke(t *testing.T) {
 	}
 }
 
+// TestS3Requests counts those of the driver, before a real server.
 func TestS3Requests(t *testing.T) {
-	for _, c := range []struct {
-		bytes      int64
-		puts, gets int
-	}{{0, 1, 1}, {1, 1, 1}, {8<<20 - 1, 1, 1}, {8 << 20, 3, 1}, {8<<20 + 1, 4, 2}, {256 << 20, 34, 32}} {
-		if puts, gets := bill.S3Requests(c.bytes); puts != c.puts || gets != c.gets {
-			t.Errorf("%d bytes: %d and %d, want %d and %d", c.bytes, puts, gets, c.puts, c.gets)
+	server := servertest.VersityGW(t)
+	at, err := url.Parse("http://" + server.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var puts, gets atomic.Int64
+	proxy := httputil.NewSingleHostReverseProxy(at)
+	counter := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method {
+		case http.MethodPut, http.MethodPost:
+			puts.Add(1)
+		case http.MethodGet, http.MethodHead:
+			gets.Add(1)
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	defer counter.Close()
+	s, err := s3.Open(t.Context(), strings.Replace(server.URL, at.String(), counter.URL, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, n := range []int64{0, 1, 64 << 10, 8<<20 - 1, 8 << 20, 8<<20 + 1, 20 << 20} {
+		puts.Store(0)
+		gets.Store(0)
+		if err := s.Put(t.Context(), "k", io.LimitReader(zeros{}, n), store.PutOptions{Size: n}); err != nil {
+			t.Fatal(err)
+		}
+		in, _, err := s.Get(t.Context(), "k", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.Copy(io.Discard, in)
+		if err := errors.Join(err, in.Close(), s.Delete(t.Context(), "k")); got != n || err != nil {
+			t.Fatalf("%d of %d bytes, %v", got, n, err)
+		}
+		if p, g := bill.S3Requests(n); puts.Load() != int64(p) || gets.Load() != int64(g) {
+			t.Errorf("%d bytes: %d and %d requests, want %d and %d", n, puts.Load(), gets.Load(), p, g)
 		}
 	}
+}
+
+// zeros never ends.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
 }
 
 // TestParse: nothing may be missing, twice, unknown, or without a source.

@@ -24,7 +24,8 @@ const (
 	CacheHour        Name = "cache-hour"
 	InstanceHour     Name = "instance-hour"
 	AddressHour      Name = "address-hour"
-	ZoneGB           Name = "zone-gb"     // each way
+	ZoneGB           Name = "zone-gb" // each way
+	RegionGB         Name = "region-gb"
 	PublicGB         Name = "public-gb"   // each way, at an instance
 	FunctionGB       Name = "function-gb" // from one function to another
 )
@@ -41,7 +42,7 @@ const (
 func units() map[Name]string {
 	return map[Name]string{
 		FunctionGBSecond: unitTime, FunctionRequest: unitRequest, S3Put: unitRequest, S3Get: unitRequest,
-		CacheHour: unitHour, InstanceHour: unitHour, AddressHour: unitHour, ZoneGB: unitBytes, PublicGB: unitBytes, FunctionGB: unitBytes,
+		CacheHour: unitHour, InstanceHour: unitHour, AddressHour: unitHour, ZoneGB: unitBytes, RegionGB: unitBytes, PublicGB: unitBytes, FunctionGB: unitBytes,
 	}
 }
 
