@@ -23,7 +23,6 @@ type Lab struct {
 	sites   map[string]*site // by the name of the first host behind the NAT
 	seed    uint64
 	lines   []line
-	outward []outward
 	carrier *wan.Carrier // nil if there are no lines
 	spawner *spawner
 	blocks  blocks
@@ -69,10 +68,6 @@ func New(ctx context.Context, spec Spec) (*Lab, error) {
 			_ = l.Close()
 			return nil, fmt.Errorf("lab: host %s: %w", h.Name, err)
 		}
-	}
-	if err := l.introduce(); err != nil {
-		_ = l.Close()
-		return nil, fmt.Errorf("lab: %w", err)
 	}
 	if err := l.startLines(); err != nil {
 		_ = l.Close()

@@ -26,10 +26,7 @@ func (l *Lab) plug(n *node, name string, i int, h Host) error {
 	if err := l.uplink(n, name, i, h); err != nil {
 		return err
 	}
-	if err := n.do(func() error { return configure(name, outsideAddr(i), coreAddr) }); err != nil {
-		return err
-	}
-	return l.noteOutward(n, name, outsideAddr(i))
+	return n.do(func() error { return configure(name, outsideAddr(i), coreAddr) })
 }
 
 // uplink joins a node to the bridge by the line of the i-th host.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/fnwire/fnwire/experiments/service"
 	"github.com/fnwire/fnwire/experiments/worker"
 	"github.com/fnwire/fnwire/experiments/world"
 )
@@ -32,7 +33,7 @@ type chaos struct {
 func newChaos(ctx context.Context, w *world.World, functions int) (*chaos, error) {
 	c := &chaos{w: w, counts: make(map[string]int)}
 	var err error
-	if c.store, err = w.StartRedis(ctx, world.OnDisk); err != nil {
+	if c.store, err = w.StartRedis(ctx, world.OnDisk, service.Model{}); err != nil {
 		return nil, err
 	}
 	joining, jctx := errgroup.WithContext(ctx)

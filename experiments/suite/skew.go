@@ -3,12 +3,14 @@ package suite
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/fnwire/fnwire/experiments/lab"
 	"github.com/fnwire/fnwire/experiments/peer/onestream"
 	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/experiments/worker"
+	"github.com/fnwire/fnwire/experiments/workload"
 	"github.com/fnwire/fnwire/experiments/world"
 )
 
@@ -25,6 +27,7 @@ func skew() Experiment {
 			{"reps", "5", "2", "repetitions of each"},
 			{"bytes", "1MiB", "", "size of the state"},
 			profileSetting(),
+			serviceSetting(),
 		},
 		run: runSkew,
 	}
@@ -43,6 +46,10 @@ func runSkew(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
+	stores, err := r.stores(ctx)
+	if err != nil {
+		return err
+	}
 	s, err := realState(ctx, max(size, 1))
 	if err != nil {
 		return err
@@ -54,7 +61,7 @@ func runSkew(ctx context.Context, r *run) error {
 		return err
 	}
 	defer w.Close()
-	k := &skewRun{w: w, s: s, life: ctx}
+	k := &skewRun{run: r, w: w, s: s, stores: stores}
 	cases, err := k.cases(r)
 	if err != nil {
 		return err
@@ -63,6 +70,7 @@ func runSkew(ctx context.Context, r *run) error {
 		for _, d := range skews {
 			for _, c := range cases {
 				err := r.measure(ctx, fmt.Sprintf(c.name, d), rep, func(mctx context.Context, rec *results.Record) error {
+					rec.Work = workload.FormatBytes(s.Size()) + ", " + rec.Case
 					return c.one(mctx, d, rec)
 				})
 				if err != nil {
@@ -75,10 +83,10 @@ func runSkew(ctx context.Context, r *run) error {
 }
 
 type skewRun struct {
-	w     *world.World
-	s     state
-	life  context.Context //nolint:containedctx // of the store, which outlives a measurement
-	store *world.Store
+	*run
+	w      *world.World
+	s      state
+	stores *stores
 }
 
 // skewCase is one of who is later; its name has a place for how much.
@@ -112,10 +120,15 @@ func (k *skewRun) senderLater(ctx context.Context, d time.Duration, rec *results
 func (k *skewRun) apart(ctx context.Context, s setUp, rec *results.Record) error {
 	s.hostA, s.hostB, s.state = "a", "b", k.s
 	c, _, err := s.measure(ctx, k.w, rec)
-	if err == nil {
-		c.part()
+	if err != nil {
+		return err
 	}
-	return err
+	c.part()
+	rec.Way = wayOf(rec.Path)
+	early := math.Abs(rec.Measured["skew_ms"]) // for which one of the functions was alone
+	took := early + rec.Measured["delivered_ms"]
+	billHandOver(rec, rec.Bytes, k.handOverUse(rec.Way, rec.Bytes, fromMS(took), fromMS(took+rec.Measured["receipt_ms"])))
+	return nil
 }
 
 // senderGone has the sender end while nobody is there, and the receiver start later.
@@ -125,12 +138,10 @@ func (k *skewRun) senderGone(ctx context.Context, d time.Duration, rec *results.
 		return err
 	}
 	defer couple{a: a, b: b}.part()
-	if k.store == nil { // it ends with the experiment
-		if k.store, err = k.w.StartRedis(k.life, world.InMemory); err != nil {
-			return err
-		}
+	where, err := k.stores.open(k.w, rec, wayRedis)
+	if err != nil {
+		return err
 	}
-	where := k.store.Opened()
 	join := func(p *world.Proc, name string) (worker.Joined, error) {
 		args := k.w.JoinArgs(name)
 		args.Store = &where
@@ -177,6 +188,11 @@ func (k *skewRun) senderGone(ctx context.Context, d time.Duration, rec *results.
 	rec.Measured["join_ms"], rec.Measured["get_ms"] = ms(joined.Timings.Total), since(alone.Began, alone.Last)
 	rec.Measured["delivered_ms"] = since(joined.Began, got.Last)
 	rec.Seconds = rec.Measured["delivered_ms"] / 1e3
+	rec.Way, rec.Samples = wayRedis, map[string][]float64{"delivered_ms": {rec.Measured["delivered_ms"]}}
+	functions := fromMS(since(sent.Began, sent.Ended) + rec.Measured["delivered_ms"])
+	u := k.handOverUse(wayRedis, k.s.Size(), fromMS(since(sent.Began, got.Last)), functions)
+	u.Relay, u.Rendezvous = functions, functions // while one of the functions is there
+	billHandOver(rec, k.s.Size(), u)
 	rec.Measured["store_to_put"] = rec.Measured["stored_ms"] / rec.Measured["put_ms"]
 	rec.Measured["deliver_to_join_and_get"] = rec.Measured["delivered_ms"] / (rec.Measured["join_ms"] + rec.Measured["get_ms"])
 	return nil

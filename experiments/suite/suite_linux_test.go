@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/fnwire/fnwire/experiments/lab/labtest"
 	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/experiments/service"
 	"github.com/fnwire/fnwire/experiments/suite"
 	"github.com/fnwire/fnwire/experiments/world"
 	"github.com/fnwire/fnwire/internal/testserver/servertest"
@@ -82,6 +84,44 @@ func has(t *testing.T, r results.Record, what map[string]float64, names ...strin
 	}
 }
 
+func hasSamples(t *testing.T, r results.Record, names ...string) {
+	t.Helper()
+	for _, n := range names {
+		if r.Measured[n] <= 0 || results.Median(r.Samples[n]) != r.Measured[n] {
+			t.Errorf("%s: %s is %v, of samples %v", r.Case, n, r.Measured[n], r.Samples[n])
+		}
+	}
+}
+
+// hasBill demands that waiting is charged to the way, and a break-even wherever there are servers.
+func hasBill(t *testing.T, r results.Record) {
+	t.Helper()
+	waiting := slices.ContainsFunc(r.Bill, func(c results.Charge) bool {
+		return c.Item == "function time, waiting" && c.Dollars > 0 && c.For == r.Way
+	})
+	servers := slices.ContainsFunc(r.Bill, func(c results.Charge) bool { return c.Unit == "hour" })
+	if !waiting || servers != (r.Measured["break_even_per_hour"] > 0) || servers == (r.Way == "s3") {
+		t.Errorf("%s: bill %+v, break-even %v", r.Case, r.Bill, r.Measured["break_even_per_hour"])
+	}
+}
+
+// TestModelledService: a store by its model is slower by that at least, and the record says so.
+func TestModelledService(t *testing.T) {
+	servertest.Redis(t) // skips if there is none
+	servertest.VersityGW(t)
+	byCase := run(t, "transfer", map[string]string{"sizes": "1KiB", "ways": "redis,s3,nats", "reps": "1", "service": "modelled"})
+	for way, m := range map[string]service.Model{"redis": service.Redis(), "s3": service.S3(), "nats": {}} {
+		c := byCase[way+" 1KiB"]
+		if len(c) != 1 {
+			t.Fatalf("%s: %d records", way, len(c))
+		}
+		says := c[0].Modelled
+		if m.None() != (len(says) == 0) || !m.None() && says[0] != m.Says || slices.Min(c[0].Samples["warm_ms"]) < 2*m.FirstByte.Seconds()*1e3 {
+			t.Errorf("%s: %v ms, modelled: %q", way, c[0].Samples["warm_ms"], says)
+		}
+	}
+}
+
 func TestTransfer(t *testing.T) {
 	servertest.Redis(t) // skips if there is none
 	servertest.VersityGW(t)
@@ -94,9 +134,11 @@ func TestTransfer(t *testing.T) {
 				continue
 			}
 			r := c[0]
-			if r.Path != way || r.Bytes != bytes {
-				t.Errorf("%s %s: %d bytes over %s", way, size, r.Bytes, r.Path)
+			if r.Path != way || r.Bytes != bytes || r.Way != map[bool]string{true: "fnwire", false: way}[way == "direct"] || len(r.Modelled) > 0 {
+				t.Errorf("%s %s: %d bytes over %s by %s, modelled: %q", way, size, r.Bytes, r.Path, r.Way, r.Modelled)
 			}
+			hasSamples(t, r, "warm_ms", "warm_first_byte_ms", "cold_ms", "first_byte_ms")
+			hasBill(t, r)
 			has(t, r, r.Measured, "warm_ms", "cold_ms", "goodput_mbps", "cpu_s_per_gb_sender", "cpu_s_per_gb_receiver")
 			switch way {
 			case "direct":
@@ -227,6 +269,12 @@ func TestSkew(t *testing.T) {
 		if r.Measured["skew_ms"] < least {
 			t.Errorf("%s: skew of %v ms", c, r.Measured["skew_ms"])
 		}
+		hasSamples(t, r, "first_byte_ms")
+		hasBill(t, r)
+	}
+	for _, r := range byCase["sender gone 0s before"] {
+		hasSamples(t, r, "delivered_ms")
+		hasBill(t, r)
 	}
 }
 
@@ -309,7 +357,7 @@ func TestResume(t *testing.T) {
 func TestSettings(t *testing.T) {
 	for _, c := range []struct{ experiment, name, value string }{
 		{"transfer", "no-such", "1"}, {"transfer", "sizes", "many"}, {"transfer", "reps", "0"}, {"transfer", "ways", "pigeon"},
-		{"transfer", "sizes", ""}, {"transfer", "profile", "moon"}, {"footprint", "idle", "long"}, {"pairs", "nats", "a:b"}, {"pairs", "settle", "soon"},
+		{"transfer", "sizes", ""}, {"transfer", "profile", "moon"}, {"transfer", "service", "fast"}, {"footprint", "idle", "long"}, {"pairs", "nats", "a:b"}, {"pairs", "settle", "soon"},
 		{"pairs", "profile", "moon"}, {"pairs", "nats", ""}, {"connect", "nats", "brick:none"}, {"connect", "skews", "-1s"}, {"connect", "late", "nobody"},
 		{"connect", "from", "moon"}, {"connect", "from", ""}, {"faults", "profile", "moon"}, {"handoff", "profile", "moon"}, {"nat-matrix", "profile", "moon"}, {"rendezvous", "profile", "moon"}, {"skew", "skews", "-1s"}, {"skew", "cases", "moon"}, {"skew", "profile", ""}, {"flap", "cycles", "x"},
 		{"nat-matrix", "nats", "brick"}, {"nat-matrix", "nats", "cgn,nat444"}, {"nat-matrix", "shared", "none"}, {"nat-matrix", "peer", "pigeon"},

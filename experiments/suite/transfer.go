@@ -17,7 +17,7 @@ import (
 
 // The ways of a transfer.
 const (
-	wayDirect = "direct"
+	wayDirect = "direct" // as wayFnwire goes
 	wayRelay  = "relay"
 	wayRedis  = "redis"
 	wayS3     = "s3"
@@ -33,6 +33,14 @@ const (
 	mostRounds    = 50
 )
 
+// wayOf is the way of a record, by the path that a state goes.
+func wayOf(path string) string {
+	if path == wayDirect {
+		return wayFnwire
+	}
+	return path
+}
+
 func transferWays() []string { return []string{wayDirect, wayRelay, wayRedis, wayS3, wayNATS} }
 
 // transfer measures the hand-over of states of several sizes, by every way there is, side by side.
@@ -42,21 +50,58 @@ func transfer() Experiment {
 		Summary: "states of several sizes between two functions behind port-restricted NATs: by fnwire directly and by relay, and by three stores, " +
 			"Redis (in memory), S3 (versitygw on a disk in memory) and NATS (JetStream, likewise), each through its driver in fnlib/store. warm_ms is a hand-over between two that are " +
 			"connected: from the call until the receiver has the last byte and a right digest. Of a store it is what putting and getting take, one after the other, as if " +
-			"the receiver knew at once and for nothing when the state is there. cold_ms is the same from two processes that have not joined, or not connected, yet",
+			"the receiver knew at once and for nothing when the state is there. cold_ms is the same from two processes that have not joined, or not connected, yet. " +
+			"The bill is of one such hand-over (the median): two functions of 1,769 MB (one core, on Lambda), each for as long as it takes its end, requests to S3, and servers as if each were there for that time alone",
 		Settings: []Setting{
 			{"sizes", "1KiB,64KiB,1MiB,16MiB,256MiB", "1KiB,1MiB,16MiB", "of the states"},
 			{"ways", strings.Join(transferWays(), ","), "", "which to measure"},
 			{"reps", "5", "2", "repetitions of each case, in alternating order"},
 			profileSetting(),
+			serviceSetting(),
 		},
 		run: runTransfer,
 	}
 }
 
 type transferRun struct {
+	*run
 	w      *world.World
+	stores *stores
+	jobs   map[string]transferJob // by case
 	states map[int64]state
-	stores map[string]worker.Store
+}
+
+type transferJob struct {
+	way  string
+	size int64
+}
+
+// cases returns the cases in order, and has states for them.
+func (t *transferRun) cases(ctx context.Context) (cases []string, err error) {
+	ways := t.list("ways")
+	for _, way := range ways {
+		if !slices.Contains(transferWays(), way) {
+			return nil, fmt.Errorf("%w: ways: no %q: there are %v", ErrSettings, way, transferWays())
+		}
+	}
+	for _, text := range t.list("sizes") {
+		size, err := workload.ParseBytes(text)
+		if err != nil || size < 1 {
+			return nil, fmt.Errorf("%w: sizes: %q is no size of a state", ErrSettings, text)
+		}
+		if t.states[size], err = realState(ctx, size); err != nil {
+			return nil, err
+		}
+		for _, way := range ways {
+			name := way + " " + strings.ReplaceAll(workload.FormatBytes(size), " ", "")
+			t.jobs[name] = transferJob{way, size}
+			cases = append(cases, name)
+		}
+	}
+	if len(cases) == 0 {
+		return nil, fmt.Errorf("%w: sizes or ways: none", ErrSettings)
+	}
+	return cases, nil
 }
 
 func runTransfer(ctx context.Context, r *run) error {
@@ -65,35 +110,13 @@ func runTransfer(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	ways := r.list("ways")
-	for _, way := range ways {
-		if !slices.Contains(transferWays(), way) {
-			return fmt.Errorf("%w: ways: no %q: there are %v", ErrSettings, way, transferWays())
-		}
+	t := &transferRun{run: r, jobs: make(map[string]transferJob), states: make(map[int64]state)}
+	if t.stores, err = r.stores(ctx); err != nil {
+		return err
 	}
-	t := &transferRun{states: make(map[int64]state), stores: make(map[string]worker.Store)}
-	type job struct {
-		way  string
-		size int64
-	}
-	jobs := make(map[string]job)
-	var cases []string
-	for _, text := range r.list("sizes") {
-		size, err := workload.ParseBytes(text)
-		if err != nil || size < 1 {
-			return fmt.Errorf("%w: sizes: %q is no size of a state", ErrSettings, text)
-		}
-		if t.states[size], err = realState(ctx, size); err != nil {
-			return err
-		}
-		for _, way := range ways {
-			name := way + " " + strings.ReplaceAll(workload.FormatBytes(size), " ", "")
-			jobs[name] = job{way, size}
-			cases = append(cases, name)
-		}
-	}
-	if len(cases) == 0 {
-		return fmt.Errorf("%w: sizes or ways: none", ErrSettings)
+	cases, err := t.cases(ctx)
+	if err != nil {
+		return err
 	}
 	cfg := r.o.World
 	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.PortRestricted}, {Name: "b", NAT: lab.PortRestricted}}
@@ -104,13 +127,7 @@ func runTransfer(ctx context.Context, r *run) error {
 	r.planned = reps * len(cases)
 	for rep := range reps {
 		for _, c := range rotated(cases, r.o.Seed, rep) {
-			err := r.measure(ctx, c, rep, func(mctx context.Context, rec *results.Record) error {
-				j := jobs[c]
-				if j.way == wayDirect || j.way == wayRelay {
-					return t.fnwire(mctx, rec, j.way, t.states[j.size])
-				}
-				return t.store(ctx, mctx, rec, j.way, t.states[j.size])
-			})
+			err := r.measure(ctx, c, rep, func(mctx context.Context, rec *results.Record) error { return t.one(mctx, t.jobs[c], rec) })
 			if err != nil {
 				return err
 			}
@@ -119,15 +136,36 @@ func runTransfer(ctx context.Context, r *run) error {
 	return nil
 }
 
+func (t *transferRun) one(ctx context.Context, j transferJob, rec *results.Record) error {
+	rec.Work, rec.Way = workload.FormatBytes(j.size), wayOf(j.way)
+	if j.way == wayDirect || j.way == wayRelay {
+		return t.fnwire(ctx, rec, j.way, t.states[j.size])
+	}
+	return t.store(ctx, rec, t.states[j.size])
+}
+
 // rounds is how many hand-overs a measurement has.
 func rounds(s state) int { return int(min(max(roundBytes/s.Size(), fewestRounds), mostRounds)) }
 
-// fill notes hand-overs, of which each took so many milliseconds, between two that were connected.
-func (t *transferRun) fill(rec *results.Record, s state, took []float64) {
-	warm := results.Median(took)
-	rec.Bytes, rec.Seconds, rec.OK = s.Size(), warm/1e3, true
-	rec.Measured["warm_ms"], rec.Measured["warm_ms_slowest"] = warm, slices.Max(took)
-	rec.Measured["goodput_mbps"] = mbps(s.Size(), rec.Seconds)
+// handed is one hand-over: how long each of its ends takes its function, and when its first and last byte is there, in milliseconds.
+type handed struct{ sender, receiver, first, last float64 }
+
+// fill notes hand-overs between two that were connected, and the first, between two that were not.
+func (t *transferRun) fill(rec *results.Record, s state, cold handed, warm []handed) {
+	rec.Samples = map[string][]float64{"cold_ms": {cold.last}, "first_byte_ms": {cold.first}}
+	var ends []float64
+	for _, h := range warm {
+		rec.Samples["warm_ms"] = append(rec.Samples["warm_ms"], h.last)
+		rec.Samples["warm_first_byte_ms"] = append(rec.Samples["warm_first_byte_ms"], h.first)
+		ends = append(ends, h.sender+h.receiver)
+	}
+	for name, values := range rec.Samples {
+		rec.Measured[name] = results.Median(values)
+	}
+	took := rec.Measured["warm_ms"]
+	rec.Bytes, rec.Seconds, rec.OK = s.Size(), took/1e3, true
+	rec.Measured["warm_ms_slowest"], rec.Measured["goodput_mbps"] = slices.Max(rec.Samples["warm_ms"]), mbps(s.Size(), rec.Seconds)
+	billHandOver(rec, s.Size(), t.handOverUse(rec.Way, s.Size(), fromMS(took), fromMS(results.Median(ends))))
 }
 
 func (t *transferRun) fnwire(ctx context.Context, rec *results.Record, way string, s state) error {
@@ -144,7 +182,7 @@ func (t *transferRun) fnwire(ctx context.Context, rec *results.Record, way strin
 		return fmt.Errorf("cold: %w", err)
 	}
 	callPhases(rec, sent)
-	rec.Measured["first_byte_ms"], rec.Measured["cold_ms"] = since(began, got.First), since(began, got.Last)
+	cold := handed{first: since(began, got.First), last: since(began, got.Last)}
 	if way == wayDirect {
 		p, err := c.direct(ctx, directTimeout)
 		if err != nil {
@@ -159,19 +197,23 @@ func (t *transferRun) fnwire(ctx context.Context, rec *results.Record, way strin
 	if err := l.start(ctx); err != nil {
 		return err
 	}
-	var took, firsts, receipts []float64
+	var warm []handed
 	for range rounds(s) {
 		if sent, got, err = c.handOver(ctx, policy, s); err != nil {
 			return err
 		}
-		took, firsts = append(took, since(sent.Began, got.Last)), append(firsts, since(sent.Began, got.First))
-		receipts = append(receipts, since(sent.Began, sent.Ended))
+		last := since(sent.Began, got.Last)
+		warm = append(warm, handed{since(sent.Began, sent.Ended), last, since(sent.Began, got.First), last})
 	}
-	if err := l.stop(ctx, rec, s.Size()*int64(len(took))); err != nil {
+	if err := l.stop(ctx, rec, s.Size()*int64(len(warm))); err != nil {
 		return err
 	}
-	t.fill(rec, s, took)
-	rec.Measured["warm_first_byte_ms"], rec.Measured["warm_receipt_ms"] = results.Median(firsts), results.Median(receipts)
+	t.fill(rec, s, cold, warm)
+	receipts := make([]float64, 0, len(warm))
+	for _, h := range warm {
+		receipts = append(receipts, h.sender)
+	}
+	rec.Measured["warm_receipt_ms"] = results.Median(receipts)
 	if rec.Path = sent.Receipt.Path; rec.Path != way {
 		return fmt.Errorf("went over %s, want %s: %s", rec.Path, way, sent.Receipt.Reason)
 	}
@@ -185,32 +227,9 @@ func (t *transferRun) loads(a, b *world.Proc) *load {
 	return l
 }
 
-// open starts a store when it is first asked for. It ends with ctx.
-func (t *transferRun) open(ctx context.Context, way string) (worker.Store, error) {
-	if s, ok := t.stores[way]; ok {
-		return s, nil
-	}
-	var s *world.Store
-	var err error
-	switch way {
-	case wayRedis:
-		s, err = t.w.StartRedis(ctx, world.InMemory)
-	case wayS3:
-		s, err = t.w.StartS3(ctx)
-	default:
-		t.stores[way] = t.w.NATSStore()
-		return t.stores[way], nil
-	}
-	if err != nil {
-		return worker.Store{}, err
-	}
-	t.stores[way] = s.Opened()
-	return t.stores[way], nil
-}
-
-// store hands over by a store, which ends with life.
-func (t *transferRun) store(life, ctx context.Context, rec *results.Record, way string, s state) error {
-	where, err := t.open(life, way)
+// store hands over by the store that is the record's way.
+func (t *transferRun) store(ctx context.Context, rec *results.Record, s state) error {
+	where, err := t.stores.open(t.w, rec, rec.Way)
 	if err != nil {
 		return err
 	}
@@ -219,39 +238,39 @@ func (t *transferRun) store(life, ctx context.Context, rec *results.Record, way 
 		return err
 	}
 	defer couple{a: a, b: b}.part()
-	handOver := func() (took float64, err error) {
+	handOver := func() (h handed, err error) {
 		key := t.w.FreshName("transfer/state")
 		sent, err := a.Put(ctx, worker.PutArgs{Store: where, Key: key, Source: s.Source})
 		if err != nil {
-			return 0, err
+			return h, err
 		}
 		got, err := b.Get(ctx, worker.GetArgs{Store: where, Key: key, Delete: true})
 		if err != nil {
-			return 0, err
+			return h, err
 		}
-		return since(sent.Began, sent.Ended) + since(got.Began, got.Last), s.check(got, onestream.SHA256)
+		put, get := since(sent.Began, sent.Ended), since(got.Began, got.Last)
+		return handed{put, get, put + since(got.Began, got.First), put + get}, s.check(got, onestream.SHA256)
 	}
 	cold, err := handOver()
 	if err != nil {
 		return fmt.Errorf("cold: %w", err)
 	}
-	rec.Measured["cold_ms"] = cold
 	l := t.loads(a, b)
 	if err := l.start(ctx); err != nil {
 		return err
 	}
-	var took []float64
+	var warm []handed
 	for range rounds(s) {
 		one, err := handOver()
 		if err != nil {
 			return err
 		}
-		took = append(took, one)
+		warm = append(warm, one)
 	}
-	if err := l.stop(ctx, rec, s.Size()*int64(len(took))); err != nil {
+	if err := l.stop(ctx, rec, s.Size()*int64(len(warm))); err != nil {
 		return err
 	}
-	rec.Path = way
-	t.fill(rec, s, took)
+	rec.Path = rec.Way
+	t.fill(rec, s, cold, warm)
 	return nil
 }

@@ -50,12 +50,13 @@ const (
 	Relay      Role = "relay"
 	NATS       Role = "nats" // a member of a cluster
 	Attacker   Role = "attacker"
-	Crowd      Role = "crowd" // many instances, without links
-	Peer       Role = "peer"  // of the programs that this one has built in; its protocol is that of package peer
+	Crowd      Role = "crowd"   // many instances, without links
+	Service    Role = "service" // in front of a store
+	Peer       Role = "peer"    // of the programs that this one has built in; its protocol is that of package peer
 )
 
 // Roles returns every role.
-func Roles() []Role { return []Role{Function, Rendezvous, Relay, NATS, Attacker, Crowd, Peer} }
+func Roles() []Role { return []Role{Function, Rendezvous, Relay, NATS, Attacker, Crowd, Service, Peer} }
 
 // Run is the life of a worker process: it answers requests from in on out until in ends.
 func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
@@ -72,6 +73,9 @@ func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
 		in = untilSIGTERM(in)
 		r := &daemon{}
 		ops, stop = map[string]op{opRelay: handle(r.relay), opForwarded: handle(r.forwarded)}, r.stop
+	case Service:
+		d := &daemon{}
+		ops, stop = map[string]op{opService: handle(d.service)}, d.stop
 	case NATS:
 		m := &natsMember{}
 		ops, stop = map[string]op{opNATS: handle(m.start)}, m.stop
