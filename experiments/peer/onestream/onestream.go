@@ -98,7 +98,10 @@ type Received struct {
 }
 
 // Receive reads a state, checks it, and answers.
-func Receive(s Stream, check Check) (rc Received, err error) {
+func Receive(s Stream, check Check) (Received, error) { return ReceiveTo(s, io.Discard, check) }
+
+// ReceiveTo does what Receive does, and writes the state to w as it comes: before it is checked.
+func ReceiveTo(s Stream, w io.Writer, check Check) (rc Received, err error) {
 	h, err := check.New()
 	if err != nil {
 		return rc, err
@@ -118,6 +121,9 @@ func Receive(s Stream, check Check) (rc Received, err error) {
 			rc.First = time.Now()
 		}
 		h.Write(buf[:m])
+		if _, err := w.Write(buf[:m]); err != nil {
+			return rc, fmt.Errorf("onestream: what is received cannot be written: %w", err)
+		}
 		rc.Bytes += int64(m)
 		left -= int64(m)
 		if err != nil && left > 0 {

@@ -26,9 +26,10 @@ const (
 	punchExtra = 3 // probes after the peer was heard, so that it hears too
 )
 
-// config has the values of package transport where they matter to the speed of one stream.
-func config() *quic.Config {
-	return &quic.Config{
+// Config has the values of package transport where they matter to the speed of one stream. If window is not 0, so many bytes
+// of a stream, and of a connection, are under way at most.
+func Config(window uint64) *quic.Config {
+	c := &quic.Config{
 		MaxIdleTimeout:                 15 * time.Second,
 		KeepAlivePeriod:                5 * time.Second,
 		InitialStreamReceiveWindow:     2 << 20,
@@ -37,6 +38,33 @@ func config() *quic.Config {
 		MaxConnectionReceiveWindow:     24 << 20,
 		InitialPacketSize:              1280,
 	}
+	if window > 0 {
+		c.InitialStreamReceiveWindow, c.MaxStreamReceiveWindow = window, window
+		c.InitialConnectionReceiveWindow, c.MaxConnectionReceiveWindow = window, window
+	}
+	return c
+}
+
+// ServerTLS is of an end that accepts and shows cert.
+func ServerTLS(cert tls.Certificate, alpn string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{alpn}, Certificates: []tls.Certificate{cert},
+		CurvePreferences: []tls.CurveID{tls.X25519},
+	}
+}
+
+// ClientTLS is of an end that dials one which has that certificate, in DER.
+func ClientTLS(certificate []byte, alpn string) (*tls.Config, error) {
+	cert, err := x509.ParseCertificate(certificate)
+	if err != nil {
+		return nil, fmt.Errorf("plainquic: peer's certificate: %w", err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{alpn}, RootCAs: roots, ServerName: selfsigned.ServerName,
+		CurvePreferences: []tls.CurveID{tls.X25519},
+	}, nil
 }
 
 // Peer is one end: a UDP socket or what stands for one, and later a connection.
@@ -107,10 +135,7 @@ func (p *Peer) Punch(ctx context.Context, peer netip.AddrPort) error {
 // Accept waits for the peer to connect.
 func (p *Peer) Accept(ctx context.Context) error {
 	p.tr = &quic.Transport{Conn: p.udp}
-	ln, err := p.tr.Listen(&tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{alpn}, Certificates: []tls.Certificate{p.cert},
-		CurvePreferences: []tls.CurveID{tls.X25519},
-	}, config())
+	ln, err := p.tr.Listen(ServerTLS(p.cert, alpn), Config(0))
 	if err != nil {
 		return fmt.Errorf("plainquic: listen: %w", err)
 	}
@@ -122,18 +147,12 @@ func (p *Peer) Accept(ctx context.Context) error {
 
 // Dial connects to a peer that accepts and has that certificate.
 func (p *Peer) Dial(ctx context.Context, peer netip.AddrPort, certificate []byte) error {
-	cert, err := x509.ParseCertificate(certificate)
+	conf, err := ClientTLS(certificate, alpn)
 	if err != nil {
-		return fmt.Errorf("plainquic: peer's certificate: %w", err)
+		return err
 	}
-	roots := x509.NewCertPool()
-	roots.AddCert(cert)
 	p.tr = &quic.Transport{Conn: p.udp}
-	p.conn, err = p.tr.Dial(ctx, net.UDPAddrFromAddrPort(peer), &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{alpn}, RootCAs: roots, ServerName: selfsigned.ServerName,
-		CurvePreferences: []tls.CurveID{tls.X25519},
-	}, config())
-	if err != nil {
+	if p.conn, err = p.tr.Dial(ctx, net.UDPAddrFromAddrPort(peer), conf, Config(0)); err != nil {
 		return fmt.Errorf("plainquic: dial: %w", err)
 	}
 	return nil
