@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Modules are the programs that are modules of their own, by the directory below experiments/peer.
@@ -66,16 +67,42 @@ func fileExists(path string) bool {
 	return err == nil
 }
 
+// build has go build keep what it needs meanwhile in the user's cache, not in a directory of temporary files, which would stay if this process were killed.
 func build(ctx context.Context, dir, name string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("peer: %w", err)
 	}
 	out := filepath.Join(cache, "fnwire", name)
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+		return "", fmt.Errorf("peer: %w", err)
+	}
+	sweep(out)
+	tmp, err := os.MkdirTemp(filepath.Dir(out), name+tmpSuffix)
+	if err != nil {
+		return "", fmt.Errorf("peer: %w", err)
+	}
+	defer os.RemoveAll(tmp)
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", out, ".")
-	cmd.Dir = dir
-	if said, err := cmd.CombinedOutput(); err != nil {
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOTMPDIR="+tmp)
+	said, err := contained(cmd)
+	switch {
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("peer: %s: %w: it was not built in the time there was: run \"make peers\" first", name, ErrMissing)
+	case err != nil:
 		return "", fmt.Errorf("peer: %s: %w: go build in %s: %w: %s", name, ErrMissing, dir, err, strings.TrimSpace(string(said)))
 	}
 	return out, nil
+}
+
+const tmpSuffix = ".tmp"
+
+// sweep removes what builds left that were killed.
+func sweep(out string) {
+	left, _ := filepath.Glob(out + tmpSuffix + "*") // the pattern is good
+	for _, dir := range left {
+		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > time.Hour {
+			_ = os.RemoveAll(dir) // or the next time
+		}
+	}
 }

@@ -40,20 +40,19 @@ type Access struct {
 }
 
 // Args are the arguments with which coturn runs: UDP only, long-term credentials (which cost nothing for channel data), a relay
-// thread for each core (its default), no log, no database of users on the disk of the machine, no listener for management.
-func Args(listen netip.AddrPort, dir string) []string {
+// thread for each core (its default), no listener for management, and no file: no log, no database of users.
+func Args(listen netip.AddrPort) []string {
 	return []string{
 		"-n", "--listening-ip=" + listen.Addr().String(), "--relay-ip=" + listen.Addr().String(),
 		"--listening-port=" + strconv.Itoa(int(listen.Port())), "--realm=" + realm, "--lt-cred-mech", "--user=" + user + ":" + password,
 		"--no-tls", "--no-dtls", "--no-tcp", "--no-tcp-relay", "--no-cli", "--no-rfc5780", "--no-multicast-peers", "--no-software-attribute",
 		"--no-dynamic-ip-list", "--no-dynamic-realms", "--fingerprint",
-		"--log-file=/dev/null", "--simple-log", "--pidfile=" + filepath.Join(dir, "pid"), "--userdb=" + filepath.Join(dir, "users"),
+		"--log-file=/dev/null", "--simple-log", "--pidfile=/dev/null", "--userdb=/dev/null",
 	}
 }
 
 type server struct {
 	cmd *exec.Cmd
-	dir string
 }
 
 // Serve starts coturn. An error that wraps peer.ErrMissing tells how to install it.
@@ -62,15 +61,10 @@ func Serve(ctx context.Context, listen netip.AddrPort) (peer.Server, string, err
 	if err != nil {
 		return nil, "", fmt.Errorf("coturn: %w: install it with: apt-get install coturn", peer.ErrMissing)
 	}
-	dir, err := os.MkdirTemp("", "coturn")
-	if err != nil {
-		return nil, "", fmt.Errorf("coturn: %w", err)
-	}
-	s := &server{cmd: exec.Command(path, Args(listen, dir)...), dir: dir}
+	s := &server{exec.Command(path, Args(listen)...)}
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = nil, io.Discard, io.Discard
 	s.cmd.SysProcAttr = dieWithParent()
 	if err := s.cmd.Start(); err != nil {
-		_ = os.RemoveAll(dir)
 		return nil, "", fmt.Errorf("coturn: %w", err)
 	}
 	if err := awaitSTUN(ctx, listen); err != nil {
@@ -138,5 +132,5 @@ func (s *server) Close() error {
 	timer := time.AfterFunc(stopWithin, func() { _ = s.cmd.Process.Kill() })
 	defer timer.Stop()
 	_ = s.cmd.Wait() // how it ends does not matter
-	return os.RemoveAll(s.dir)
+	return nil
 }

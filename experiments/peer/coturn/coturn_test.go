@@ -14,7 +14,7 @@ import (
 )
 
 func Example() {
-	args := coturn.Args(netip.MustParseAddrPort("192.0.2.1:3478"), "/tmp/coturn")
+	args := coturn.Args(netip.MustParseAddrPort("192.0.2.1:3478"))
 	fmt.Println(args[1], args[3], slices.Contains(args, "--no-tls"))
 	// Output: --listening-ip=192.0.2.1 --listening-port=3478 true
 }
