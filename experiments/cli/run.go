@@ -3,7 +3,9 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +15,9 @@ import (
 	"github.com/fnwire/fnwire/experiments/suite"
 	"github.com/fnwire/fnwire/internal/cli"
 )
+
+// everything is the name that stands for all experiments.
+const everything = "all"
 
 // runFlags are those of the run command.
 type runFlags struct {
@@ -29,14 +34,20 @@ func newRun() *cobra.Command {
 	f := &runFlags{}
 	c := &cobra.Command{
 		Use:   "run NAME --out DIR",
-		Short: "Run an experiment; appends to DIR/results.jsonl",
+		Short: "Run an experiment, or all; appends to DIR/results.jsonl",
 		Long: `Runs an experiment in a lab of its own and appends one line a measurement to DIR/results.jsonl. Measurements that
 are there already, made by the same program with the same settings and seed, are not made again: so a run that was
 stopped goes on where it was. Ctrl-C leaves nothing behind but the results.
 
+"all" is every experiment in turn, ` + about() + `.
+One that fails does not stop the others; the exit code is 1 then. What cannot be measured because a program is missing
+is left out, and named at the end with the command that installs it. --set is for those that have the setting, and
+--set EXPERIMENT.NAME=VALUE for one.
+
 Experiments and their settings (default, with --quick):
 ` + describe(),
-		Example: `  experiments run transfer --quick --out out/transfer
+		Example: `  experiments run all --quick --out out/all
+  experiments run transfer --quick --out out/transfer
   experiments run faults --fault silent,relay-killed --reps 2 --out out/faults
   experiments run pairs --set nats=symmetric:port-restricted --reps 10 --out out/pairs
   experiments report out/transfer`,
@@ -45,7 +56,7 @@ Experiments and their settings (default, with --quick):
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			var names []string
+			names := []string{everything}
 			for _, e := range suite.All() {
 				names = append(names, e.Name)
 			}
@@ -54,13 +65,22 @@ Experiments and their settings (default, with --quick):
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	c.Flags().StringVar(&f.out, "out", "", "directory for the results (required)")
-	c.Flags().BoolVar(&f.quick, "quick", false, "a small version, under 2 minutes")
+	c.Flags().BoolVar(&f.quick, "quick", false, "a small version, mostly under a minute")
 	c.Flags().BoolVar(&f.json, "json", false, "print each measurement as JSON, as it is made, instead of a table at the end")
 	c.Flags().Uint64Var(&f.seed, "seed", 1, "of whatever is random")
 	c.Flags().IntVar(&f.reps, "reps", 0, "repetitions; 0 is the experiment's default")
 	c.Flags().StringArrayVar(&f.set, "set", nil, "NAME=VALUE of a setting; may be repeated")
 	c.Flags().StringSliceVar(&f.fault, "fault", nil, "of the experiment faults, these only; short for --set faults=NAME,...")
 	return c
+}
+
+// about says how long all experiments take.
+func about() string {
+	var full, quick time.Duration
+	for _, e := range suite.All() {
+		full, quick = full+e.Takes(false), quick+e.Takes(true)
+	}
+	return fmt.Sprintf("about %.0f minutes on two cores, %.0f with --quick", full.Minutes(), quick.Minutes())
 }
 
 func describe() string {
@@ -79,14 +99,18 @@ func describe() string {
 }
 
 func (f *runFlags) run(cmd *cobra.Command, name string) (err error) {
-	e, err := suite.Find(name)
-	if err != nil {
-		return cli.Usage(err)
+	todo := suite.All()
+	if name != everything {
+		e, err := suite.Find(name)
+		if err != nil {
+			return cli.Usage(fmt.Errorf("%w, and %s", err, everything))
+		}
+		todo = []suite.Experiment{e}
 	}
 	if f.out == "" {
 		return cli.Usage(errors.New("--out is required: the directory for the results"))
 	}
-	set, err := f.settings()
+	set, err := f.settings(todo)
 	if err != nil {
 		return err
 	}
@@ -104,8 +128,9 @@ func (f *runFlags) run(cmd *cobra.Command, name string) (err error) {
 	defer func() { err = errors.Join(err, w.Close()) }()
 	p := newProgress(cmd.ErrOrStderr())
 	var made []results.Record
-	err = e.Run(cmd.Context(), suite.Options{
-		Quick: f.quick, Seed: f.seed, Set: set, Commit: commit, Program: program, Progress: p.show, Has: w.Has, Before: w.Before(),
+	var summary []string
+	o := suite.Options{
+		Quick: f.quick, Seed: f.seed, Commit: commit, Program: program, Progress: p.show, Has: w.Has, Before: w.Before(),
 		Emit: func(r results.Record) error {
 			made = append(made, r)
 			if f.json {
@@ -116,7 +141,13 @@ func (f *runFlags) run(cmd *cobra.Command, name string) (err error) {
 			}
 			return w.Write(r)
 		},
-	})
+	}
+	if name == everything {
+		summary, err = suite.RunAll(cmd.Context(), o, func(e suite.Experiment) map[string]string { return set[e.Name] })
+	} else {
+		o.Set = set[name]
+		err = todo[0].Run(cmd.Context(), o)
+	}
 	p.clear()
 	if errors.Is(err, suite.ErrSettings) {
 		return cli.Usage(err)
@@ -124,26 +155,54 @@ func (f *runFlags) run(cmd *cobra.Command, name string) (err error) {
 	if !f.json && len(made) > 0 {
 		err = errors.Join(err, report.WriteText(cmd.OutOrStdout(), made))
 	}
+	for _, line := range summary {
+		fmt.Fprintln(cmd.ErrOrStderr(), line)
+	}
 	return err
 }
 
-func (f *runFlags) settings() (map[string]string, error) {
-	set := make(map[string]string)
+// settings returns what is set for each experiment of todo, by its name. NAME=VALUE is for all that have it, and there must be one;
+// EXPERIMENT.NAME=VALUE for one.
+func (f *runFlags) settings(todo []suite.Experiment) (map[string]map[string]string, error) {
 	if f.reps < 0 {
 		return nil, cli.Usage(fmt.Errorf("--reps %d: want 0 or more", f.reps))
 	}
+	var all []string
 	if f.reps > 0 {
-		set["reps"] = fmt.Sprint(f.reps)
+		all = append(all, fmt.Sprintf("reps=%d", f.reps))
 	}
 	if len(f.fault) > 0 {
-		set["faults"] = strings.Join(f.fault, ",")
+		all = append(all, "faults="+strings.Join(f.fault, ","))
 	}
-	for _, s := range f.set {
+	set := make(map[string]map[string]string)
+	for _, s := range append(all, f.set...) {
 		name, value, ok := strings.Cut(s, "=")
 		if !ok {
 			return nil, cli.Usage(fmt.Errorf("--set %q: want NAME=VALUE", s))
 		}
-		set[name] = value
+		only, short, one := strings.Cut(name, ".")
+		if !one {
+			short = name
+		}
+		var has []string
+		found := false
+		for _, e := range todo {
+			if one && e.Name != only {
+				continue
+			}
+			for _, s := range e.Settings {
+				if has = append(has, s.Name); s.Name == short {
+					if set[e.Name] == nil {
+						set[e.Name] = make(map[string]string)
+					}
+					set[e.Name][short], found = value, true
+				}
+			}
+		}
+		if !found {
+			slices.Sort(has)
+			return nil, cli.Usage(fmt.Errorf("--set %q: no experiment that is to run has it: there are %s", s, strings.Join(slices.Compact(has), ", ")))
+		}
 	}
 	return set, nil
 }

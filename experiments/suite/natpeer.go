@@ -28,7 +28,7 @@ func libp2pPairs() matrixPeer {
 	var path string
 	var err error
 	return func(ctx context.Context, m *matrix, w *world.World, rec *results.Record) error {
-		building.Do(func() { path, err = peer.Build(ctx, peerLibp2p) })
+		building.Do(func() { path, err = m.build(ctx, peerLibp2p) })
 		if err != nil {
 			return err
 		}

@@ -162,7 +162,7 @@ func runThroughput(ctx context.Context, r *run) error {
 				continue
 			}
 			r.o.Progress("throughput: building " + m)
-			if programs[m], err = peer.Build(ctx, m); err != nil {
+			if programs[m], err = r.build(ctx, m); err != nil {
 				missing[name] = err
 			}
 		}

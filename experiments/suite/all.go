@@ -1,0 +1,136 @@
+package suite
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fnwire/fnwire/experiments/peer"
+	"github.com/fnwire/fnwire/experiments/results"
+)
+
+// takes is how long experiments took on two cores, in seconds: in full, and with --quick.
+var takes = map[string][2]int{
+	"transfer": {300, 12}, "connect": {300, 30}, "pairs": {120, 20}, "skew": {60, 15}, "flap": {120, 20}, "faults": {600, 60},
+	"throughput": {600, 60}, "attack": {60, 10}, "rendezvous": {180, 30}, "relay": {120, 20}, "nat-matrix": {900, 60}, "handoff": {300, 30}, "footprint": {300, 30},
+}
+
+// Takes returns about how long the experiment takes on two cores with little else to do.
+func (e Experiment) Takes(quick bool) time.Duration {
+	t, ok := takes[e.Name]
+	if !ok {
+		t = [2]int{300, 30}
+	}
+	if quick {
+		return time.Duration(t[1]) * time.Second
+	}
+	return time.Duration(t[0]) * time.Second
+}
+
+// quickBuild is how long a peer's program is built with --quick: libp2p takes minutes if nothing of it is in Go's cache.
+const quickBuild = 30 * time.Second
+
+// build builds a peer's program.
+func (r *run) build(ctx context.Context, module string) (string, error) {
+	if r.o.Quick {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, quickBuild)
+		defer cancel()
+	}
+	return peer.Build(ctx, module)
+}
+
+// whole is all experiments under way.
+type whole struct {
+	quick    bool
+	todo     []Experiment
+	at       int // in todo
+	began    time.Time
+	expected time.Duration // of those that were measured anew
+	took     time.Duration
+}
+
+// left returns about how long it is until all are done. How much longer than Takes the ones before took, those to come are taken to take.
+func (w *whole) left() time.Duration {
+	var sum time.Duration
+	for i, e := range w.todo[w.at:] {
+		t := e.Takes(w.quick)
+		if w.expected > 0 {
+			t = time.Duration(float64(t) * float64(w.took) / float64(w.expected))
+		}
+		if i == 0 {
+			t = max(0, t-time.Since(w.began))
+		}
+		sum += t
+	}
+	return sum.Round(time.Second)
+}
+
+// RunAll runs all experiments one after the other, with the settings that set returns. One that fails does not stop the others: its error is joined to
+// those of the others. What was left out because something is missing is no error. The summary says what became of each, in lines.
+func RunAll(ctx context.Context, o Options, set func(Experiment) map[string]string) (summary []string, err error) {
+	return runAll(ctx, All(), o, set)
+}
+
+func runAll(ctx context.Context, todo []Experiment, o Options, set func(Experiment) map[string]string) (summary []string, failed error) {
+	w := &whole{quick: o.Quick, todo: todo}
+	show := o.Progress
+	if show == nil {
+		show = func(string) {}
+	}
+	for i, e := range todo {
+		made, missing := 0, []string(nil)
+		eo := o
+		eo.Set = set(e)
+		eo.Progress = func(what string) {
+			show(fmt.Sprintf("[%d of %d, about %v left] %s", i+1, len(todo), w.left(), what))
+		}
+		eo.Emit = func(r results.Record) error {
+			made++
+			if r.Skipped {
+				made--
+				missing = append(missing, r.Error)
+			}
+			return o.Emit(r)
+		}
+		w.at, w.began = i, time.Now()
+		err := e.Run(ctx, eo)
+		took := time.Since(w.began)
+		switch {
+		case ctx.Err() != nil:
+			return summary, ctx.Err()
+		case errors.Is(err, ErrSettings):
+			return summary, err
+		case skipped(err):
+			missing = append(missing, err.Error())
+		case err != nil:
+			failed = errors.Join(failed, err)
+		}
+		if made > 0 {
+			w.expected, w.took = w.expected+e.Takes(o.Quick), w.took+took
+		}
+		summary = append(summary, became(e.Name, made, took, missing, err)...)
+	}
+	return summary, failed
+}
+
+// became says in lines what became of an experiment.
+func became(name string, made int, took time.Duration, missing []string, err error) []string {
+	what := "done"
+	switch {
+	case err != nil && !skipped(err):
+		what = "failed"
+	case len(missing) > 0 && made == 0:
+		what = "left out"
+	}
+	lines := []string{fmt.Sprintf("%s: %s, %d measurements in %v", name, what, made, took.Round(time.Second))}
+	slices.Sort(missing)
+	for _, m := range slices.Compact(missing) {
+		lines = append(lines, "  left out: "+cmp.Or(strings.TrimSpace(m), "no reason given"))
+	}
+	return lines
+}
