@@ -3,7 +3,7 @@
 GO          ?= go
 BIN         := bin
 OUT         ?= out/report
-EXPERIMENT  ?= transfer
+EXPERIMENT  ?= all
 FUZZTIME    ?= 10s
 BENCH       ?= .
 NAT         ?= a=port-restricted,b=port-restricted
@@ -97,9 +97,8 @@ bench: ## run the Go benchmarks (BENCH=regexp, PKGS=./transport)
 lab: build ## raise a lab of namespaces and NATs for your own programs (NAT=a=KIND,b=KIND)
 	$(BIN)/experiments lab up --nat $(NAT)
 
-report: build ## a quick experiment with its HTML report (EXPERIMENT=transfer, OUT=out/report)
-	$(BIN)/experiments run $(EXPERIMENT) --quick --out $(OUT)
-	$(BIN)/experiments report $(OUT)
+report: build ## all experiments, quickly, with their report: 10 minutes at most (EXPERIMENT=all, OUT=out/report)
+	@$(BIN)/experiments run $(EXPERIMENT) --quick --out $(OUT); status=$$?; $(BIN)/experiments report $(OUT) && exit $$status
 
 cover: ## test coverage over all packages, as text and cover.html
 	$(GO) test -short -coverpkg=./... -coverprofile=cover.out $(PKGS)

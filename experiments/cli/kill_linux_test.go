@@ -1,0 +1,189 @@
+package cli_test
+
+import (
+	"bufio"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fnwire/fnwire/experiments/results"
+)
+
+// TestRunAllKilled: wherever the harness is killed, no process, namespace, mount, cgroup or temporary file of its own is left, and what was
+// measured is there: the next run goes on after it. FNWIRE_KILLS is how often; else 3 times.
+func TestRunAllKilled(t *testing.T) {
+	kills, within := 3, 5*time.Second
+	if s := os.Getenv("FNWIRE_KILLS"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kills, within = n, 40*time.Second
+	}
+	u := user{t, 0, t.TempDir()}
+	out, tmp := filepath.Join(u.newTemp(), "out"), u.newTemp()
+	args := []string{"run", "all", "--quick", "--out", out}
+	u.types("", "run", "skew", "--quick", "--out", t.TempDir(), "--reps", "1", "--set", "skews=0s", "--set", "cases=receiver") // ends the test here if labs are not possible
+	rng := rand.New(rand.NewPCG(1, 2))
+	had := 0
+	for i := range kills {
+		at := time.Duration(rng.Int64N(int64(within)))
+		before := machine(t)
+		said := killed(t, u, args, at)
+		for _, what := range added(t, before) {
+			t.Errorf("kill %d after %v, at %q: %s is left", i, at, said, what)
+		}
+		leavesNoFiles(t, tmp)
+		w, err := results.Open(out) // which cuts off a line that is not whole, and no other
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		made := make(map[string]bool)
+		for _, r := range w.Before() {
+			if made[r.Key()] {
+				t.Errorf("kill %d: %s, %s, repetition %d was made again", i, r.Experiment, r.Case, r.Rep)
+			}
+			made[r.Key()] = r.OK
+		}
+		if len(w.Before()) < had {
+			t.Errorf("kill %d: %d measurements of %d are left", i, len(w.Before()), had)
+		}
+		had = len(w.Before())
+		t.Logf("kill %d after %v, at %q: %d measurements", i, at, said, had)
+	}
+}
+
+// killed runs the harness, kills it so long after its first word, and waits for all of its processes to end and all of their namespaces to
+// vanish. It returns what the harness said last.
+func killed(t *testing.T, u user, args []string, at time.Duration) (said string) {
+	t.Helper()
+	cmd := u.command(args...)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(stderr)
+	var timer *time.Timer
+	var watched map[int]int
+	spaces := make(map[string]bool)
+	stopped := make(chan struct{})
+	for lines.Scan() {
+		if said = lines.Text(); timer == nil {
+			timer = time.AfterFunc(at, func() {
+				defer close(stopped)
+				_ = cmd.Process.Signal(unix.SIGSTOP) // so that it starts nothing while its processes are listed
+				watched = watchAll(t, cmd.Process.Pid)
+				for pid := range watched {
+					for _, ns := range namespaces(strconv.Itoa(pid)) {
+						spaces[ns] = true
+					}
+				}
+				_ = cmd.Process.Kill()
+			})
+		}
+	}
+	if timer == nil {
+		t.Fatalf("experiments %v said nothing: %v", args, cmd.Wait())
+	}
+	<-stopped
+	_ = cmd.Wait()
+	for pid, fd := range watched {
+		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000); n != 1 {
+			t.Errorf("process %d is left (%v)", pid, err)
+		}
+		_ = unix.Close(fd)
+	}
+	for _, ns := range namespaces("self") {
+		delete(spaces, ns)
+	}
+	left := "" // of which one is gone when its last process has been reaped
+	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+		if left = inUse(spaces); left == "" {
+			return said
+		}
+	}
+	t.Errorf("%s", left)
+	return said
+}
+
+// namespaces are those of a process.
+func namespaces(pid string) (all []string) {
+	links, _ := filepath.Glob("/proc/" + pid + "/ns/*") // the pattern is good
+	for _, path := range links {
+		if ns, err := os.Readlink(path); err == nil {
+			all = append(all, ns)
+		}
+	}
+	return all
+}
+
+// inUse names a process that is in one of the namespaces; empty is none.
+func inUse(spaces map[string]bool) string {
+	procs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is good
+	for _, dir := range procs {
+		for _, ns := range namespaces(filepath.Base(dir)) {
+			if spaces[ns] {
+				return fmt.Sprintf("process %s is left in %s", filepath.Base(dir), ns)
+			}
+		}
+	}
+	return ""
+}
+
+// added is what the machine has that it had not before, once others have had the time to take theirs away.
+func added(t *testing.T, before map[string]bool) (all []string) {
+	t.Helper()
+	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
+		all = all[:0]
+		for what := range machine(t) {
+			if !before[what] {
+				all = append(all, what)
+			}
+		}
+		if len(all) == 0 {
+			break
+		}
+	}
+	return all
+}
+
+// machine lists mounts and cgroups that could be of this program, and the network interfaces.
+func machine(t *testing.T) map[string]bool {
+	t.Helper()
+	all := make(map[string]bool)
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		all["mount "+strings.TrimSpace(line)] = true
+	}
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			all["cgroup "+path] = true
+		}
+		return nil // what vanishes meanwhile does not matter
+	})
+	links, err := os.ReadDir("/sys/class/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		all["interface "+l.Name()] = true
+	}
+	return all
+}
