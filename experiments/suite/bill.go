@@ -11,7 +11,8 @@ import (
 const functionMB = 1769
 
 // handOverUse is what one hand-over of a state costs: the functions, which wait for its way so long, taken together, and what is
-// there for as long as it takes, as a relay that only stands by is, too. It took place in one region, or two with the profile cross-region.
+// there for as long as it takes, as a relay that only stands by is, too. Bytes are the state's,
+// even if fewer go over the wire. It took place in one region, or two with the profile cross-region.
 func (r *run) handOverUse(way string, bytes int64, took, functions time.Duration) bill.Use {
 	u := bill.Use{Way: way, Wait: bill.GBSeconds(functionMB, functions)}
 	switch way {
