@@ -347,18 +347,6 @@ func TestS3(t *testing.T) {
 	}}.Run(t)
 }
 
-// TestFrozen: calls of a client end with their context while the server is stopped, and all is well when it goes on.
-func TestFrozen(t *testing.T) {
-	server := servertest.VersityGW(t)
-	at := serve(t, service.S3(), server.Addr)
-	s, err := s3.Open(t.Context(), strings.Replace(server.URL, server.Addr, at, 1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	storetest.Frozen(t, s, 20<<16, func() func() { return servertest.Freeze(t, server) })
-}
-
 func TestModels(t *testing.T) {
 	for _, m := range []service.Model{service.S3(), service.Redis()} {
 		if m.None() || m.Says == "" {
