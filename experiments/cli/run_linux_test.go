@@ -145,12 +145,16 @@ func TestRunAsTyped(t *testing.T) {
 		if stdout, stderr, code = u.types("", "report", out); code != 0 || stdout != filepath.Join(out, "report.html")+"\n" {
 			t.Errorf("report: exit code %d\nstdout: %s\nstderr: %s", code, stdout, stderr)
 		}
+		if stdout, stderr, code = u.types("", "report", "--json", out); code != 0 || !strings.Contains(stdout, `"markdown"`) || !strings.Contains(stdout, "report.md") {
+			t.Errorf("report --json: exit code %d\nstdout: %s\nstderr: %s", code, stdout, stderr)
+		}
 		leavesNoFiles(t, tmp)
 		for _, c := range []struct {
 			args []string
 			code int
 			has  string
 		}{
+			{[]string{"report", "--readme", filepath.Join(out, "report.md"), out}, 1, "results: begin"},
 			{[]string{"run"}, 2, "arg"},
 			{[]string{"run", "skew"}, 2, "--out"},
 			{[]string{"run", "no-such", "--out", out}, 2, "flap"},

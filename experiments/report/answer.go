@@ -17,6 +17,7 @@ type answer struct {
 	Verdict string // in a sentence
 	Table   table
 	Notes   []string // what to know beside it
+	models  []string // the notes that tell of models
 	rows    []answerRow
 }
 
@@ -51,14 +52,15 @@ func newAnswer(s *section, c comparison, rs []results.Record) *answer {
 	for _, work := range works(rs) {
 		all := c.measures(rs, work)
 		i := slices.IndexFunc(all, func(m measure) bool { return m.way == reference })
-		if i < 0 || len(all) < 2 || !slices.ContainsFunc(all, func(m measure) bool { return len(m.values) > 0 }) {
+		others := slices.ContainsFunc(all, func(m measure) bool { return m.way != reference && m.way != relayed })
+		if i < 0 || !others || !slices.ContainsFunc(all, func(m measure) bool { return len(m.values) > 0 }) {
 			continue
 		}
 		row := answerRow{work: work, fnwire: all[i]}
-		others := slices.Delete(all, i, i+1)
-		slices.SortFunc(others, func(a, b measure) int { return wayOrder(a.way, b.way) })
-		best := c.rival(others)
-		for _, m := range others {
+		all = slices.Delete(all, i, i+1)
+		slices.SortFunc(all, func(a, b measure) int { return wayOrder(a.way, b.way) })
+		best := c.rival(all)
+		for _, m := range all {
 			r := ratio{of: row.fnwire, to: m, ratio: math.NaN()}
 			if len(row.fnwire.values) > 0 && len(m.values) > 0 {
 				r = c.compare(row.fnwire, m, s.Experiment+"\x00"+work+"\x00"+c.value)
@@ -79,7 +81,7 @@ func newAnswer(s *section, c comparison, rs []results.Record) *answer {
 	slices.SortFunc(ways, wayOrder)
 	a.Verdict = a.verdictText()
 	a.Table = a.newTable(ways)
-	a.Notes = a.notes(rs)
+	a.models, a.Notes = a.notes(rs)
 	return a
 }
 
@@ -88,7 +90,7 @@ func (c comparison) rival(others []measure) *measure {
 	if best := c.bestOf(others, isStore); best != nil {
 		return best
 	}
-	return c.bestOf(others, func(string) bool { return true })
+	return c.bestOf(others, func(way string) bool { return way != relayed })
 }
 
 // works are what the records' ways have done, small ones first.
@@ -277,12 +279,11 @@ func (a *answer) list(rows []answerRow) string {
 	return strings.Join(out, ", ")
 }
 
-// notes say what is modelled and marked, and what the numbers do not tell.
-func (a *answer) notes(rs []results.Record) []string {
-	var notes []string
-	add := func(s string) {
-		if !slices.Contains(notes, s) {
-			notes = append(notes, s)
+// notes say what is modelled, and what is marked, and what the numbers do not tell.
+func (a *answer) notes(rs []results.Record) (models, notes []string) {
+	add := func(to *[]string, s string) {
+		if !slices.Contains(*to, s) {
+			*to = append(*to, s)
 		}
 	}
 	marks := make(map[string]int)
@@ -293,24 +294,24 @@ func (a *answer) notes(rs []results.Record) []string {
 		}
 		counted++
 		for _, m := range r.Modelled {
-			add(fmt.Sprintf("Modelled, not measured, for %s: %s.", r.Way, strings.TrimSuffix(m, ".")))
+			add(&models, fmt.Sprintf("Modelled, not measured, for %s: %s.", r.Way, strings.TrimSuffix(m, ".")))
 		}
 		for _, m := range r.Marks {
 			marks[m]++
 		}
 	}
 	for _, m := range sortedKeys(marks, strings.Compare) {
-		add(fmt.Sprintf("Marked: %s (%d of %d measurements).", m, marks[m], counted))
+		add(&notes, fmt.Sprintf("Marked: %s (%d of %d measurements).", m, marks[m], counted))
 	}
 	for _, row := range a.rows {
 		for _, r := range row.ratios {
 			if r.few() {
-				add(fmt.Sprintf("† Fewer than %d repetitions: the interval is narrower than one of 95 %% would be.", fewForCI))
+				add(&notes, fmt.Sprintf("† Fewer than %d repetitions: the interval is narrower than one of 95 %% would be.", fewForCI))
 			}
 		}
 	}
 	if a.value == costValue {
-		add("A server is charged for the time of the measurement alone, the least that it can cost; functions for all the time that they are there, waiting included.")
+		add(&notes, "A server is charged for the time of the measurement alone, the least that it can cost; functions for all the time that they are there, waiting included.")
 	}
-	return notes
+	return models, notes
 }

@@ -13,8 +13,10 @@ import (
 	"github.com/fnwire/fnwire/experiments/results"
 )
 
-// reference is the way that all others are compared with.
-const reference = "fnwire"
+const (
+	reference = "fnwire" // is the way that all others are compared with
+	relayed   = "relay"  // is fnwire's too
+)
 
 // comparison is a value by which an experiment compares ways.
 type comparison struct {
@@ -23,31 +25,32 @@ type comparison struct {
 	more          bool   // more is better
 	better, worse string
 	what          string
-	claim         bool // README tells of it
+	claims        int // works that README tells of
 }
 
 const costValue = "dollars"
 
 // comparisons are all that the answer tells of, in its order.
 func comparisons() []comparison {
-	speed := func(experiment, value, what string, claim bool) comparison {
-		return comparison{experiment: experiment, value: value, better: "faster", worse: "slower", what: what, claim: claim}
+	speed := func(experiment, value, what string, claims int) comparison {
+		return comparison{experiment: experiment, value: value, better: "faster", worse: "slower", what: what, claims: claims}
 	}
-	goodput := speed("throughput", "goodput_mbps", "goodput of one stream", true)
-	perCore := speed("throughput", "relay_mbps_per_core", "what a relay carries for each core", false)
+	goodput := speed("throughput", "goodput_mbps", "goodput of one stream", 2)
+	perCore := speed("throughput", "relay_mbps_per_core", "what a relay carries for each core", 0)
 	goodput.more, perCore.more, perCore.better, perCore.worse = true, true, "more", "less"
 	cpu := func(value, what string) comparison {
 		return comparison{experiment: "throughput", value: value, better: "less", worse: "more", what: what}
 	}
 	return []comparison{
-		speed("dag", "done_ms", "until the whole job is done", true),
-		speed("fan", "done_ms", "until all states are where they belong", true),
-		speed("transfer", "warm_ms", "a hand-over between two that are connected", true),
-		speed("transfer", "cold_ms", "the first hand-over, from two that have not joined or connected", false),
-		speed("connect", "first_byte_ms", "first byte", false),
-		speed("connect", "delivered_ms", "a state delivered", false),
-		speed("skew", "first_byte_ms", "first byte, once both are there", false),
-		speed("skew", "delivered_ms", "a state delivered, once both are there", false),
+		speed("dag", "done_ms", "until the whole job is done", 2),
+		speed("fan", "done_ms", "until all states are where they belong", 2),
+		speed("fan", "cold_ms", "the same from functions that have not joined or connected", 0),
+		speed("transfer", "warm_ms", "a hand-over between two that are connected", 3),
+		speed("transfer", "cold_ms", "the first hand-over, from two that have not joined or connected", 0),
+		speed("connect", "first_byte_ms", "first byte", 0),
+		speed("connect", "delivered_ms", "a state delivered", 0),
+		speed("skew", "first_byte_ms", "first byte, once both are there", 0),
+		speed("skew", "delivered_ms", "a state delivered, once both are there", 0),
 		goodput, perCore,
 		cpu("cpu_s_per_gb_sender", "CPU of the sender for a byte"), cpu("cpu_s_per_gb_receiver", "CPU of the receiver for a byte"),
 		{value: costValue, better: "cheaper", worse: "dearer", what: "cost"},
@@ -218,7 +221,7 @@ func wayOrder(a, b string) int {
 		switch {
 		case way == reference:
 			return 0
-		case way == "relay":
+		case way == relayed:
 			return 1
 		case isStore(way):
 			return 2

@@ -23,7 +23,7 @@ type plot struct {
 const (
 	mostPlots  = 12  // of a kind in a section
 	mostLines  = 8   // in one, of works that are not compared
-	mostPoints = 200 // of a distribution
+	mostPoints = 100 // of a distribution
 	mostParts  = 7   // of a bill
 )
 
@@ -53,7 +53,7 @@ func plots(rs []results.Record, styles map[string]int) (out []plot, leftOut []st
 		name string
 		make func() []plot
 	}{
-		{"distributions of the time to first byte", p.distributions}, {"charts of goodput by size", p.goodput},
+		{"distributions", p.distributions}, {"charts of goodput by size", p.goodput},
 		{"charts of who did what when", p.gantts}, {"charts of costs", p.costs},
 	} {
 		made := k.make()
@@ -75,8 +75,8 @@ type series struct {
 
 const firstByte = "first_byte_ms"
 
-// distributions are of the time to first byte, one for each work with a line for each way; what has one way alone, or no work, shares.
-// Where records have no samples each repetition is one.
+// distributions are of the times that there are samples of, the first byte's before others, one for each work with a line for each way; what has one way
+// alone, or no work, shares. Where records have no samples of the first byte's, each repetition is one.
 func (p plotter) distributions() (out []plot) {
 	byKey := make(map[string]map[string][]series) // by key and work
 	for _, r := range p.rs {
@@ -85,13 +85,15 @@ func (p plotter) distributions() (out []plot) {
 		}
 		keys := make(map[string][]float64)
 		for k, v := range r.Measured {
-			keys[k] = []float64{v}
+			if strings.HasSuffix(k, firstByte) {
+				keys[k] = []float64{v}
+			}
 		}
 		for k, v := range r.Samples {
 			keys[k] = v
 		}
 		for k, v := range keys {
-			if strings.HasSuffix(k, firstByte) && len(v) > 0 {
+			if strings.HasSuffix(k, "_ms") && len(v) > 0 {
 				if byKey[k] == nil {
 					byKey[k] = make(map[string][]series)
 				}
@@ -99,10 +101,13 @@ func (p plotter) distributions() (out []plot) {
 			}
 		}
 	}
-	for _, k := range sortedKeys(byKey, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) }) {
-		title := "Time to first byte"
-		if rest := strings.TrimSuffix(k, firstByte); rest != "" {
-			title += ", " + strings.TrimSuffix(rest, "_")
+	order := func(k string) string { // first bytes first, and short names
+		return fmt.Sprintf("%t %04d %s", !strings.HasSuffix(k, firstByte), min(len(k), 9999), k)
+	}
+	for _, k := range sortedKeys(byKey, func(a, b string) int { return strings.Compare(order(a), order(b)) }) {
+		title := strings.ReplaceAll(strings.TrimSuffix(k, "_ms"), "_", " ")
+		if rest, ok := strings.CutSuffix(k, firstByte); ok {
+			title = strings.TrimSuffix("Time to first byte, "+strings.Trim(rest, "_"), ", ")
 		}
 		var alone []series // of works that have one way only: they share a chart
 		for _, work := range append(works(p.rs), "") {
@@ -169,9 +174,15 @@ func distribution(title string, all []series) string {
 
 // goodput is by the size of the state, if there are several.
 func (p plotter) goodput() []plot {
-	bySize := make(map[int64][]series)
+	bySize, work := make(map[int64][]series), make(map[int64]string)
 	for _, r := range p.rs {
 		if v, there := r.Measured["goodput_mbps"]; there && r.OK && r.Way != "" && r.Bytes > 0 {
+			if work[r.Bytes] == "" {
+				work[r.Bytes] = r.Work
+			}
+			if work[r.Bytes] != r.Work {
+				return nil // there is more to it than the size
+			}
 			bySize[r.Bytes] = p.extend(bySize[r.Bytes], r, []float64{v})
 		}
 	}

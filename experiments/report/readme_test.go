@@ -102,3 +102,10 @@ func TestReadmeFails(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
+
+// TestProject: what the project's README claims is what its committed results give, and these are there.
+func TestProject(t *testing.T) {
+	if err := report.CheckReadme("../../README.md"); err != nil {
+		t.Error(err)
+	}
+}

@@ -12,6 +12,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/fnwire/fnwire/experiments/results"
 )
@@ -103,7 +105,9 @@ func newDocument(records []results.Record) *document {
 	d := &document{Sections: sections(records)}
 	styles := stylesOf(records)
 	for i, s := range d.Sections {
-		s.Plots, s.LeftOut = plots(s.records, styles)
+		if s.Matrix == nil { // whose maps tell more
+			s.Plots, s.LeftOut = plots(s.records, styles)
+		}
 		for j := range s.Plots {
 			s.Plots[j].File = fmt.Sprintf("%02d-%02d.svg", i+1, j+1)
 		}
@@ -111,11 +115,19 @@ func newDocument(records []results.Record) *document {
 			d.Warnings = append(d.Warnings, s.Title+": "+w)
 		}
 	}
+	told := make(map[string]string) // what is modelled, by the title of the first answer that says so
 	for _, c := range comparisons() {
 		for _, s := range d.Sections {
 			for _, a := range s.Answers {
-				if a.experiment == c.experiment && a.value == c.value {
-					d.Answers = append(d.Answers, a)
+				if a.experiment != c.experiment || a.value != c.value {
+					continue
+				}
+				d.Answers = append(d.Answers, a)
+				if models := strings.Join(a.models, "\n"); models != "" && told[models] != "" {
+					a.Notes = append([]string{fmt.Sprintf("Modelled, not measured: as for %q.", told[models])}, a.Notes...)
+				} else {
+					told[models] = a.Title()
+					a.Notes = append(slices.Clone(a.models), a.Notes...)
 				}
 			}
 		}

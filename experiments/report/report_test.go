@@ -209,7 +209,7 @@ func oddRecords() []results.Record {
 func TestOddRecords(t *testing.T) {
 	all := oddRecords()
 	sets := [][]results.Record{all, nil}
-	for i := range all {
+	for i := 0; i < len(all); i += 5 { // alone, of each kind
 		sets = append(sets, all[i:i+1])
 	}
 	for _, rs := range sets {

@@ -70,6 +70,9 @@ func sections(records []results.Record) []*section {
 	return out
 }
 
+// modelledService is the value of the setting "service" with which stores are slowed down.
+const modelledService = "modelled"
+
 const mostFailures = 50 // that are listed
 
 func newSection(rs []results.Record) *section {
@@ -83,6 +86,9 @@ func newSection(rs []results.Record) *section {
 	}
 	if p := first.Settings["profile"]; p != "" {
 		s.name += ", " + profileName(p)
+	}
+	if first.Settings["service"] == modelledService {
+		s.name += ", stores as in a cloud (modelled)"
 	}
 	var settings, seeds []string
 	for _, name := range slices.Sorted(maps.Keys(first.Settings)) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -39,7 +40,7 @@ func WriteText(w io.Writer, records []results.Record) error {
 			if err := transposed(w, a.Table); err != nil {
 				return err
 			}
-			for _, n := range a.Notes {
+			for _, n := range slices.Concat(a.models, a.Notes) {
 				fmt.Fprintf(w, "  %s\n", n)
 			}
 		}

@@ -32,8 +32,8 @@ type kind struct {
 
 // kinds are those that charts know, in the order of the key. Any other looks like the last.
 func kinds() ([]string, map[string]kind) {
-	return []string{"start", "run", "send", "receive", "wait", "other"}, map[string]kind{
-		"start": {grey, 0, 1}, "run": {blue, 0, 1}, "send": {orange, 0, 0.5}, "receive": {green, 0.5, 1}, "wait": {red, 0.38, 0.62}, "other": {purple, 0.2, 0.8},
+	return []string{"function", "start", "run", "send", "receive", "wait", "other"}, map[string]kind{
+		"function": {light, 0, 1}, "start": {grey, 0, 1}, "run": {blue, 0, 1}, "send": {orange, 0, 0.5}, "receive": {green, 0.5, 1}, "wait": {red, 0.38, 0.62}, "other": {purple, 0.2, 0.8},
 	}
 }
 
