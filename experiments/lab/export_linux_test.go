@@ -1,9 +1,13 @@
 package lab
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 )
 
@@ -17,6 +21,23 @@ func (l *Lab) Namespaces() []netns.NsHandle {
 		all = append(all, n.ns)
 	}
 	return all
+}
+
+// Learned tells the neighbours that the kernel has learned by itself in the namespaces of l.
+func (l *Lab) Learned() (learned []string, err error) {
+	for _, ns := range l.Namespaces() {
+		err = errors.Join(err, (&node{ns}).do(func() error {
+			all, err := netlink.NeighList(0, netlink.FAMILY_ALL)
+			for _, n := range all {
+				if n.State != netlink.NUD_PERMANENT && !n.IP.IsMulticast() {
+					link, _ := netlink.LinkByIndex(n.LinkIndex)
+					learned = append(learned, fmt.Sprint(link.Attrs().Name, " ", n.String()))
+				}
+			}
+			return err
+		}))
+	}
+	return learned, err
 }
 
 // OnThread is onThread.

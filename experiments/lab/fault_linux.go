@@ -55,7 +55,7 @@ func (l *Lab) Reorder(host string, percent int, seed uint64) (mend func() error,
 func (l *Lab) Narrow(a, b string, size int) (mend func() error, err error) {
 	mend = func() error { return nil }
 	for _, way := range [][2]string{{a, b}, {b, a}} {
-		router, err := l.router(way[0])
+		s, err := l.site(way[0])
 		if err != nil {
 			return nil, errors.Join(err, mend())
 		}
@@ -64,13 +64,17 @@ func (l *Lab) Narrow(a, b string, size int) (mend func() error, err error) {
 			return nil, errors.Join(err, mend())
 		}
 		change := func(do func(*netlink.Route) error) error {
-			return l.within(router, func() error {
+			return l.within(s.router, func() error {
 				link, err := netlink.LinkByName(wanName)
 				if err != nil {
 					return err
 				}
-				return do(&netlink.Route{LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, MTU: size, MTULock: true,
-					Dst: &net.IPNet{IP: to.PublicAddr.AsSlice(), Mask: net.CIDRMask(32, 32)}})
+				route := &netlink.Route{LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, MTU: size, MTULock: true,
+					Dst: &net.IPNet{IP: to.PublicAddr.AsSlice(), Mask: net.CIDRMask(32, 32)}}
+				if s.traits.MTU != mtu { // it knows nobody else
+					route.Scope, route.Gw = netlink.SCOPE_UNIVERSE, coreAddr.AsSlice()
+				}
+				return do(route)
 			})
 		}
 		if err := change(netlink.RouteAdd); err != nil {
@@ -241,6 +245,9 @@ func (l *Lab) ChangePublicAddr(host string) (netip.Addr, error) {
 		if err := readdress(wanName, old, fresh, coreAddr); err != nil {
 			return err
 		}
+		if err := l.moved(old, fresh); err != nil {
+			return err
+		}
 		return netlink.ConntrackTableFlush(netlink.ConntrackTable)
 	})
 	if err != nil {
@@ -266,7 +273,12 @@ func (l *Lab) ChangeAddr(host string) (netip.Addr, error) {
 	}
 	fresh := h.Addr.Next()
 	gateway := netip.AddrFrom4([4]byte{10, h.Addr.As4()[1], 0, 1})
-	err = l.within(l.nodes[host], func() error { return readdress(hostName, h.Addr, fresh, gateway) })
+	err = l.within(l.nodes[host], func() error {
+		if err := readdress(hostName, h.Addr, fresh, gateway); err != nil {
+			return err
+		}
+		return l.moved(h.Addr, fresh)
+	})
 	if err != nil {
 		return fresh, fmt.Errorf("lab: address of %s: %w", host, err)
 	}

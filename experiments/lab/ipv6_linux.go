@@ -54,6 +54,8 @@ func (l *Lab) addIPv6(i int, host, router *node) error {
 	if err != nil {
 		return fmt.Errorf("router: %w", err)
 	}
+	l.segment(nil, end{node: l.core, name: bridgeName, addr: core6}, end{node: router, name: wanName, addr: outside6(i)})
+	l.segment(nil, end{node: router, name: lanName, addr: lan6(i, 1)}, end{node: host, name: hostName, addr: lan6(i, 2)})
 	return host.do(func() error { return configure6(hostName, lan6(i, 2), lan6(i, 1)) })
 }
 
@@ -64,6 +66,7 @@ func configure6(name string, addr, gw netip.Addr) error {
 	for _, s := range []sysctl{
 		{"ipv6/conf/all/accept_dad", "0", false}, // waiting for somebody with the same address takes a second
 		{"ipv6/conf/" + name + "/accept_dad", "0", false},
+		{"ipv6/conf/" + name + "/accept_ra", "0", false}, // there are none, and who asks for them would become a neighbour
 		{"ipv6/conf/" + name + "/disable_ipv6", "0", false},
 	} {
 		if err := s.set(); err != nil {

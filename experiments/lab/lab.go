@@ -51,6 +51,7 @@
 //
 // It needs the rights of root in some user namespace: call [Enter] first thing in main or TestMain.
 // The package never touches the namespaces, firewall rules or sysctls of the machine itself, and never reaches out of the lab.
+// Nor does it take of what all namespaces share, the neighbours that the kernel may learn: the lab's hosts know theirs.
 package lab
 
 import (

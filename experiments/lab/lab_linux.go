@@ -17,16 +17,20 @@ import (
 
 // Lab is a running lab. Its methods may be called from several goroutines.
 type Lab struct {
-	core    *node
-	nodes   map[string]*node // of the hosts, by name
-	routers []*node
-	sites   map[string]*site // by the name of the first host behind the NAT
-	seed    uint64
-	lines   []line
-	carrier *wan.Carrier // nil if there are no lines
-	spawner *spawner
-	blocks  blocks
-	faults  atomic.Uint32 // made so far
+	core     *node
+	nodes    map[string]*node // of the hosts, by name
+	routers  []*node
+	internet *segment
+	sites    map[string]*site // by the name of the first host behind the NAT
+	seed     uint64
+	lines    []line
+	carrier  *wan.Carrier // nil if there are no lines
+	spawner  *spawner
+	blocks   blocks
+	faults   atomic.Uint32 // made so far
+
+	moving   sync.Mutex // guards the addresses in segments, once the lab is made
+	segments []*segment
 
 	hostsMu sync.RWMutex // guards hosts, whose addresses may change
 	hosts   []HostInfo
@@ -60,6 +64,7 @@ func New(ctx context.Context, spec Spec) (*Lab, error) {
 		_ = l.Close()
 		return nil, fmt.Errorf("lab: %w", err)
 	}
+	l.internet = l.segment(l.core, end{node: l.core, name: bridgeName, addr: coreAddr})
 	for i, h := range spec.Hosts {
 		if err = ctx.Err(); err == nil {
 			err = l.addHost(i, h, shared(spec, h.Name))
@@ -72,6 +77,12 @@ func New(ctx context.Context, spec Spec) (*Lab, error) {
 	if err := l.startLines(); err != nil {
 		_ = l.Close()
 		return nil, err
+	}
+	for _, s := range l.segments {
+		if err := s.introduce(); err != nil {
+			_ = l.Close()
+			return nil, fmt.Errorf("lab: %w", err)
+		}
 	}
 	if err := l.awaitUp(ctx); err != nil {
 		_ = l.Close()

@@ -32,6 +32,7 @@ func (l *Lab) plug(n *node, name string, i int, h Host) error {
 // uplink joins a node to the bridge by the line of the i-th host.
 func (l *Lab) uplink(n *node, name string, i int, h Host) error {
 	port := fmt.Sprint(portPrefix, i)
+	l.internet.ends = append(l.internet.ends, end{node: n, name: name, addr: outsideAddr(i), port: port})
 	if h.Line == (wan.Line{}) {
 		return cableToBridge(l.core, bridgeName, port, n, name, mtu)
 	}

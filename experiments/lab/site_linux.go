@@ -13,6 +13,7 @@ type site struct {
 	traits  Traits
 	shared  bool
 	router  *node
+	lan     *segment
 	user    *userNAT // nil if the kernel is the NAT
 	members int
 }
@@ -43,6 +44,11 @@ func (l *Lab) makeSite(i int, h Host, t Traits, shared bool) (*site, error) {
 	}
 	l.routers = append(l.routers, router)
 	s := &site{index: i, traits: t, shared: shared, router: router}
+	var bridge *node
+	if shared {
+		bridge = router
+	}
+	s.lan = l.segment(bridge, end{node: router, name: lanName, addr: s.inside(1)})
 	if t.MTU == mtu {
 		err = l.plug(router, wanName, i, h)
 	} else {
@@ -78,15 +84,18 @@ func (l *Lab) makeSite(i int, h Host, t Traits, shared bool) (*site, error) {
 func (s *site) join(n *node, name string) (netip.Addr, error) {
 	s.members++
 	addr := s.inside(1 + s.members)
+	e := end{node: n, name: name, addr: addr}
 	var err error
 	if s.shared {
-		err = cableToBridge(s.router, lanName, fmt.Sprint(lanName, s.members), n, name, mtu)
+		e.port = fmt.Sprint(lanName, s.members)
+		err = cableToBridge(s.router, lanName, e.port, n, name, mtu)
 	} else if err = connect(n, name, s.router, lanName, mtu); err == nil {
 		err = s.router.do(func() error { return configure(lanName, s.inside(1), netip.Addr{}) })
 	}
 	if err != nil {
 		return addr, err
 	}
+	s.lan.ends = append(s.lan.ends, e)
 	return addr, n.do(func() error { return configure(name, addr, s.inside(1)) })
 }
 
@@ -115,12 +124,14 @@ func (l *Lab) addHome(s *site, j int, host *node) (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, err
 	}
+	l.segment(nil, end{node: router, name: lanName, addr: lanAddr(j, 1)}, end{node: host, name: hostName, addr: lanAddr(j, 2)})
 	return lanAddr(j, 2), host.do(func() error { return configure(hostName, lanAddr(j, 2), lanAddr(j, 1)) })
 }
 
 // plugNarrow joins a router to the bridge by a line that takes packets of size bytes only. At its far end is another router,
-// without NAT: it forwards what fits, tells the sender of what does not, and answers ARP for both sides. So sizes are
-// checked where packets are forwarded, both ways: a bridge, or a cable, lets batches pass whatever the size of their packets.
+// without NAT, that stands for the router to the bridge and for the core to the router: it forwards what fits, and tells the
+// sender of what does not. So sizes are checked where packets are forwarded, both ways: a bridge, or a cable, lets batches
+// pass whatever the size of their packets.
 func (l *Lab) plugNarrow(router *node, i int, h Host, size int) error {
 	far, err := newNode()
 	if err != nil {
@@ -137,16 +148,6 @@ func (l *Lab) plugNarrow(router *node, i int, h Host, size int) error {
 		if err := (sysctl{"ipv4/ip_forward", "1", false}).set(); err != nil {
 			return err
 		}
-		for _, name := range []string{wanName, lanName} {
-			for _, s := range []sysctl{
-				{"ipv4/conf/" + name + "/proxy_arp", "1", false},
-				{"ipv4/neigh/" + name + "/proxy_delay", "0", false}, // else it answers within 0.8 s
-			} {
-				if err := s.set(); err != nil {
-					return err
-				}
-			}
-		}
 		public := outsideAddr(i)
 		if err := routeOn(lanName, netip.PrefixFrom(public, 32), lineAddr(i)); err != nil {
 			return err
@@ -156,10 +157,16 @@ func (l *Lab) plugNarrow(router *node, i int, h Host, size int) error {
 	if err != nil {
 		return err
 	}
-	return router.do(func() error { return configure(wanName, outsideAddr(i), coreAddr) })
+	l.segment(nil, end{node: router, name: wanName, addr: outsideAddr(i)}, end{node: far, name: lanName, addr: coreAddr})
+	return router.do(func() error {
+		if err := routeOn(wanName, netip.PrefixFrom(coreAddr, 32), outsideAddr(i)); err != nil {
+			return err
+		}
+		return defaultRoute(wanName, coreAddr)
+	})
 }
 
-// routeOn sets an interface up and routes a network to it. Own, if valid, is the interface's address, for ARP and ICMP errors.
+// routeOn sets an interface up and routes a network to it. Own, if valid, is the interface's address.
 func routeOn(name string, to netip.Prefix, own netip.Addr) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {

@@ -59,6 +59,9 @@ func (n *node) basics() error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("set lo up: %w", err)
 	}
+	if err := knowSelf(lo); err != nil {
+		return err
+	}
 	// Interfaces made from here on follow "default". A new namespace copies these from the machine.
 	for _, s := range []sysctl{
 		{"ipv4/ip_forward", "0", false},

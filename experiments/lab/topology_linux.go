@@ -33,8 +33,7 @@ func lanAddr(i, n int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(1 + 
 // carrierAddr is an address in the network of the i-th host's carrier (RFC 6598): n is 1 for the carrier's NAT.
 func carrierAddr(i, n int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, byte(i), byte(n)}) }
 
-// lineAddr is the address of the router at the far end of the i-th host's line. Each needs its own: Linux answers no ARP request from
-// an address that it has itself.
+// lineAddr is the address of the router at the far end of the i-th host's line.
 func lineAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 65, byte(i), 1}) }
 
 // makeCore makes the namespace with the bridge that is the internet of the lab.
@@ -114,7 +113,7 @@ func connect(a *node, aName string, b *node, bName string, mtu int) error {
 }
 
 // awaitUp returns when the interfaces of a node with the given prefix carry packets. The kernel finds that out in the
-// background, once both ends of a cable are up, and drops what is sent before: a lost ARP request costs a second.
+// background, once both ends of a cable are up, and drops what is sent before.
 // Only the end that was set up first needs this; the other is ready at once.
 func awaitUp(ctx context.Context, n *node, prefix string) error {
 	ctx, cancel := context.WithTimeout(ctx, upTimeout)
@@ -155,6 +154,14 @@ func configure(name string, addr, gw netip.Addr) error {
 	}
 	if !gw.IsValid() {
 		return nil
+	}
+	return defaultRoute(name, gw)
+}
+
+func defaultRoute(name string, gw netip.Addr) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", name, err)
 	}
 	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice()}); err != nil {
 		return fmt.Errorf("add default route on %s: %w", name, err)

@@ -102,6 +102,9 @@ func routeToTUN(public netip.Addr, mtu int) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set %s up: %w", tunName, err)
 	}
+	if err := knowSelf(link); err != nil {
+		return err
+	}
 	any4 := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 	err = netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Table: tunTable, Dst: any4, Scope: netlink.SCOPE_LINK})
 	if err != nil {
