@@ -5,9 +5,9 @@
 // the path or store that was waited for ([results.Charge.For]).
 //
 // A server is paid by the hour, whoever uses it. A measurement is charged for it as if it had the server to itself for as long as it took, and
-// the server were there for no longer: the least that it can cost. What it costs in fact depends on how many hand-overs share its hour,
-// which no measurement knows; so beside that stands [Prices.BreakEven], how many an hour make the server as cheap as the requests to S3
-// that would do the same.
+// the server were there for no longer. It costs more in fact if the server is idle at other times, and less if others use it at the same time: how
+// many hand-overs share its hour no measurement knows. So beside that stands [Prices.BreakEven], how many an hour make the server as cheap as the
+// requests to S3 that would do the same.
 //
 // Transfer is free between functions and S3. It is charged each way at an instance that is reached by its public address, as a relay is and the rendezvous'
 // store, and between zones. That from one function to another by their public addresses is assumed to be free, and is on the bill with its

@@ -124,10 +124,12 @@ func (k *skewRun) apart(ctx context.Context, s setUp, rec *results.Record) error
 		return err
 	}
 	c.part()
-	rec.Way = wayOf(rec.Path)
+	rec.Way = wayFnwire
 	early := math.Abs(rec.Measured["skew_ms"]) // for which one of the functions was alone
 	took := early + rec.Measured["delivered_ms"]
-	billHandOver(rec, rec.Bytes, k.handOverUse(rec.Way, rec.Bytes, fromMS(took), fromMS(took+rec.Measured["receipt_ms"])))
+	u := k.handOverUse(wayOf(rec.Path), rec.Bytes, fromMS(took), fromMS(took+rec.Measured["receipt_ms"]))
+	u.Way = rec.Way
+	billHandOver(rec, rec.Bytes, u)
 	return nil
 }
 
