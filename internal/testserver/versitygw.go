@@ -1,13 +1,15 @@
 package testserver
 
 import (
+	"bufio"
 	"context"
-	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"time"
 )
 
 // What a VersityGW lets in. They are no secrets: it listens on loopback, or in a lab.
@@ -60,18 +62,26 @@ func findVersityGW() (string, error) {
 	return "", &MissingError{"versitygw", "make versitygw"}
 }
 
-// askHTTP wants any answer.
+// askHTTP wants any answer. It asks from the network namespace of the calling thread, and so by no client that dials elsewhere.
 func askHTTP(ctx context.Context, addr string) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return err
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/", http.NoBody)
 	if err != nil {
 		return err
 	}
-	req.Close = true // leaves no connection behind
-	res, err := http.DefaultClient.Do(req)
+	if err := req.Write(conn); err != nil {
+		return err
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), req)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(io.Discard, res.Body)
-	_ = res.Body.Close()
-	return err
+	return res.Body.Close()
 }
