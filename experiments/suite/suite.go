@@ -40,6 +40,7 @@ func All() []Experiment {
 	return []Experiment{
 		transfer(), connect(), pairs(), skew(), flap(),
 		faults(),
+		fan(),
 		throughput(), attack(), rendezvousOf(), relayOf(),
 		natMatrix(),
 		handoff(),

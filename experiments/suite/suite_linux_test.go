@@ -365,6 +365,8 @@ func TestSettings(t *testing.T) {
 		{"faults", "faults", "no-such"}, {"faults", "modes", "song"}, {"faults", "parallel", "0"},
 		{"relay", "sessions", "1"}, {"relay", "pairs", "2000"}, {"relay", "bytes", "9000"}, {"relay", "for", "2m"},
 		{"rendezvous", "instances", "1"}, {"rendezvous", "instances", "many"}, {"rendezvous", "instances", ""}, {"rendezvous", "parked", "101"}, {"rendezvous", "for", "1us"},
+		{"fan", "functions", "1"}, {"fan", "functions", "many"}, {"fan", "patterns", "star"}, {"fan", "ways", "pigeon"}, {"fan", "bytes", "0"}, {"fan", "tree", "0"},
+		{"fan", "most", "1KB"}, {"fan", "edges", "1"}, {"fan", "profile", "moon"},
 		{"handoff", "functions", "1"}, {"handoff", "transfers", "0"}, {"handoff", "every", "now"},
 	} {
 		e, err := suite.Find(c.experiment)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -32,6 +33,7 @@ type function struct {
 	listener *fnlib.Listener
 	stores   map[string]store.Store // by URL
 	stream   *streaming
+	bell     *net.UnixConn
 }
 
 func (f *function) ops() map[string]op {
@@ -42,6 +44,7 @@ func (f *function) ops() map[string]op {
 		opPour: handle(f.pour), opStopPour: handle(f.stopPour), opDrain: handle(f.drain), opPoured: handle(f.poured),
 		opServe: rpc.HandleParts(f.serve), opLeave: handle(f.leave),
 		opChat: handle(f.chat), opEcho: handle(f.echo),
+		opExchange: handle(f.exchange), opBell: handle(f.listenBell), opSettle: handle(f.settle), opDrop: handle(f.drop),
 	}
 }
 
@@ -54,6 +57,9 @@ func (f *function) stop() error {
 	}
 	for _, s := range f.stores {
 		err = errors.Join(err, s.Close())
+	}
+	if f.bell != nil {
+		err = errors.Join(err, f.bell.Close())
 	}
 	return err
 }

@@ -1,0 +1,368 @@
+package suite
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fnwire/fnwire/experiments/bill"
+	"github.com/fnwire/fnwire/experiments/lab"
+	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/experiments/workload"
+	"github.com/fnwire/fnwire/experiments/world"
+)
+
+// The patterns, and the ways that fan alone has.
+const (
+	fanIn    = "fan-in"
+	fanOut   = "fan-out"
+	allToAll = "all-to-all"
+
+	wayTree  = "fnwire-tree"
+	wayChain = "fnwire-chain"
+)
+
+const (
+	fanDistinct  = 64 // states that differ, of each size
+	fanShift     = 1 << 10
+	fanBytes     = 64 << 20 // of all rounds of one measurement, about
+	fanMost      = 20       // rounds
+	fanMostHosts = 128
+)
+
+func fanPatterns() []string { return []string{fanIn, fanOut, allToAll} }
+
+func fanWays() []string {
+	return []string{wayFnwire, wayTree, wayChain, wayRelay, wayRedis, wayS3, wayNATS}
+}
+
+// fan measures patterns of many functions that send to one another.
+func fan() Experiment {
+	return Experiment{
+		Name: "fan",
+		Summary: "fan-in (all others send to one), fan-out (one sends the same state to all others) and all-to-all (each sends each other one a state of its own) among functions, each on a host " +
+			"behind a port-restricted NAT of its own: by fnwire, which links each pair directly; fan-out by fnwire-tree and fnwire-chain too, where functions pass on to others what comes, while it comes; and by stores. " +
+			"done_ms is from the moment at which all begin until the last receiver has the last byte and a right digest, with functions that have joined and links that are up and direct, or connections to the " +
+			"store that are open; cold_ms is the first round, of running processes that have not joined. By a store a state is put, once for all who want it, and got as soon as it is " +
+			"there: receivers are told by a local datagram, as if they knew at once and for nothing",
+		Settings: []Setting{
+			{"patterns", strings.Join(fanPatterns(), ","), "", "which to measure"},
+			{"functions", "4,16,64", "4,16", "how many"},
+			{"bytes", "10KB,10MB", "", "of each state"},
+			{"ways", "fnwire,fnwire-tree,fnwire-chain,redis,s3,nats", "", "which to measure: " + strings.Join(fanWays(), ", ")},
+			{"tree", "2", "", "how many others each function of a fnwire-tree passes a state on to; in a fnwire-chain it is one"},
+			{"parallel", "16", "", "requests that a function has under way at a store, each way"},
+			{"most", "1GB", "200MB", "bytes that a round may move; cases that move more are left out"},
+			{"edges", "1000", "300", "states that a round may have, each of which takes a link; cases that have more are left out, as all functions share the machine's cores"},
+			{"reps", "3", "1", "repetitions of each case, in alternating order, each with new processes"},
+			profileSetting(),
+			serviceSetting(),
+		},
+		run: runFan,
+	}
+}
+
+// fanCase is one case.
+type fanCase struct {
+	pattern string
+	n       int // functions
+	size    int64
+	way     string
+}
+
+func (c fanCase) edges() int {
+	if c.pattern == allToAll {
+		return c.n * (c.n - 1)
+	}
+	return c.n - 1
+}
+
+// passesOn tells whether functions pass on what comes.
+func (c fanCase) passesOn() bool { return c.way == wayTree || c.way == wayChain }
+
+// direct tells whether it goes by direct links.
+func (c fanCase) direct() bool { return c.way == wayFnwire || c.passesOn() }
+
+// puts is how many states there are to put.
+func (c fanCase) puts() int {
+	if c.pattern == fanOut {
+		return 1
+	}
+	return c.edges()
+}
+
+func (c fanCase) bytes() int64 { return int64(c.edges()) * c.size }
+
+// size is one of a state as the setting has it.
+type fanSize struct {
+	text  string
+	bytes int64
+}
+
+type fanRun struct {
+	r        *run
+	w        *world.World
+	states   map[int64][]state
+	stores   *stores
+	parallel int
+	tree     int
+	most     int64
+	edges    int
+	cases    map[string]fanCase
+	names    []string
+}
+
+func runFan(ctx context.Context, r *run) (err error) {
+	f := &fanRun{r: r, states: make(map[int64][]state), cases: make(map[string]fanCase)}
+	for name, to := range map[string]*int{"parallel": &f.parallel, "tree": &f.tree, "edges": &f.edges} {
+		if *to, err = r.count(name); err != nil {
+			return err
+		}
+	}
+	reps, err := r.count("reps")
+	if err != nil {
+		return err
+	}
+	if f.most, err = r.bytes("most"); err != nil {
+		return err
+	}
+	if f.stores, err = r.stores(ctx); err != nil {
+		return err
+	}
+	hosts, err := f.plan(ctx)
+	if err != nil {
+		return err
+	}
+	cfg := r.o.World
+	for i := range hosts {
+		cfg.Hosts = append(cfg.Hosts, lab.Host{Name: memberName(i), NAT: lab.PortRestricted})
+	}
+	if f.w, err = r.raise(ctx, cfg); err != nil {
+		return err
+	}
+	defer f.w.Close()
+	r.planned = reps * len(f.names)
+	for rep := range reps {
+		for _, name := range rotated(f.names, r.o.Seed, rep) {
+			if err := r.measure(ctx, name, rep, func(ctx context.Context, rec *results.Record) error {
+				return f.one(ctx, rec, f.cases[name])
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// plan reads the settings that make the cases, makes the states, and returns how many hosts it takes.
+func (f *fanRun) plan(ctx context.Context) (hosts int, err error) {
+	for name, all := range map[string][]string{"patterns": fanPatterns(), "ways": fanWays()} {
+		for _, v := range f.r.list(name) {
+			if !slices.Contains(all, v) {
+				return 0, fmt.Errorf("%w: %s: no %q: there are %v", ErrSettings, name, v, all)
+			}
+		}
+	}
+	sizes, err := f.makeStates(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, text := range f.r.list("functions") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 2 || n > fanMostHosts {
+			return 0, fmt.Errorf("%w: functions: %q, want 2 to %d", ErrSettings, text, fanMostHosts)
+		}
+		hosts = max(hosts, n)
+		for _, pattern := range f.r.list("patterns") {
+			for _, size := range sizes {
+				f.planWays(fanCase{pattern: pattern, n: n, size: size.bytes}, size.text)
+			}
+		}
+	}
+	if len(f.names) == 0 {
+		return 0, fmt.Errorf("%w: patterns, functions, bytes or ways: none, or all are left out because of most or edges", ErrSettings)
+	}
+	return hosts, nil
+}
+
+func (f *fanRun) makeStates(ctx context.Context) (sizes []fanSize, err error) {
+	for _, text := range f.r.list("bytes") {
+		size, err := workload.ParseBytes(text)
+		if err != nil || size < 1 {
+			return nil, fmt.Errorf("%w: bytes: %q is no size of a state", ErrSettings, text)
+		}
+		sizes = append(sizes, fanSize{text, size})
+		all, err := workload.Real(ctx, size+fanDistinct*fanShift)
+		if err != nil {
+			return nil, err
+		}
+		for i := range int64(fanDistinct) {
+			s := state{Source: all.Section(i*fanShift, size)}
+			if s, err = newState(s.Source); err != nil {
+				return nil, err
+			}
+			f.states[size] = append(f.states[size], s)
+		}
+	}
+	return sizes, nil
+}
+
+// planWays plans a pattern by all ways.
+func (f *fanRun) planWays(c fanCase, size string) {
+	work := fmt.Sprintf("%s %d %s", c.pattern, c.n, size)
+	if c.bytes() > f.most || c.edges() > f.edges {
+		f.r.say(fmt.Sprintf("%s: %s is left out: a round moves %s in %d states, more than the settings most and edges allow",
+			f.r.e.Name, work, sizeName(c.bytes()), c.edges()))
+		return
+	}
+	for _, way := range f.r.list("ways") {
+		if c.way = way; c.passesOn() && c.pattern != fanOut {
+			continue
+		}
+		f.cases[way+" "+work] = c
+		f.names = append(f.names, way+" "+work)
+	}
+}
+
+// rounds is how many rounds a measurement has.
+func (c fanCase) rounds() int { return int(min(max(fanBytes/c.bytes(), 1), fanMost)) }
+
+// one makes a measurement.
+func (f *fanRun) one(ctx context.Context, rec *results.Record, c fanCase) error {
+	rec.Work = fmt.Sprintf("%s of %d, %s", c.pattern, c.n, sizeName(c.size))
+	rec.Way, rec.Bytes = c.way, c.bytes()
+	g := &fanGroup{fanRun: f, c: c}
+	if !c.direct() && c.way != wayRelay {
+		where, err := f.stores.open(f.w, rec, c.way)
+		if err != nil {
+			return err
+		}
+		g.store = &where
+	}
+	if err := g.gather(ctx); err != nil {
+		return err
+	}
+	defer g.part()
+	if err := g.cold(ctx, rec); err != nil {
+		return fmt.Errorf("cold: %w", err)
+	}
+	if err := g.settle(ctx, rec); err != nil {
+		return err
+	}
+	before, err := g.usage(ctx)
+	if err != nil {
+		return err
+	}
+	var all fanRounds
+	for range c.rounds() {
+		one, err := g.round(ctx, false)
+		if err != nil {
+			return err
+		}
+		all = append(all, one)
+	}
+	after, err := g.usage(ctx)
+	if err != nil {
+		return err
+	}
+	all.fill(rec, c)
+	rec.Bill = bill.Default().Charges(f.use(c, all))
+	rec.Measured["cpu_s_per_gb_functions"] = (after.CPU - before.CPU).Seconds() / (float64(c.bytes()*int64(len(all))) / 1e9)
+	rec.Measured["max_rss_mb_function"] = float64(after.MaxRSSBytes) / 1e6
+	rec.OK = true
+	return nil
+}
+
+// cold makes the first round.
+func (g *fanGroup) cold(ctx context.Context, rec *results.Record) error {
+	before, err := g.usage(ctx)
+	if err != nil {
+		return err
+	}
+	one, err := g.round(ctx, true)
+	if err != nil {
+		return err
+	}
+	after, err := g.usage(ctx)
+	rec.Measured["cold_ms"], rec.Measured["cold_cpu_ms_functions"] = one.done, ms(after.CPU-before.CPU)
+	return err
+}
+
+// sizeName writes a size with the decimal unit that it has, or as it is.
+func sizeName(n int64) string {
+	for _, u := range []struct {
+		name  string
+		bytes int64
+	}{{"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}} {
+		if n >= u.bytes && n%u.bytes == 0 {
+			return fmt.Sprintf("%d %s", n/u.bytes, u.name)
+		}
+	}
+	return workload.FormatBytes(n)
+}
+
+// fanRounds are the warm rounds of a measurement.
+type fanRounds []fanRound
+
+// fill notes what they took.
+func (all fanRounds) fill(rec *results.Record, c fanCase) {
+	var done, edges, slowest, late []float64
+	var idle, ticks int64
+	notDirect := 0
+	for _, one := range all {
+		done, late = append(done, one.done), append(late, one.late)
+		edges, slowest = append(edges, one.edges...), append(slowest, slices.Max(one.edges))
+		idle, ticks = idle+one.idle, ticks+one.ticks
+		notDirect += one.notDirect
+	}
+	rec.Seconds = results.Median(done) / 1e3
+	rec.Samples = map[string][]float64{"done_ms": done}
+	rec.Measured["done_ms"], rec.Measured["done_ms_slowest"] = rec.Seconds*1e3, slices.Max(done)
+	rec.Measured["edge_ms"], rec.Measured["edge_ms_slowest"] = results.Median(edges), results.Median(slowest)
+	rec.Measured["goodput_mbps"] = mbps(c.bytes(), rec.Seconds)
+	rec.Measured["began_late_ms"] = results.Median(late)
+	rec.Path = c.way
+	if c.direct() {
+		rec.Path = wayDirect
+		if rec.Measured["not_direct"] = float64(notDirect); notDirect > 0 {
+			rec.Marks = append(rec.Marks, fmt.Sprintf("%d of %d states did not come by a direct path alone", notDirect, len(edges)))
+		}
+	}
+	if ticks < fanTicks {
+		return
+	}
+	share := 100 * float64(idle) / float64(ticks)
+	if rec.Measured["rounds_idle_percent"] = share; share < machineBusy {
+		rec.Marks = append(rec.Marks, fmt.Sprintf("bound by the machine: all functions, and the store, share its cores, of which less than %d %% was idle", machineBusy))
+	}
+}
+
+// use is what a round costs: its functions, each for as long as it takes its share, requests to S3, and servers as if each were there for that time alone.
+func (f *fanRun) use(c fanCase, all fanRounds) bill.Use {
+	var done, busy []float64
+	for _, one := range all {
+		done, busy = append(done, one.done), append(busy, one.busy)
+	}
+	way := c.way
+	if c.passesOn() {
+		way = wayFnwire
+	}
+	u := f.r.handOverUse(way, c.bytes(), fromMS(results.Median(done)), fromMS(results.Median(busy)))
+	u.Way = c.way
+	switch puts, gets := bill.S3Requests(c.size); c.way {
+	case wayS3:
+		u.Puts, u.Gets = puts*c.puts(), gets*c.edges()
+	case wayNATS:
+		u.Public = c.size * int64(c.puts()+c.edges())
+	}
+	return u
+}
+
+// fanTicks are how many ticks the rounds must take for the share that was idle to be known.
+const fanTicks = 20
+
+// fanLimit bounds one round.
+const fanLimit = 2 * time.Minute
