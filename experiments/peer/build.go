@@ -78,7 +78,7 @@ func build(ctx context.Context, dir, name string) (string, error) {
 		return "", fmt.Errorf("peer: %w", err)
 	}
 	sweep(out)
-	tmp, err := os.MkdirTemp(filepath.Dir(out), name+tmpSuffix)
+	tmp, err := os.MkdirTemp(filepath.Dir(out), filepath.Base(out)+tmpSuffix)
 	if err != nil {
 		return "", fmt.Errorf("peer: %w", err)
 	}

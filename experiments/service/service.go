@@ -28,6 +28,13 @@ type Model struct {
 // None tells whether m adds nothing.
 func (m Model) None() bool { return m.FirstByte == 0 && m.Rate == 0 }
 
+// Slowed is m n times slower, for a network that is; see wan.Profile.Slowed.
+func (m Model) Slowed(n int) Model {
+	m.FirstByte *= time.Duration(n)
+	m.Rate /= int64(n)
+	return m
+}
+
 // S3 is Amazon S3 in the region of its clients, by the shortest of the times and the highest of the rates that others report.
 func S3() Model {
 	return Model{

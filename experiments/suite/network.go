@@ -17,7 +17,7 @@ import (
 
 // profileSetting is the setting of experiments whose network may be emulated.
 func profileSetting() Setting {
-	return Setting{"profile", wan.None, "", "the network between the hosts: " + strings.Join(wan.ProfileNames(), ", ") + " (package experiments/wan)"}
+	return Setting{"profile", wan.None, "", "the network between the hosts: " + strings.Join(wan.ProfileNames(), ", ") + " (package experiments/wan); NAME/8 is 8 times slower"}
 }
 
 // Beyond these, a measurement is of the emulator rather than of what it emulates.
@@ -68,6 +68,15 @@ func (r *run) world(ctx context.Context, cfg world.Config) (*world.World, error)
 	}
 	cfg.Network, cfg.Seed = profile, r.o.Seed
 	return world.New(ctx, cfg)
+}
+
+// slow is how many times slower the network is than its profile is called; 1: not.
+func (r *run) slow() int {
+	p, err := wan.FindProfile(r.settings["profile"])
+	if err != nil { // which raise has told
+		return 1
+	}
+	return max(p.Slow, 1)
 }
 
 // emulated tells whether there is more between hosts than cables.

@@ -26,6 +26,7 @@ func serviceSetting() Setting {
 type stores struct {
 	life     context.Context //nolint:containedctx // of the stores, which outlive a measurement
 	modelled bool
+	slow     int // as the network is
 	opened   map[string]worker.Store
 }
 
@@ -37,14 +38,14 @@ func (r *run) stores(life context.Context) (*stores, error) {
 		}
 		return s == serviceModelled, nil
 	})
-	return &stores{life: life, modelled: modelled, opened: make(map[string]worker.Store)}, err
+	return &stores{life: life, modelled: modelled, slow: r.slow(), opened: make(map[string]worker.Store)}, err
 }
 
 // open returns how functions open a store (wayRedis, wayS3 or wayNATS), and notes in the record what of it is modelled.
 func (s *stores) open(w *world.World, rec *results.Record, way string) (worker.Store, error) {
 	var m service.Model
 	if s.modelled {
-		m = map[string]service.Model{wayRedis: service.Redis(), wayS3: service.S3()}[way]
+		m = map[string]service.Model{wayRedis: service.Redis(), wayS3: service.S3()}[way].Slowed(s.slow)
 	}
 	if !m.None() {
 		rec.Modelled = append(rec.Modelled, m.Says)

@@ -40,7 +40,7 @@ func All() []Experiment {
 	return []Experiment{
 		transfer(), connect(), pairs(), skew(), flap(),
 		faults(),
-		fan(),
+		fan(), dagOf(),
 		throughput(), attack(), rendezvousOf(), relayOf(),
 		natMatrix(),
 		handoff(),

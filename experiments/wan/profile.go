@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,6 +17,34 @@ type Profile struct {
 	Functions []Line
 	Public    Line // of the host with the servers; its own rate is the machine's
 	Sources   []string
+	// Slow is how many times slower than its name everything is, so that a machine with few cores is as fast to it as one with so many times
+	// more; 0 and 1 are not at all. See [Profile.Slowed].
+	Slow int
+}
+
+// Slowed is p n times slower, which is time dilation (Gupta and others, To Infinity and Beyond: Time-Warped Network Emulation, NSDI 2006): who
+// divides the times that are measured in it by n gets those of p on a machine that is n times as fast, so that as many functions as n
+// times its cores can each have one. What is not slowed too, such as timers of programs, appears to be n times faster.
+func (p Profile) Slowed(n int) Profile {
+	slow := func(l Line) Line { return Line{l.Up.slowed(n), l.Down.slowed(n)} }
+	lines := make([]Line, 0, len(p.Functions))
+	for _, l := range p.Functions {
+		lines = append(lines, slow(l))
+	}
+	p.Name, p.Functions, p.Public, p.Slow = fmt.Sprintf("%s/%d", p.Name, n), lines, slow(p.Public), n
+	p.Meaning += fmt.Sprintf(", %d times slower", n)
+	return p
+}
+
+func (p Path) slowed(n int) Path {
+	if p.Rate > 0 {
+		p.Queue = p.queue() // what waits is the same, and waits longer
+	}
+	for _, d := range []*time.Duration{&p.Delay, &p.Jitter, &p.Late, &p.OutageEvery, &p.OutageFor} {
+		*d *= time.Duration(n)
+	}
+	p.Rate /= int64(n)
+	return p
 }
 
 // Function is the line of the i-th host for functions.
@@ -115,9 +144,23 @@ func ProfileNames() []string {
 	return names
 }
 
-// FindProfile returns the profile of a name.
+// MostSlow is how many times slower a profile may be.
+const MostSlow = 64
+
+// FindProfile returns the profile of a name, which may end with how many times slower it is to be: "aws-region/8".
 func FindProfile(name string) (Profile, error) {
 	all := Profiles()
+	if of, times, ok := strings.Cut(name, "/"); ok {
+		n, err := strconv.Atoi(times)
+		if err != nil || n < 2 || n > MostSlow {
+			return Profile{}, fmt.Errorf("wan: profile %q: want NAME/2 to NAME/%d", name, MostSlow)
+		}
+		p, err := FindProfile(of)
+		if err != nil || len(p.Functions) == 0 {
+			return Profile{}, errors.Join(err, fmt.Errorf("wan: profile %q: %s cannot be slower", name, of))
+		}
+		return p.Slowed(n), nil
+	}
 	if i := slices.IndexFunc(all, func(p Profile) bool { return p.Name == name }); i >= 0 {
 		return all[i], nil
 	}

@@ -144,7 +144,7 @@ var fences = []fence{
 	{[]string{"github.com/redis", "github.com/gomodule/redigo"}, []string{"fnlib/store/redis*", "cmd", "experiments"}, nil},
 	{[]string{"github.com/google/nftables", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
 		[]string{"experiments"}, nil},
-	{[]string{"github.com/aws/aws-lambda-go"}, []string{"fnlib/examples", "experiments/faas/echo"}, nil},
+	{[]string{"github.com/aws/aws-lambda-go"}, []string{"fnlib/examples", "experiments/faas/echo", "experiments/dag/function"}, nil},
 	{[]string{"github.com/gorilla/websocket", "github.com/coder/websocket"}, []string{"relay"}, nil},
 	{[]string{"github.com/klauspost/compress"}, []string{"internal/zchunk"}, nil},
 	{[]string{"gonum.org/v1/plot", "codeberg.org/go-fonts", "golang.org/x/image"}, []string{"experiments/report"}, nil},

@@ -1,0 +1,197 @@
+package dag_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"testing"
+
+	"github.com/fnwire/fnwire/experiments/dag"
+)
+
+func ExampleTree() {
+	g, err := dag.Tree(1024, 2, 2, 1)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(len(g.Leaves()), "leaves,", len(g.Tasks), "tasks,", len(g.Schedule(0).Tasks), "of them in the schedule of a leaf")
+	// Output:
+	// 512 leaves, 1023 tasks, 10 of them in the schedule of a leaf
+}
+
+// local runs a graph here, one task after the other.
+func local(t *testing.T, g *dag.Graph) []float64 {
+	t.Helper()
+	made := make(map[int][]byte)
+	var last []byte
+	for _, task := range g.Tasks {
+		var in []io.Reader
+		for _, from := range task.In {
+			in = append(in, iotest(made[from]))
+		}
+		out, err := g.Apply(task, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last, err = io.ReadAll(out); err != nil {
+			t.Fatal(err)
+		}
+		made[task.ID] = last
+	}
+	return dag.Decode(last)
+}
+
+// iotest has a reader give out odd pieces.
+func iotest(b []byte) io.Reader { return &odd{b: b, n: 1} }
+
+type odd struct {
+	b []byte
+	n int
+}
+
+func (o *odd) Read(p []byte) (int, error) {
+	if len(o.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p[:min(o.n, len(p))], o.b)
+	o.b, o.n = o.b[n:], o.n*3%1000+1
+	return n, nil
+}
+
+func TestGraphs(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		make func() (*dag.Graph, error)
+	}{
+		{"pairs", func() (*dag.Graph, error) { return dag.Tree(1024, 2, 2, 1) }},
+		{"odd", func() (*dag.Graph, error) { return dag.Tree(7, 1, 2, 3) }},
+		{"wide", func() (*dag.Graph, error) { return dag.Tree(100, 7, 5, 1000) }},
+		{"one", func() (*dag.Graph, error) { return dag.Tree(5, 5, 2, 2) }},
+		{"vectors", func() (*dag.Graph, error) { return dag.Tree(16, 4, 2, 20_000) }},
+		{"tsqr", func() (*dag.Graph, error) { return dag.TSQR(8, 40, 7, 2, 1) }},
+		{"tsqr-wide", func() (*dag.Graph, error) { return dag.TSQR(5, 12, 12, 4, 2) }},
+		{"tsqr-one", func() (*dag.Graph, error) { return dag.TSQR(1, 3, 2, 2, 3) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g, err := c.make()
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, tolerance, err := g.Expected()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := dag.Same(local(t, g), want, tolerance); err != nil {
+				t.Error(err)
+			}
+			for _, leaf := range g.Leaves() {
+				s := g.Schedule(leaf.ID)
+				if s.Tasks[0].ID != leaf.ID || s.Tasks[len(s.Tasks)-1].ID != g.Tasks[len(g.Tasks)-1].ID {
+					t.Errorf("the schedule of %d goes from %d to %d", leaf.ID, s.Tasks[0].ID, s.Tasks[len(s.Tasks)-1].ID)
+				}
+			}
+		})
+	}
+}
+
+func TestSame(t *testing.T) {
+	if dag.Same([]float64{1}, []float64{1, 2}, 1) == nil || dag.Same([]float64{2, 1.1}, []float64{2, 1}, 0.01) == nil {
+		t.Error("another result is the same")
+	}
+	if err := dag.Same([]float64{2, 1.01}, []float64{2, 1}, 0.01); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	leaf := dag.Task{Op: dag.Numbers, Hi: 1}
+	for name, tasks := range map[string][]dag.Task{
+		"nothing":          nil,
+		"order":            {{ID: 1, Op: dag.Numbers}, {ID: 0, Op: dag.Numbers}},
+		"cycle":            {leaf, {ID: 1, Op: dag.Sum, In: []int{0, 2}}, {ID: 2, Op: dag.Sum, In: []int{0, 1}}},
+		"twice":            {leaf, {ID: 1, Op: dag.Sum, In: []int{0, 0}}},
+		"nobody takes":     {leaf, {ID: 1, Op: dag.Numbers}},
+		"no operation":     {{Op: "x"}},
+		"leaf with inputs": {leaf, {ID: 1, Op: dag.Block, In: []int{0}}},
+		"sum of nothing":   {{Op: dag.Sum}},
+		"too many":         slices.Repeat([]dag.Task{leaf}, dag.MaxTasks+1),
+	} {
+		if err := (&dag.Graph{Tasks: tasks}).Check(); err == nil {
+			t.Errorf("%s: is right", name)
+		}
+	}
+	for name, err := range map[string]error{
+		"fan-in 1": second(dag.Tree(4, 1, 1, 1)), "no numbers": second(dag.Tree(0, 1, 2, 1)), "flat": second(dag.TSQR(2, 3, 4, 2, 1)),
+	} {
+		if err == nil {
+			t.Errorf("%s: is right", name)
+		}
+	}
+}
+
+func second(_ *dag.Graph, err error) error { return err }
+
+// Inputs that are not what they should be are errors, and nothing is made of them.
+func TestInputs(t *testing.T) {
+	g := &dag.Graph{Elems: 2, Cols: 2}
+	number := make([]byte, 8)
+	for name, c := range map[string]struct {
+		op dag.Op
+		in [][]byte
+	}{
+		"lengths":  {dag.Sum, [][]byte{make([]byte, 16), number}},
+		"part":     {dag.Sum, [][]byte{make([]byte, 12), make([]byte, 12)}},
+		"short":    {dag.Stack, [][]byte{make([]byte, 23)}},
+		"long":     {dag.Values, [][]byte{make([]byte, 25)}},
+		"no value": {dag.Values, [][]byte{{}}},
+	} {
+		var in []io.Reader
+		for _, b := range c.in {
+			in = append(in, bytes.NewReader(b))
+		}
+		out, err := g.Apply(dag.Task{Op: c.op}, in)
+		if err == nil {
+			_, err = io.ReadAll(out)
+		}
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// FuzzGraph: a graph that is right can be cut into schedules, and run in order.
+func FuzzGraph(f *testing.F) {
+	for _, fanIn := range []int{2, 3} {
+		g, err := dag.Tree(9, 2, fanIn, 1)
+		if err != nil {
+			f.Fatal(err)
+		}
+		b, err := json.Marshal(g)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte(`{"tasks": [{"id": 0, "op": "numbers", "hi": 2}, {"id": 5, "op": "sum", "in": [0]}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var g dag.Graph
+		if json.Unmarshal(b, &g) != nil || g.Check() != nil {
+			return
+		}
+		done := make(map[int]bool)
+		for _, task := range g.Tasks {
+			for _, in := range task.In {
+				if !done[in] {
+					t.Fatalf("task %d comes before %d", task.ID, in)
+				}
+			}
+			done[task.ID] = true
+			s := g.Schedule(task.ID)
+			if len(s.Tasks) == 0 || s.Tasks[0].ID != task.ID {
+				t.Fatalf("the schedule of %d is %+v", task.ID, s.Tasks)
+			}
+		}
+	})
+}

@@ -1,0 +1,304 @@
+package dag
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"gonum.org/v1/gonum/mat"
+)
+
+// Op is what a task does. Values are numbers of 8 bytes (IEEE 754, little-endian), without anything before or after.
+type Op string
+
+// The operations.
+const (
+	Numbers Op = "numbers" // makes the sum of the numbers Lo to Hi-1, each of them a vector of Elems numbers: n has n+0, n+1 and so on
+	Sum     Op = "sum"     // adds vectors; it gives out each number of the sum as soon as it has those to add
+	Block   Op = "block"   // makes the factor R of the rows Lo to Hi-1 of the matrix
+	Stack   Op = "stack"   // makes the factor R of factors R, one below the other
+	Values  Op = "values"  // makes the singular values of a factor R
+)
+
+func (o Op) check(inputs int) error {
+	var ok bool
+	switch o {
+	case Numbers, Block:
+		ok = inputs == 0
+	case Sum, Stack:
+		ok = inputs > 0
+	case Values:
+		ok = inputs == 1
+	default:
+		return fmt.Errorf("no operation %q", o)
+	}
+	if !ok {
+		return fmt.Errorf("%s with %d inputs", o, inputs)
+	}
+	return nil
+}
+
+// apply has a task of the graph make its output of its inputs. What is read from the output may be made only then.
+func (g *Graph) apply(t Task, in []io.Reader) (io.Reader, error) {
+	switch t.Op {
+	case Numbers:
+		return newVector(t.Lo, t.Hi, g.Elems), nil
+	case Sum:
+		return newSum(in), nil
+	case Block:
+		return encode(factor(g.block(t.Lo, t.Hi))), nil
+	case Stack:
+		stack := make([]float64, 0, len(in)*g.Cols*g.Cols)
+		for i, r := range in {
+			m, err := decode(r, triangle(g.Cols))
+			if err != nil {
+				return nil, fmt.Errorf("input %d: %w", i, err)
+			}
+			stack = append(stack, unpack(m, g.Cols)...)
+		}
+		return encode(factor(mat.NewDense(len(in)*g.Cols, g.Cols, stack))), nil
+	case Values:
+		r, err := decode(in[0], triangle(g.Cols))
+		if err != nil {
+			return nil, err
+		}
+		values, err := singular(mat.NewDense(g.Cols, g.Cols, unpack(r, g.Cols)))
+		if err != nil {
+			return nil, err
+		}
+		return encode(values), nil
+	}
+	return nil, fmt.Errorf("no operation %q", t.Op)
+}
+
+// Expected is what the graph's result must be, found here and by another way; and by how much each number may differ, as a share of the first.
+func (g *Graph) Expected() (result []float64, tolerance float64, err error) {
+	if g.result().Op != Values {
+		n := 0
+		for _, t := range g.Leaves() {
+			n = max(n, t.Hi)
+		}
+		first := float64(n) * float64(n-1) / 2
+		for j := range g.Elems {
+			result = append(result, first+float64(n)*float64(j))
+		}
+		return result, 0, nil // whole numbers
+	}
+	rows := 0
+	for _, t := range g.Leaves() {
+		rows = max(rows, t.Hi)
+	}
+	gram := mat.NewSymDense(g.Cols, nil) // whose eigenvalues are the squares
+	for lo := 0; lo < rows; lo += gramRows {
+		gram.SymRankK(gram, 1, g.block(lo, min(lo+gramRows, rows)).T())
+	}
+	var eigen mat.EigenSym
+	if !eigen.Factorize(gram, false) {
+		return nil, 0, errors.New("dag: the eigenvalues do not converge")
+	}
+	for _, v := range eigen.Values(nil) {
+		result = append(result, math.Sqrt(max(v, 0)))
+	}
+	slices.Reverse(result)
+	return result, 1e-9, nil
+}
+
+const gramRows = 4096 // at a time
+
+// Same tells whether a result is the expected one.
+func Same(got, want []float64, tolerance float64) error {
+	if len(got) != len(want) {
+		return fmt.Errorf("dag: %d numbers, want %d", len(got), len(want))
+	}
+	for i := range want {
+		if !(math.Abs(got[i]-want[i]) <= tolerance*math.Abs(want[0])) {
+			return fmt.Errorf("dag: number %d is %v, want %v", i, got[i], want[i])
+		}
+	}
+	return nil
+}
+
+// block makes rows of the matrix, whose numbers are random and of normal distribution: each row of a seed of its own, so that all who make it make the same.
+func (g *Graph) block(lo, hi int) *mat.Dense {
+	data := make([]float64, 0, (hi-lo)*g.Cols)
+	for row := lo; row < hi; row++ {
+		r := rand.New(rand.NewPCG(g.Seed, uint64(row)))
+		for range g.Cols {
+			data = append(data, r.NormFloat64())
+		}
+	}
+	return mat.NewDense(hi-lo, g.Cols, data)
+}
+
+// triangle is how many numbers the upper triangle of a square matrix has.
+func triangle(n int) int { return n * (n + 1) / 2 }
+
+// factor returns the upper triangle R of a = QR, row by row.
+func factor(a *mat.Dense) []float64 {
+	var qr mat.QR
+	qr.Factorize(a)
+	var r mat.Dense
+	qr.RTo(&r)
+	_, n := r.Dims()
+	out := make([]float64, 0, triangle(n))
+	for i := range n {
+		out = append(out, r.RawRowView(i)[i:n]...)
+	}
+	return out
+}
+
+// unpack returns the square matrix of an upper triangle, row by row.
+func unpack(r []float64, n int) []float64 {
+	out := make([]float64, n*n)
+	for i := range n {
+		copy(out[i*n+i:(i+1)*n], r)
+		r = r[n-i:]
+	}
+	return out
+}
+
+func singular(a *mat.Dense) ([]float64, error) {
+	var svd mat.SVD
+	if !svd.Factorize(a, mat.SVDNone) {
+		return nil, errors.New("the singular values do not converge")
+	}
+	return svd.Values(nil), nil
+}
+
+const numberBytes = 8
+
+func encode(v []float64) *bytes.Reader {
+	b := make([]byte, 0, numberBytes*len(v))
+	for _, x := range v {
+		b = binary.LittleEndian.AppendUint64(b, math.Float64bits(x))
+	}
+	return bytes.NewReader(b)
+}
+
+// Decode returns the numbers of a value.
+func Decode(b []byte) []float64 {
+	v := make([]float64, len(b)/numberBytes)
+	for i := range v {
+		v[i] = math.Float64frombits(binary.LittleEndian.Uint64(b[numberBytes*i:]))
+	}
+	return v
+}
+
+// decode reads n numbers, and no more.
+func decode(r io.Reader, n int) ([]float64, error) {
+	b := make([]byte, numberBytes*n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return nil, fmt.Errorf("want %d numbers: %w", n, err)
+	}
+	if extra, err := io.Copy(io.Discard, r); err != nil || extra > 0 { // until its end, which is when it is known to be right
+		return nil, errors.Join(err, fmt.Errorf("%d bytes too many", extra))
+	}
+	return Decode(b), nil
+}
+
+// vector is the sum of the numbers of a leaf.
+type vector struct {
+	first, step float64
+	at, elems   int
+	rest        [numberBytes]byte // of the number at hand, what was not read
+	left        int
+}
+
+func newVector(lo, hi, elems int) *vector {
+	n := float64(hi - lo)
+	return &vector{first: n * float64(lo+hi-1) / 2, step: n, elems: elems}
+}
+
+// Read implements io.Reader.
+func (v *vector) Read(b []byte) (n int, err error) {
+	for n < len(b) {
+		if v.left == 0 {
+			if v.at == v.elems {
+				if n == 0 {
+					return 0, io.EOF
+				}
+				return n, nil
+			}
+			binary.LittleEndian.PutUint64(v.rest[:], math.Float64bits(v.first+v.step*float64(v.at)))
+			v.at, v.left = v.at+1, numberBytes
+		}
+		m := copy(b[n:], v.rest[numberBytes-v.left:])
+		n, v.left = n+m, v.left-m
+	}
+	return n, nil
+}
+
+// sum adds vectors while it is read.
+type sum struct {
+	in  []*bufio.Reader
+	out []byte // made, and not read yet
+	buf []byte
+	err error
+}
+
+const sumBytes = 64 << 10 // at a time
+
+func newSum(in []io.Reader) *sum {
+	s := &sum{buf: make([]byte, sumBytes)}
+	for _, r := range in {
+		s.in = append(s.in, bufio.NewReaderSize(r, sumBytes))
+	}
+	return s
+}
+
+// Read implements io.Reader.
+func (s *sum) Read(b []byte) (int, error) {
+	for len(s.out) == 0 && s.err == nil {
+		s.out, s.err = s.more()
+	}
+	n := copy(b, s.out)
+	if s.out = s.out[n:]; n == 0 && len(b) > 0 {
+		return 0, s.err
+	}
+	return n, nil
+}
+
+// more adds as many numbers as all inputs have at hand, one at least.
+func (s *sum) more() ([]byte, error) {
+	n, ended := sumBytes, 0
+	for i, r := range s.in {
+		b, err := r.Peek(numberBytes)
+		switch {
+		case len(b) == 0 && errors.Is(err, io.EOF):
+			ended++
+		case errors.Is(err, io.EOF):
+			err = io.ErrUnexpectedEOF
+			fallthrough
+		case err != nil:
+			return nil, fmt.Errorf("input %d: %w", i, err)
+		}
+		n = min(n, r.Buffered()/numberBytes*numberBytes)
+	}
+	switch {
+	case ended == len(s.in):
+		return nil, io.EOF
+	case ended > 0:
+		return nil, errors.New("vectors of different lengths")
+	}
+	out := s.buf[:n]
+	clear(out)
+	for _, r := range s.in {
+		b, _ := r.Peek(n) // which is at hand
+		add(out, b)
+		_, _ = r.Discard(n)
+	}
+	return out, nil
+}
+
+func add(to, what []byte) {
+	for i := 0; i+numberBytes <= len(to); i += numberBytes {
+		a, b := to[i:i+numberBytes], what[i:i+numberBytes]
+		binary.LittleEndian.PutUint64(a, math.Float64bits(math.Float64frombits(binary.LittleEndian.Uint64(a))+math.Float64frombits(binary.LittleEndian.Uint64(b))))
+	}
+}

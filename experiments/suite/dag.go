@@ -1,0 +1,208 @@
+package suite
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fnwire/fnwire/experiments/dag"
+	"github.com/fnwire/fnwire/experiments/lab"
+	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/experiments/workload"
+)
+
+const (
+	treeNumbers = 1024
+	dagLimit    = 10 * time.Minute
+	dagSeed     = 1 // of the matrix, so that all measure with the same
+)
+
+// dagOf measures graphs of tasks that functions run on a platform, over every way to hand over.
+func dagOf() Experiment {
+	return Experiment{
+		Name: "dag",
+		Summary: "graphs of tasks on the function platform (package experiments/faas), over fnwire, stores, and the punching of the literature (wukong3), with one static " +
+			"schedule: a function is invoked for each leaf, goes on with what needs its output alone, and at a fan-in the last to arrive goes on (package experiments/dag). tree: the sum of " +
+			"the numbers 0 to 1,023, where each task takes a delay longer; vectors: the same with vectors, so that data is what takes time; tsqr: the singular values of a tall matrix. " +
+			"done_ms is from the first invocation until the function that has made the result has it all, and the result is compared with one found another way. cold: functions are started for it; " +
+			"warm: they have run before and are frozen",
+		Settings: []Setting{
+			{"works", "tree,vectors,tsqr", "", "which graphs"},
+			{"ways", "fnwire,redis,s3,nats,wukong3", "", "by which to hand over: fnwire, lazy (fnwire without links made ahead), relay, redis, s3, nats; " + wukongHelp() + "; ladder (that with less and less of them)"},
+			{"starts", "warm,cold", "", "of the functions"},
+			{"functions", "64", "16", "as many leaves, each on a host of its own"},
+			{"fanin", "2", "", "inputs of a task, at most"},
+			{"delays", "0s,100ms,500ms", "0s,100ms", "of each task of the tree"},
+			{"bytes", "1MiB,16MiB", "1MiB", "of each vector"},
+			{"cols", "64,256", "64", "columns of the matrix"},
+			{"rows", "1024", "", "rows of the matrix for each leaf"},
+			{"nat", string(lab.PortRestricted), "", "of the hosts"},
+			{"reps", "5", "2", "repetitions of each case, in rotating order"},
+			profileSetting(),
+			serviceSetting(),
+		},
+		run: runDAG,
+	}
+}
+
+// dagWork is a graph, and how it is called.
+type dagWork struct {
+	name      string
+	graph     *dag.Graph
+	want      []float64
+	tolerance float64
+	bytes     int64 // of an output
+}
+
+func runDAG(ctx context.Context, r *run) error {
+	r.limit = dagLimit
+	reps, err := r.count("reps")
+	if err != nil {
+		return err
+	}
+	works, err := r.dagWorks()
+	if err != nil {
+		return err
+	}
+	ways, err := r.dagWays()
+	if err != nil {
+		return err
+	}
+	starts := r.list("starts")
+	for _, s := range starts {
+		if s != startCold && s != startWarm {
+			return fmt.Errorf("%w: starts: %q is neither cold nor warm", ErrSettings, s)
+		}
+	}
+	if len(works) == 0 || len(ways) == 0 || len(starts) == 0 {
+		return fmt.Errorf("%w: works, ways or starts: none", ErrSettings)
+	}
+	d := &dagRun{r: r, life: ctx, cold: slices.Contains(starts, startCold), warm: slices.Contains(starts, startWarm)}
+	if err := d.open(ctx, ways); err != nil {
+		return err
+	}
+	defer d.close()
+	for i, w := range works {
+		if works[i].want, works[i].tolerance, err = w.graph.Expected(); err != nil {
+			return err
+		}
+		w.graph.DelayMS *= r.slow()
+	}
+	r.planned = reps * len(works) * len(ways) * len(starts)
+	for rep := range reps {
+		for _, way := range rotated(ways, r.o.Seed, rep) {
+			for _, w := range works {
+				if err := d.one(ctx, way, w, rep); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// The starts of functions.
+const (
+	startCold = "cold"
+	startWarm = "warm"
+)
+
+// dagWorks are the graphs of the settings.
+func (r *run) dagWorks() (works []dagWork, err error) {
+	leaves, err := r.count("functions")
+	if err != nil {
+		return nil, err
+	}
+	fanIn, err := r.count("fanin")
+	if err != nil {
+		return nil, err
+	}
+	add := func(name string, bytes int64, g *dag.Graph, err error) error {
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrSettings, err)
+		}
+		works = append(works, dagWork{name: name, graph: g, bytes: bytes})
+		return nil
+	}
+	per := (treeNumbers + leaves - 1) / leaves
+	kinds := map[string]func() error{
+		"tree": func() error {
+			for _, text := range r.list("delays") {
+				delay, err := time.ParseDuration(text)
+				if err != nil || delay < 0 {
+					return fmt.Errorf("%w: delays: %q", ErrSettings, text)
+				}
+				g, err := dag.Tree(treeNumbers, per, fanIn, 1)
+				if g != nil {
+					g.DelayMS = int(delay.Milliseconds())
+				}
+				if err := add(fmt.Sprintf("tree, %v a task", delay), 8, g, err); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"vectors": func() error {
+			for _, text := range r.list("bytes") {
+				size, err := workload.ParseBytes(text)
+				if err != nil {
+					return fmt.Errorf("%w: bytes: %w", ErrSettings, err)
+				}
+				g, err := dag.Tree(treeNumbers, per, fanIn, int(size/8))
+				if err := add("vectors of "+workload.FormatBytes(size), size, g, err); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"tsqr": func() error {
+			rows, err := r.count("rows")
+			if err != nil {
+				return err
+			}
+			for _, text := range r.list("cols") {
+				var cols int
+				if _, err := fmt.Sscan(text, &cols); err != nil {
+					return fmt.Errorf("%w: cols: %q", ErrSettings, text)
+				}
+				g, err := dag.TSQR(leaves, rows, cols, fanIn, dagSeed)
+				if err := add(fmt.Sprintf("tsqr, %d x %d", leaves*rows, cols), int64(cols*(cols+1)/2*8), g, err); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	for _, name := range r.list("works") {
+		make := kinds[name]
+		if make == nil {
+			return nil, fmt.Errorf("%w: works: %q is none of tree, vectors and tsqr", ErrSettings, name)
+		}
+		if err := make(); err != nil {
+			return nil, err
+		}
+	}
+	return works, nil
+}
+
+// one measures a graph over a way, cold and warm as is asked for.
+func (d *dagRun) one(ctx context.Context, way string, w dagWork, rep int) error {
+	for _, start := range []string{startCold, startWarm} {
+		if start == startCold && !d.cold || start == startWarm && !d.warm {
+			continue
+		}
+		work := w.name + ", " + start
+		err := d.r.measure(ctx, work+" "+way, rep, func(mctx context.Context, rec *results.Record) error {
+			rec.Work, rec.Way, rec.Path, rec.Bytes = work, way, way, w.bytes
+			if err := d.prepare(mctx, way, w, start); err != nil {
+				return err
+			}
+			return d.measure(mctx, way, w, rec)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,38 @@
+package wan_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/fnwire/fnwire/experiments/wan"
+)
+
+func TestSlowed(t *testing.T) {
+	of, err := wan.FindProfile("aws-region")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := wan.FindProfile("aws-region/8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := of.Function(3).Up, p.Function(3).Up
+	if b.Delay != 8*a.Delay || b.Rate != a.Rate/8 || b.Queue != int(float64(a.Rate)/8*0.01) || p.Slow != 8 || p.Name != "aws-region/8" {
+		t.Errorf("%+v slowed is %+v", a, b)
+	}
+	for _, p := range wan.Profiles()[1:] {
+		if err := p.Slowed(wan.MostSlow).Check(); err != nil {
+			t.Errorf("%s: %v", p.Name, err)
+		}
+		for _, l := range p.Slowed(3).Functions {
+			if p.Name == "lossy" && l.Up.OutageEvery != 3*time.Minute {
+				t.Errorf("%+v", l)
+			}
+		}
+	}
+	for _, name := range []string{"none/8", "aws-region/", "aws-region/1", "aws-region/65", "x/8", "lan/2/2", "lan/-2"} {
+		if p, err := wan.FindProfile(name); err == nil {
+			t.Errorf("%s: %+v", name, p)
+		}
+	}
+}
