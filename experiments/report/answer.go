@@ -52,7 +52,7 @@ func newAnswer(s *section, c comparison, rs []results.Record) *answer {
 	for _, work := range works(rs) {
 		all := c.measures(rs, work)
 		i := slices.IndexFunc(all, func(m measure) bool { return m.way == reference })
-		others := slices.ContainsFunc(all, func(m measure) bool { return m.way != reference && m.way != relayed })
+		others := slices.ContainsFunc(all, func(m measure) bool { return !isOwn(m.way) })
 		if i < 0 || !others || !slices.ContainsFunc(all, func(m measure) bool { return len(m.values) > 0 }) {
 			continue
 		}
@@ -90,7 +90,7 @@ func (c comparison) rival(others []measure) *measure {
 	if best := c.bestOf(others, isStore); best != nil {
 		return best
 	}
-	return c.bestOf(others, func(way string) bool { return way != relayed })
+	return c.bestOf(others, func(way string) bool { return !isOwn(way) })
 }
 
 // works are what the records' ways have done, small ones first.
@@ -158,7 +158,7 @@ func (m measure) count() string {
 		s += fmt.Sprintf(" of %d", m.tried)
 	}
 	if m.marked > 0 {
-		s += fmt.Sprintf(" (%d marked)", m.marked)
+		s += fmt.Sprintf(" (%d‡)", m.marked)
 	}
 	return s
 }
@@ -189,13 +189,19 @@ func (a *answer) cell(r ratio) cell {
 	case unknown:
 		c.Spread = "no interval; " + n
 	case even:
-		c.Text = "≈ same"
+		c.Text = "unclear"
+		if r.low >= 1/sameWithin && r.high <= sameWithin {
+			c.Text = "≈ same"
+		}
 		fallthrough
 	default:
 		c.Spread = a.interval(r) + "; " + n
 	}
 	return c
 }
+
+// sameWithin bounds the interval of what is called the same.
+const sameWithin = 1.15
 
 // words says how many times better or worse.
 func (c comparison) words(ratio float64) string {
@@ -257,7 +263,7 @@ func (a *answer) verdictText() string {
 	if none > 0 {
 		parts = append(parts, fmt.Sprintf("no ratio in %d of %d, since measurements failed or are missing", none, len(a.rows)))
 	}
-	return fmt.Sprintf("beside the %s fnwire is %s.", a.rivalName(), strings.Join(parts, "; "))
+	return fmt.Sprintf("Beside the %s, fnwire: %s.", a.rivalName(), strings.Join(parts, "; "))
 }
 
 const mostListed = 4 // works in a sentence

@@ -66,10 +66,10 @@ func TestAnswer(t *testing.T) {
 	top, rest, _ := strings.Cut(page.String(), `<h2 id="s1">`)
 	for _, want := range []string{
 		"1. transfer, aws-region: a hand-over between two that are connected",
-		"beside the best store fnwire is faster in 1 of 3 (1 KiB: 2.0 × faster than redis); slower in 1 of 3 (1 MiB: 3.0 × slower than s3); not told apart in 1 of 3 (2 MiB:",
-		`<td class="better">2.0 × faster<small>redis; 1.9`, "n 6, 6 (1 marked)", `<td class="worse">3.0 × slower<small>s3; `, "≈ same",
+		"Beside the best store, fnwire: faster in 1 of 3 (1 KiB: 2.0 × faster than redis); slower in 1 of 3 (1 MiB: 3.0 × slower than s3); not told apart in 1 of 3 (2 MiB:",
+		`<td class="better">2.0 × faster<small>redis; 1.9`, "n 6, 6 (1‡)", `<td class="worse">3.0 × slower<small>s3; `, "≈ same",
 		"<th>s3 (modelled)</th>", "Modelled, not measured, for s3: 15 ms of &lt;service&gt;.", "Marked: bound by it (3 of 60 measurements)", "n 6 of 7",
-		"beside the best store fnwire is cheaper in 1 of 3", "A server is charged for the time of the measurement alone",
+		"Beside the best store, fnwire: cheaper in 1 of 3", "A server is charged for the time of the measurement alone",
 	} {
 		if !strings.Contains(top, want) {
 			t.Errorf("the answer lacks %q", want)
@@ -88,6 +88,23 @@ func TestAnswer(t *testing.T) {
 	}
 	if !strings.Contains(text.String(), "faster in 1 of 3 (1 KiB: 2.0 × faster than redis)") {
 		t.Errorf("the text lacks the answer:\n%s", text.String())
+	}
+}
+
+// What is not told apart is called the same only if the interval is narrow.
+func TestUnclear(t *testing.T) {
+	rs := transfers(8)
+	for i := range rs {
+		if rs[i].Work == "2 MiB" && rs[i].Rep%2 == 0 {
+			rs[i].Measured["warm_ms"] *= 3
+		}
+	}
+	var b bytes.Buffer
+	if err := report.Write(&b, rs); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "<td>unclear<small>redis; ") || strings.Contains(b.String(), "<td>≈ same<small>redis; 3") {
+		t.Error("a wide interval is called the same")
 	}
 }
 
@@ -123,7 +140,7 @@ func TestAnswerWithoutStores(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"beside the best other fnwire is slower in 1 of 1 (a stream: 2.0 × slower than plain-quic)", `<td class="better">2.0 × faster<small>2.0 to 2.0; n 6, 6`,
+		"Beside the best other, fnwire: slower in 1 of 1 (a stream: 2.0 × slower than plain-quic)", `<td class="better">2.0 × faster<small>2.0 to 2.0; n 6, 6`,
 		"<td class=\"worse\">none<small>failed: 6</small>", "<td>200 Mbit/s<small>n 6</small>",
 	} {
 		if !strings.Contains(b.String(), want) {

@@ -7,7 +7,7 @@ import (
 
 // method says once, for page and Markdown, how to read the ratios.
 const method = "Ratios of medians, with bootstrap 95 % confidence intervals (percentiles of 4,000 resamples with a fixed seed). n is how many repetitions there are, of fnwire and of the other way; " +
-	"those that failed do not count, and are told. “≈ same” is where the interval has both faster and slower in it. The best store is the one whose median came out best, which favours stores a little."
+	"those that failed do not count, and are told; ‡ is how many are marked. Where an interval has both faster and slower in it, it is “unclear” which is true or, if no bound is above 1.15 times, they are “≈ same”. The best store is the one whose median came out best, which favours stores a little."
 
 // markdown is the report as GitHub shows it; the plots are in files.
 func (d *document) markdown() string {
@@ -16,9 +16,10 @@ func (d *document) markdown() string {
 	if len(d.Answers) == 0 {
 		b.WriteString("Nothing here was done by several ways, so nothing is compared.\n\n")
 	}
-	for _, a := range d.Answers {
-		fmt.Fprintf(&b, "- **%s**: %s\n", md(a.Title()), md(a.Verdict))
+	if len(d.Claims.Rows) > 0 {
+		d.Claims.markdown(&b)
 	}
+	list(&b, d.Tally)
 	if len(d.Answers) > 0 {
 		fmt.Fprintf(&b, "\n%s\n\n", md(method))
 	}
@@ -27,7 +28,7 @@ func (d *document) markdown() string {
 		list(&b, d.Warnings)
 	}
 	for _, a := range d.Answers {
-		fmt.Fprintf(&b, "### %s\n\n", md(a.Title()))
+		fmt.Fprintf(&b, "### %s\n\n%s\n\n", md(a.Title()), md(a.Verdict))
 		a.Table.markdown(&b)
 		list(&b, a.Notes)
 	}

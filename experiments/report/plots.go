@@ -21,44 +21,54 @@ type plot struct {
 }
 
 const (
-	mostPlots  = 12  // of a kind in a section
 	mostLines  = 8   // in one, of works that are not compared
 	mostPoints = 100 // of a distribution
 	mostParts  = 7   // of a bill
 )
 
-// plotter draws the records of a section. styles makes a way look the same in all charts.
+// plotter draws the records of a section. styles makes a way look the same in all charts of it, and those that are in most sections the same in all.
 type plotter struct {
 	rs     []results.Record
 	styles map[string]int
 }
 
-// stylesOf numbers the ways of all records.
-func stylesOf(records []results.Record) map[string]int {
-	styles := make(map[string]int)
-	for _, r := range records {
-		styles[r.Way] = 0
+// stylesOf numbers the ways.
+func stylesOf(rs []results.Record) map[string]int {
+	fixed := map[string]int{reference: 0, relayed: 1, "redis": 2, "nats": 3, "s3": 4, slowWay: 5}
+	styles, used := make(map[string]int), make(map[int]bool)
+	for _, r := range rs {
+		if n, there := fixed[r.Way]; r.Way != "" {
+			styles[r.Way] = n
+			used[n] = used[n] || there
+		}
 	}
-	delete(styles, "")
-	for i, way := range sortedKeys(styles, wayOrder) {
-		styles[way] = i
+	next := 0
+	for _, way := range sortedKeys(styles, wayOrder) {
+		if _, there := fixed[way]; there {
+			continue
+		}
+		for used[next] {
+			next++
+		}
+		styles[way], used[next] = next, true
 	}
 	return styles
 }
 
 // plots draws what the records have data for, and says what it left out.
-func plots(rs []results.Record, styles map[string]int) (out []plot, leftOut []string) {
-	p := plotter{rs, styles}
+func plots(rs []results.Record) (out []plot, leftOut []string) {
+	p := plotter{rs, stylesOf(rs)}
 	for _, k := range []struct {
 		name string
+		most int
 		make func() []plot
 	}{
-		{"distributions", p.distributions}, {"charts of goodput by size", p.goodput},
-		{"charts of who did what when", p.gantts}, {"charts of costs", p.costs},
+		{"distributions", 12, p.distributions}, {"charts of goodput by size", 1, p.goodput},
+		{"charts of who did what when", 30, p.gantts}, {"charts of costs", 12, p.costs},
 	} {
 		made := k.make()
-		if more := len(made) - mostPlots; more > 0 {
-			made = made[:mostPlots]
+		if more := len(made) - k.most; more > 0 {
+			made = made[:k.most]
 			leftOut = append(leftOut, fmt.Sprintf("%d more %s", more, k.name))
 		}
 		out = append(out, made...)

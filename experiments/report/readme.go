@@ -103,40 +103,54 @@ func readmeBlock(dir, rel string) (string, error) {
 		return "", fmt.Errorf("report: the results of README: %w", err)
 	}
 	ss := sections(records)
-	lines, used := claims(ss)
-	if len(lines) == 0 {
+	t, used := claims(ss)
+	if len(t.Rows) == 0 {
 		return "", fmt.Errorf("report: the results of README: nothing in %s can be compared with %s", dir, reference)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s%s%s\n\n", beginMark, rel, markEnd)
-	table{Head: []string{"what", reference, "beside", "time or rate", "cost"}, Rows: lines}.markdown(&b)
-	fmt.Fprintf(&b, "%s\n\n", strings.Join(append(tally(ss), origin(used, rel)...), " "))
+	t.markdown(&b)
+	for _, t := range tally(ss) {
+		fmt.Fprintf(&b, "%s\n\n", md(t))
+	}
+	fmt.Fprintf(&b, "%s\n\n", strings.Join(origin(used, rel), " "))
 	b.WriteString(endMark)
 	return b.String(), nil
 }
 
-// claims are the lines of the table, and the sections that they are from: of each experiment that README tells of the smallest work, the
-// largest, and some between.
-func claims(ss []*section) (lines [][]cell, used []*section) {
+// claims are README's table, and the sections that it is from: of each experiment that README tells of the smallest work, the largest, and some
+// between, beside the rival and, if that was measured, slowWay.
+func claims(ss []*section) (t table, used []*section) {
+	t.Head = []string{"what", reference, "beside", "time or rate", "cost"}
+	slow := false
 	for _, c := range comparisons() {
 		a := claimed(ss, c)
 		if a == nil {
 			continue
 		}
+		used = append(used, a.Section)
 		for i, row := range a.rows {
-			if !evenly(i, len(a.rows), c.claims) {
+			if row.rival == nil || !evenly(i, len(a.rows), c.claims) || len(t.Rows) == mostClaims {
 				continue
 			}
+			line := a.claim(row, *row.rival)
 			for _, r := range row.ratios {
-				isRival := row.rival != nil && r.to.way == row.rival.to.way
-				if (isRival || r.to.way == slowWay) && len(r.to.values) > 0 && len(r.of.values) > 0 && len(lines) < mostClaims {
-					lines = append(lines, a.claim(row, r))
+				if r.to.way == slowWay && r.ratio > 0 {
+					slow = true
+					line[len(line)-1] = unmarked(a, r)
 				}
 			}
+			t.Rows = append(t.Rows, line)
 		}
-		used = append(used, a.Section)
 	}
-	return lines, used
+	if slow {
+		t.Head = append(t.Head, "beside "+slowWay)
+	} else {
+		for i, row := range t.Rows {
+			t.Rows[i] = row[:len(t.Head)]
+		}
+	}
+	return t, used
 }
 
 // evenly tells whether the i-th of n is among so many that are chosen evenly, with both ends.
@@ -145,7 +159,7 @@ func evenly(i, n, chosen int) bool {
 		return true
 	}
 	for k := range chosen {
-		if i == k*(n-1)/(chosen-1) {
+		if i == k*(n-1)/max(chosen-1, 1) {
 			return true
 		}
 	}
@@ -164,8 +178,6 @@ func claimed(ss []*section, c comparison) (best *answer) {
 	return best
 }
 
-const slowWay = "wukong3" // is told of too: what punching was thought to cost
-
 // claimRank is the higher, the rather README tells of a section: of functions in one region, with stores as fast as their servers are here,
 // which is the hardest for fnwire.
 func (s *section) claimRank() (rank int) {
@@ -179,12 +191,8 @@ func (s *section) claimRank() (rank int) {
 	return rank
 }
 
-// claim is one line. How many measurements are marked is told below the table.
+// claim is one line, with a place for slowWay at its end.
 func (a *answer) claim(row answerRow, r ratio) []cell {
-	short := func(a *answer, r ratio) cell {
-		r.of.marked, r.to.marked = 0, 0
-		return a.cell(r)
-	}
 	cost := cell{}
 	for _, other := range a.Section.Answers {
 		if other.value != costValue {
@@ -193,17 +201,22 @@ func (a *answer) claim(row answerRow, r ratio) []cell {
 		for _, costRow := range other.rows {
 			for _, q := range costRow.ratios {
 				if costRow.work == row.work && q.to.way == r.to.way && q.ratio > 0 {
-					cost = short(other, q)
+					cost = unmarked(other, q)
 				}
 			}
 		}
 	}
-	what := cell{Text: a.Section.Experiment + ": " + row.work, Spread: a.what}
 	beside := cell{Text: r.to.way}
 	if r.to.modelled {
 		beside.Spread = "modelled"
 	}
-	return []cell{what, {Text: a.format(r.of.median())}, beside, short(a, r), cost}
+	return []cell{{Text: a.Section.name + ": " + row.work, Spread: a.what}, {Text: a.format(r.of.median())}, beside, unmarked(a, r), cost, {}}
+}
+
+// unmarked shows a ratio without how many measurements are marked, which is told below the table.
+func unmarked(a *answer, r ratio) cell {
+	r.of.marked, r.to.marked = 0, 0
+	return a.cell(r)
 }
 
 // tally says how fnwire did beside its rivals in all of the results, and where it did worst, so that the table cannot flatter.
@@ -236,7 +249,7 @@ func tally(ss []*section) []string {
 	if count[unknown] > 0 {
 		s += fmt.Sprintf("; %d have too few repetitions to tell", count[unknown])
 	}
-	return []string{md(s + ". At worst: " + where + ".")}
+	return []string{s + ". At worst: " + where + "."}
 }
 
 // origin says where the numbers are from and how to read them.
@@ -262,10 +275,7 @@ func origin(used []*section, rel string) []string {
 			}
 		}
 	}
-	out := []string{
-		"Ratios of medians; below them 95 % bootstrap confidence intervals and n, the repetitions (†: too few for 95 %).",
-		fmt.Sprintf("Networks are emulated: %s.", md(strings.Join(names(used), "; "))),
-	}
+	out := []string{"Ratios of medians; below them 95 % bootstrap confidence intervals and n, the repetitions (†: too few for 95 %). Networks are emulated."}
 	if len(modelled) > 0 {
 		out = append(out, "Modelled, not measured: "+strings.TrimSuffix(strings.Join(modelled, "; "), ".")+".")
 	}
@@ -273,15 +283,6 @@ func origin(used []*section, rel string) []string {
 		out = append(out, fmt.Sprintf("%d of %d measurements are marked, because the machine or the emulator may have bound them.", marked, all))
 	}
 	return append(out, fmt.Sprintf("Commit %s; %s. How, and all else: [%s](%s/%s).", strings.Join(commits, ", "), strings.Join(machines, "; "), MarkdownName, rel, MarkdownName))
-}
-
-func names(ss []*section) (out []string) {
-	for _, s := range ss {
-		if !slices.Contains(out, s.name) {
-			out = append(out, s.name)
-		}
-	}
-	return out
 }
 
 // replaceFile replaces a file as a whole.

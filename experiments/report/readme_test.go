@@ -60,8 +60,8 @@ func TestReadme(t *testing.T) {
 		t.Errorf("what is around the block has changed:\n%s", text)
 	}
 	for _, want := range []string{
-		"| dag: 1 KiB<br>until the whole job is done | 1.01 ms | wukong3 | **1.50 × faster**<br>", "| dag: 1 KiB<br>until the whole job is done | 1.01 ms | redis | **2.0 × faster**<br>",
-		"| transfer: 1 MiB<br>a hand-over between two that are connected | 30.3 ms | s3<br>modelled | **3.0 × slower**<br>", "≈ same",
+		"| cost | beside wukong3 |", "| dag, aws-region: 1 KiB<br>until the whole job is done | 1.01 ms | redis | **2.0 × faster**<br>", " | **1.50 × faster**<br>1.4",
+		"| dag, aws-region: 1 MiB<br>", "| transfer, aws-region: 2 MiB<br>a hand-over between two that are connected | 30.3 ms | redis | ≈ same<br>", "≈ same",
 		"In all 6 comparisons of time with the best store, fnwire is faster in 2, slower in 2 and not told apart in 2. At worst:", "3.0 × slower than s3.",
 		"6 of 120 measurements are marked", "Modelled, not measured: s3: 15 ms of &lt;service&gt;.", "Commit `abc`", "/report.md).",
 	} {
