@@ -97,6 +97,36 @@ func TestFirstByte(t *testing.T) {
 	})
 }
 
+// TestFirstByteBeforeBind: what the caller says in the first round trip may be at the relay before the other side has bound. The relay says
+// so, half a round trip later, and it goes again, rather than by QUIC's timer, which is at 200 ms.
+func TestFirstByteBeforeBind(t *testing.T) {
+	eachOrder(t, func(t *testing.T, lower bool) {
+		w := newBubble(t, rtt)
+		a, b := w.functions(lower, [2]*natsim.NAT{})
+		late := true
+		w.mu.Lock()
+		var bind bool
+		w.sent = func(from, to netip.AddrPort, p []byte) { bind = from == b.socket.addr && p[0] == relayframe.TypeBind }
+		w.lose = func(netip.AddrPort) bool { // so that it is sent again after 100 ms
+			lost := bind && late
+			late = late && !bind
+			return lost
+		}
+		w.mu.Unlock()
+		first := make(chan time.Time, 1)
+		go func() {
+			if n, _ := b.join(); n != nil {
+				first <- <-receiving(t, n)
+			}
+		}()
+		n, asked := a.join(calls("b"))
+		send(t, n, "b", "state")
+		// b asks again at 1 r and 100 ms, and can be reached half a round trip later, at 4 r. What a has sent at 2 r the relay refuses, and
+		// a hears of it, at 3 r, at 4 r and 2 ms, ...
+		exactly(t, "first byte", (<-first).Sub(asked), 5.15)
+	})
+}
+
 // watchUnproven counts what the relay gets from each address and sends there before it has sent BOUND, which is
 // when it takes the address for proven. What it returns tells.
 func (w *bubble) watchUnproven() (check func()) {

@@ -75,6 +75,7 @@ type talk struct {
 
 // hear notes that something of the peer came at now, by a relay or directly (nil).
 func (p *remote) hear(now int64, class Class, by Relay) {
+	p.opening.close()
 	t := &p.talks[class]
 	asked := t.asked.Load()
 	if asked == 0 {
@@ -166,6 +167,7 @@ func (h *hub) batches(on bool) {
 
 // endTalks ends the repetitions.
 func (p *remote) endTalks() {
+	p.opening.close()
 	for class := range classes {
 		t := &p.talks[class]
 		t.mu.Lock()
@@ -176,10 +178,11 @@ func (p *remote) endTalks() {
 	}
 }
 
-// RelayGone is told when a relay says that it does not know a peer, which is then reached by another for a while.
+// RelayGone is told when a relay says that it does not know a peer. Of one that is about to bind, what was said to it is said again; else it is
+// reached by another relay for a while.
 func (e *Endpoint) RelayGone(relay string, peer ident.Short) {
 	p := e.hub.tables.Load().peers[peer]
-	if p == nil {
+	if p == nil || p.reopen() {
 		return
 	}
 	now := e.hub.now()

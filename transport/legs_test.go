@@ -128,10 +128,11 @@ func TestLastPacketGoesAgain(t *testing.T) {
 	})
 }
 
-// A relay that does not know the peer is left for a while.
+// A relay that does not know the peer any more is left for a while.
 func TestRelayDoesNotKnowPeer(t *testing.T) {
-	twoRelays(t, func(h *hub, r *remote, send func(string), home, other *namedLeg, _ func(*namedLeg)) {
+	twoRelays(t, func(h *hub, r *remote, send func(string), home, other *namedLeg, from func(*namedLeg)) {
 		e := &Endpoint{hub: h}
+		from(home)
 		send("1")
 		time.Sleep(recallAfter + time.Millisecond)
 		send("2")

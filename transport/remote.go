@@ -63,6 +63,7 @@ type remote struct {
 	sampling sync.WaitGroup // what run has started
 	asking   bool           // guarded by Endpoint.mu: somebody else is being asked about it
 	wanted   atomic.Int32   // dials waiting for a direct path
+	opening  opening
 
 	mu      sync.Mutex // guards what follows
 	status  punch.State
@@ -146,7 +147,7 @@ func (p *remote) wake() {
 	}
 }
 
-// early is a packet that waits for a relay to be usable.
+// early is a packet that waits for a relay to be usable, or for the peer to be known there.
 type early struct {
 	tag uint32
 	b   []byte
@@ -162,19 +163,24 @@ func (p *remote) later(leg Relay, tag uint32, b []byte, seg int) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	var all bool
+	if p.early, all = appendEarly(p.early, tag, b, seg); all {
+		p.wake()
+	}
+	return all
+}
+
+// appendEarly adds packets of seg bytes each, as many as there is room for, and tells whether that was all.
+func appendEarly(kept []early, tag uint32, b []byte, seg int) ([]early, bool) {
 	if seg <= 0 {
 		seg = len(b)
 	}
-	for len(b) > 0 {
-		if len(p.early) >= stashPackets {
-			return false
-		}
+	for len(b) > 0 && len(kept) < stashPackets {
 		n := min(seg, len(b))
-		p.early = append(p.early, early{tag, append([]byte(nil), b[:n]...)})
+		kept = append(kept, early{tag, append([]byte(nil), b[:n]...)})
 		b = b[n:]
 	}
-	p.wake()
-	return true
+	return kept, len(b) == 0
 }
 
 // waiting is ready when packets wait for a relay and it is usable.
@@ -198,7 +204,8 @@ func (p *remote) sendEarly() {
 	p.mu.Unlock()
 	if leg := p.leg(); leg != nil {
 		for _, e := range packets {
-			_ = leg.Send(p.short, e.tag, e.b, len(e.b)) // a lost packet, like any
+			p.hub.relay(leg, p, uint16(e.tag), e.b, len(e.b))
+			p.opening.keep(e.tag, e.b, len(e.b))
 		}
 	}
 }

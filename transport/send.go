@@ -67,6 +67,7 @@ func (h *hub) carry(p *remote, class Class, gen uint16, b []byte, seg int, now i
 			return nil
 		}
 		h.relay(leg, p, gen, b, seg)
+		p.opening.keep(uint32(gen), b, seg)
 		if silent > asideAfter {
 			if other := h.otherLeg(leg); other != nil {
 				h.relay(other, p, gen, b, seg)

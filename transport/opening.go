@@ -1,0 +1,85 @@
+package transport
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	reopenFirst = 2 * time.Millisecond // doubles
+	reopenMost  = 5                    // times
+)
+
+// opening is what was sent to a peer by a relay while nothing has come from it yet. A peer binds to the relay and answers an offer at the
+// same time, so what its answer brings about may be at the relay before its bind is. The relay then says that it knows no such
+// instance, and the packets go out again a little later, rather than by QUIC's timer.
+type opening struct {
+	over atomic.Bool // something came from the peer, or it has taken too long
+
+	mu      sync.Mutex  // guards what follows
+	packets []early     // at most stashPackets
+	again   *time.Timer // nil if it is not to be sent again
+	end     *time.Timer // nil if there are no packets
+	tries   int
+}
+
+// keep adds packets that have just been sent.
+func (o *opening) keep(tag uint32, b []byte, seg int) {
+	if o.over.Load() {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.over.Load() {
+		return
+	}
+	o.packets, _ = appendEarly(o.packets, tag, b, seg)
+	if o.end == nil {
+		o.end = time.AfterFunc(stashFor, o.close)
+	}
+}
+
+// close lets the packets go.
+func (o *opening) close() {
+	if o.over.Load() {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.over.Store(true)
+	for _, t := range []*time.Timer{o.again, o.end} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	o.packets, o.again, o.end = nil, nil, nil
+}
+
+// reopen has the opening sent again soon, and tells whether it will be.
+func (p *remote) reopen() bool {
+	o := &p.opening
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.again != nil {
+		return true // told of another of the packets
+	}
+	if len(o.packets) == 0 || o.tries == reopenMost {
+		return false
+	}
+	o.again = time.AfterFunc(reopenFirst<<o.tries, p.openAgain)
+	o.tries++
+	return true
+}
+
+func (p *remote) openAgain() {
+	o := &p.opening
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.again = nil
+	if leg := p.leg(); leg != nil {
+		for _, e := range o.packets {
+			p.hub.relay(leg, p, uint16(e.tag), e.b, len(e.b))
+		}
+	}
+}
