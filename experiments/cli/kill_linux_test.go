@@ -17,8 +17,8 @@ import (
 	"github.com/fnwire/fnwire/experiments/results"
 )
 
-// TestRunAllKilled: wherever the harness is killed, no process, namespace, mount, cgroup or temporary file of its own is left, and what was
-// measured is there: the next run goes on after it. FNWIRE_KILLS is how often; else 3 times.
+// TestRunAllKilled: wherever the harness is killed, or interrupted as it is at first, no process, namespace, mount, cgroup or temporary file of its own is
+// left, and what was measured is there: the next run goes on after it. FNWIRE_KILLS is how often; else 3 times.
 func TestRunAllKilled(t *testing.T) {
 	kills, within := 3, 5*time.Second
 	if s := os.Getenv("FNWIRE_KILLS"); s != "" {
@@ -26,7 +26,7 @@ func TestRunAllKilled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		kills, within = n, 40*time.Second
+		kills, within = n, time.Minute // so that 15 or 20 go through most experiments
 	}
 	u := user{t, 0, t.TempDir()}
 	out, tmp := filepath.Join(u.newTemp(), "out"), u.newTemp()
@@ -37,7 +37,11 @@ func TestRunAllKilled(t *testing.T) {
 	for i := range kills {
 		at := time.Duration(rng.Int64N(int64(within)))
 		before := machine(t)
-		said := killed(t, u, args, at)
+		sig := unix.SIGKILL
+		if i == 0 {
+			sig = unix.SIGINT
+		}
+		said := killed(t, u, args, at, sig)
 		for _, what := range added(t, before) {
 			t.Errorf("kill %d after %v, at %q: %s is left", i, at, said, what)
 		}
@@ -66,7 +70,7 @@ func TestRunAllKilled(t *testing.T) {
 
 // killed runs the harness, kills it so long after its first word, and waits for all of its processes to end and all of their namespaces to
 // vanish. It returns what the harness said last.
-func killed(t *testing.T, u user, args []string, at time.Duration) (said string) {
+func killed(t *testing.T, u user, args []string, at time.Duration, sig unix.Signal) (said string) {
 	t.Helper()
 	cmd := u.command(args...)
 	stderr, err := cmd.StderrPipe()
@@ -92,7 +96,8 @@ func killed(t *testing.T, u user, args []string, at time.Duration) (said string)
 						spaces[ns] = true
 					}
 				}
-				_ = cmd.Process.Kill()
+				_ = cmd.Process.Signal(sig)
+				_ = cmd.Process.Signal(unix.SIGCONT)
 			})
 		}
 	}
@@ -101,6 +106,9 @@ func killed(t *testing.T, u user, args []string, at time.Duration) (said string)
 	}
 	<-stopped
 	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); sig == unix.SIGINT && code != 130 {
+		t.Errorf("interrupted: exit code %d, want 130", code)
+	}
 	for pid, fd := range watched {
 		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000); n != 1 {
 			t.Errorf("process %d is left (%v)", pid, err)

@@ -149,6 +149,9 @@ func TestRunAsTyped(t *testing.T) {
 			t.Errorf("report --json: exit code %d\nstdout: %s\nstderr: %s", code, stdout, stderr)
 		}
 		leavesNoFiles(t, tmp)
+		if stdout, _, _ := u.types("", "__complete", "run", ""); !strings.Contains(stdout, "all\n") || !strings.Contains(stdout, "skew\n") {
+			t.Errorf("completed to %s", stdout)
+		}
 		for _, c := range []struct {
 			args []string
 			code int
@@ -160,6 +163,10 @@ func TestRunAsTyped(t *testing.T) {
 			{[]string{"run", "no-such", "--out", out}, 2, "flap"},
 			{[]string{"run", "skew", "--out", out, "--set", "x"}, 2, "NAME=VALUE"},
 			{[]string{"run", "skew", "--out", out, "--set", "x=1"}, 2, "skews"},
+			{[]string{"run", "skew", "--out", out, "--set", "flap.cycles=1"}, 2, "flap.cycles"},
+			{[]string{"run", "all"}, 2, "--out"},
+			{[]string{"run", "all", "--out", out, "--set", "x=1"}, 2, "skews"},
+			{[]string{"run", "all", "--out", out, "--set", "flap.skews=1s"}, 2, "cycles"},
 			{[]string{"run", "skew", "--out", out, "--reps", "-1"}, 2, "reps"},
 			{[]string{"report", tmp}, 1, "results.jsonl"},
 			{[]string{"worker", "baker"}, 2, "baker"},

@@ -15,8 +15,8 @@ import (
 
 // takes is how long experiments took on two cores, in seconds: in full, and with --quick.
 var takes = map[string][2]int{
-	"transfer": {300, 12}, "connect": {300, 30}, "pairs": {120, 20}, "skew": {60, 15}, "flap": {120, 20}, "faults": {600, 60},
-	"throughput": {600, 60}, "attack": {60, 10}, "rendezvous": {180, 30}, "relay": {120, 20}, "nat-matrix": {900, 60}, "handoff": {300, 30}, "footprint": {300, 30},
+	"transfer": {300, 15}, "connect": {900, 28}, "pairs": {60, 7}, "skew": {60, 12}, "flap": {120, 6}, "faults": {600, 85},
+	"throughput": {300, 45}, "attack": {60, 22}, "rendezvous": {180, 15}, "relay": {120, 16}, "nat-matrix": {600, 13}, "handoff": {300, 35}, "footprint": {300, 32},
 }
 
 // Takes returns about how long the experiment takes on two cores with little else to do.

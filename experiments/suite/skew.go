@@ -22,7 +22,7 @@ func skew() Experiment {
 			"there; a polling interval anywhere would show. Or the sender ends so long before the receiver starts: what storing the state and finding it take, as multiples of what " +
 			"its store (Redis) and joining take by themselves",
 		Settings: []Setting{
-			{"skews", "0s,500ms,5s", "", "how much later"},
+			{"skews", "0s,500ms,5s", "0s,1s", "how much later"},
 			{"cases", "receiver,sender,gone", "", "who is later, or that the sender is gone"},
 			{"reps", "5", "2", "repetitions of each"},
 			{"bytes", "1MiB", "", "size of the state"},

@@ -101,7 +101,7 @@ func throughput() Experiment {
 			"relay, and others directly and by their relays; goodput, CPU of both ends and of the relay, packets a second. Cases whose " +
 			"program is not installed are skipped, and the report says how to install it",
 		Settings: []Setting{
-			{"bytes", "512MiB", "256MiB", "size of the state whose goodput is measured"},
+			{"bytes", "512MiB", "128MiB", "size of the state whose goodput is measured"},
 			{"reps", "5", "2", "repetitions of each case, in alternating order"},
 			{"cases", strings.Join(contenderNames(), ","), "", "which to run"},
 			profileSetting(),
