@@ -17,6 +17,7 @@ import (
 var takes = map[string][2]int{
 	"transfer": {300, 15}, "connect": {900, 28}, "pairs": {60, 7}, "skew": {60, 12}, "flap": {120, 6}, "faults": {600, 85},
 	"throughput": {300, 45}, "attack": {60, 22}, "rendezvous": {180, 15}, "relay": {120, 16}, "nat-matrix": {600, 13}, "handoff": {300, 35}, "footprint": {300, 32},
+	"fan": {600, 60}, "dag": {600, 50},
 }
 
 // Takes returns about how long the experiment takes on two cores with little else to do.
