@@ -91,6 +91,32 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// What each cause of a slow way costs is told by the ways without it, each beside the one that it goes on from.
+func TestCauses(t *testing.T) {
+	var rs []results.Record
+	for _, w := range []struct {
+		way string
+		ms  float64
+	}{{"fnwire", 10}, {"wukong3", 80}, {"wukong3-rate", 40}, {"wukong3-rate-early", 20}, {"wukong3-serial", 160}, {"lazy", 5}, {"s3", 30}, {"wukong3-gone", 0}} {
+		for rep := range 6 {
+			rs = append(rs, results.Record{Experiment: "dag", Work: "tree", Way: w.way, OK: w.ms > 0, Rep: rep, Measured: map[string]float64{"done_ms": w.ms}})
+		}
+	}
+	var b bytes.Buffer
+	if err := report.Write(&b, rs); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"<th>without rate, beside wukong3</th><th>without early, beside wukong3-rate</th><th>without serial, beside wukong3</th>",
+		"2.0 × faster<small>40.0 ms; 2.0 to 2.0; n 6, 6</small>", "2.0 × faster<small>20.0 ms; 2.0 to 2.0; n 6, 6; in all 4.0 × faster</small>", "2.0 × slower<small>160 ms;",
+		"<td class=\"worse\">none<small>failed: 6</small>", "Beside the best store, fnwire: faster in 1 of 1 (tree: 3.0 × faster than s3)",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
 // What is not told apart is called the same only if the interval is narrow.
 func TestUnclear(t *testing.T) {
 	rs := transfers(8)

@@ -21,7 +21,7 @@ const (
 
 // isOwn tells whether a way is fnwire's too, by other means or otherwise arranged: it is shown, but is no rival.
 func isOwn(way string) bool {
-	return way == reference || way == relayed || strings.HasPrefix(way, reference+"-")
+	return way == reference || way == relayed || way == "lazy" || strings.HasPrefix(way, reference+"-")
 }
 
 // comparison is a value by which an experiment compares ways.

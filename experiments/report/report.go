@@ -121,7 +121,7 @@ func newDocument(records []results.Record) *document {
 	told := make(map[string]string) // what is modelled, by the title of the first answer that says so
 	for _, c := range comparisons() {
 		for _, s := range d.Sections {
-			for _, a := range s.Answers {
+			for _, a := range slices.Concat(s.Answers, s.Causes) {
 				if a.experiment != c.experiment || a.value != c.value {
 					continue
 				}

@@ -189,7 +189,7 @@ func oddRecords() []results.Record {
 	odd := []float64{math.NaN(), math.Inf(1), math.Inf(-1), 0, -1, math.MaxFloat64, math.SmallestNonzeroFloat64}
 	rs := []results.Record{{}, {Experiment: "no such"}, {Experiment: "nat-matrix", Case: "what"}, {Work: "work alone", OK: true}, {Way: "way alone", OK: true}}
 	for i, v := range odd {
-		for _, way := range []string{"fnwire", "s3", hostile, long} {
+		for _, way := range []string{"fnwire", "s3", "wukong3", "wukong3-" + hostile, long} {
 			for _, experiment := range []string{"transfer", "dag", hostile} {
 				r := results.Record{
 					Experiment: experiment, Case: way, Path: hostile, Work: long, Way: way, Bytes: int64(i) - 2, Seconds: v, OK: true, Rep: -i, Error: hostile, Config: long, Reason: hostile,

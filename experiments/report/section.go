@@ -28,6 +28,7 @@ type section struct {
 	Commands   []string // that repeat it, one a seed
 	Matrix     *matrix  // of nat-matrix
 	Answers    []*answer
+	Causes     []*answer // of what others are slow
 	Plots      []plot
 	LeftOut    []string // of the plots
 	Tables     []table
@@ -63,6 +64,9 @@ func sections(records []results.Record) []*section {
 		for _, c := range comparisons() {
 			if a := newAnswer(s, c, groups[k]); a != nil {
 				s.Answers = append(s.Answers, a)
+			}
+			if a := newCauses(s, c, groups[k]); a != nil {
+				s.Causes = append(s.Causes, a)
 			}
 		}
 		out = append(out, s)

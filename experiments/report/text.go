@@ -35,7 +35,7 @@ func WriteText(w io.Writer, records []results.Record) error {
 				return err
 			}
 		}
-		for _, a := range s.Answers {
+		for _, a := range slices.Concat(s.Answers, s.Causes) {
 			fmt.Fprintf(w, "\n%s: %s\n", a.what, a.Verdict)
 			if err := transposed(w, a.Table); err != nil {
 				return err
