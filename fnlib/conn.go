@@ -177,11 +177,11 @@ func (n *Node) openStream(ctx context.Context, name string, path Path, header []
 	}
 }
 
-// openOn opens a stream and writes its header, which waits if the peer has no window left.
+// openOn opens a stream and writes its header, which waits if the peer has no window left. Without one the peer does not see the stream yet.
 func openOn(ctx context.Context, l *transport.Link, header []byte) (*transport.Stream, error) {
 	s, err := l.OpenStream(ctx)
-	if err != nil {
-		return nil, err
+	if err != nil || len(header) == 0 {
+		return s, err
 	}
 	stop := context.AfterFunc(ctx, func() { s.Reset(resetAborted) })
 	_, err = s.Write(header)

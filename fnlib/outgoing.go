@@ -25,6 +25,7 @@ type outgoing struct {
 	began  time.Time // of the first header
 
 	window  window
+	out     gathered // what the stream at hand is written by
 	pump    *pump
 	sure    int64     // offset up to which the pump works on nothing of the window
 	hash    hash.Hash // of what was read
@@ -119,7 +120,7 @@ func (o *outgoing) open(ctx context.Context) (*transport.Stream, error) {
 	if o.resumes = o.header.resume; o.resumes {
 		o.header.age = time.Since(o.began)
 	}
-	s, phases, err := o.n.openStream(ctx, o.to, o.opt.Path, appendSendHeader(nil, o.header))
+	s, phases, err := o.n.openStream(ctx, o.to, o.opt.Path, o.opening())
 	if o.last == nil {
 		o.phases = phases
 	}
@@ -130,7 +131,7 @@ func (o *outgoing) open(ctx context.Context) (*transport.Stream, error) {
 		}
 		return nil, err
 	}
-	o.last = s.Link()
+	o.last, o.out.w = s.Link(), s
 	if o.began.IsZero() {
 		o.began = time.Now()
 	}
@@ -147,7 +148,7 @@ func (o *outgoing) sendOn(ctx context.Context, s *transport.Stream) error {
 	t := o.n.trafficOf(s.Link())
 	defer t.begin(true)()
 	word := listenFor(s)
-	o.startPump(s, t.lastRate(), true)
+	o.startPump(&o.out, t.lastRate(), true)
 	defer func() {
 		s.Reset(resetAborted) // does nothing to a stream that is closed
 		<-word.come
@@ -181,7 +182,9 @@ func (o *outgoing) pour(s *transport.Stream, t *traffic, word *word, stop stops)
 			return errStopped
 		}
 	} else {
-		word.await(t, o.header.size)
+		if err := word.await(t, o.header.size, o.out.release); err != nil {
+			return err
+		}
 	}
 	if err := o.goTo(from, stop); err != nil {
 		return err
@@ -197,7 +200,10 @@ func (o *outgoing) pour(s *transport.Stream, t *traffic, word *word, stop stops)
 		return err
 	}
 	o.poured = time.Now()
-	if _, err := s.Write(appendTrailer(nil, uint64(o.window.end), o.digest)); err != nil {
+	if _, err := o.out.Write(appendTrailer(nil, uint64(o.window.end), o.digest)); err != nil {
+		return err
+	}
+	if err := o.out.release(); err != nil {
 		return err
 	}
 	o.account(s, 0)

@@ -18,9 +18,9 @@ func untakenCost(size uint64) int {
 }
 
 // reserve waits for room for a state, or for one of stop to be closed, and returns what gives the
-// room back.
-func (t *traffic) reserve(cost int, stop ...<-chan struct{}) (release func()) {
-	for cost > 0 {
+// room back. It calls waits before it waits.
+func (t *traffic) reserve(cost int, waits func() error, stop ...<-chan struct{}) (release func(), err error) {
+	for {
 		t.mu.Lock()
 		room := t.untaken+cost <= maxUntaken
 		if room {
@@ -29,7 +29,10 @@ func (t *traffic) reserve(cost int, stop ...<-chan struct{}) (release func()) {
 		changed := t.changed
 		t.mu.Unlock()
 		if room {
-			return func() { t.update(func() { t.untaken -= cost }) }
+			return func() { t.update(func() { t.untaken -= cost }) }, nil
+		}
+		if err := waits(); err != nil {
+			return nil, err
 		}
 		select {
 		case <-changed:
@@ -37,15 +40,21 @@ func (t *traffic) reserve(cost int, stop ...<-chan struct{}) (release func()) {
 		case <-stop[0]:
 		case <-stop[1]:
 		}
-		break
+		return func() {}, nil
 	}
-	return func() {}
 }
 
 // await waits until a state of that size may be sent. What it takes of the link is given back when the
-// receiver has taken the state, or has said its last word on it.
-func (w *word) await(t *traffic, size uint64) {
-	release := t.reserve(untakenCost(size), w.taken, w.come)
+// receiver has taken the state, or has said its last word on it. It calls waits before it waits: others must see the header by then.
+func (w *word) await(t *traffic, size uint64, waits func() error) error {
+	cost := untakenCost(size)
+	if cost == 0 {
+		return nil
+	}
+	release, err := t.reserve(cost, waits, w.taken, w.come)
+	if err != nil {
+		return err
+	}
 	go func() {
 		select {
 		case <-w.taken:
@@ -53,4 +62,5 @@ func (w *word) await(t *traffic, size uint64) {
 		}
 		release()
 	}()
+	return nil
 }
