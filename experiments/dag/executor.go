@@ -112,7 +112,7 @@ func (x *executor) start(ctx context.Context) error {
 func (x *executor) do(ctx context.Context, t Task, in []io.Reader) error {
 	takers := x.Schedule.takers(t.ID)
 	for _, c := range takers {
-		if len(c.In) > 1 {
+		if len(c.In) > 1 && (x.Schedule.DelayMS > 0 || !t.Op.flows()) { // else the output is here at once
 			x.hand.begin(ctx, edge{x: x, to: c, from: t.ID})
 		}
 	}
@@ -235,6 +235,31 @@ func (x *executor) span(kind string, task int) (end func()) {
 		defer x.mu.Unlock()
 		x.report.Spans = append(x.report.Spans, s)
 	}
+}
+
+// later returns a reader of what get returns, which runs at once: so the executor can go on to where it brings its own output, and
+// needs the input only when that is read.
+func (x *executor) later(get func() (io.Reader, error)) io.Reader {
+	l := &late{come: make(chan struct{})}
+	x.background.Go(func() {
+		defer close(l.come)
+		l.r, l.err = get()
+	})
+	return l
+}
+
+type late struct {
+	come chan struct{} // closed when the rest is set
+	r    io.Reader
+	err  error
+}
+
+// Read implements io.Reader.
+func (l *late) Read(b []byte) (int, error) {
+	if <-l.come; l.err != nil {
+		return 0, l.err
+	}
+	return l.r.Read(b)
 }
 
 // until returns r with end called once, when r has ended, and what end says of it then as its end.

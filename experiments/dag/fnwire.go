@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/fnwire/fnwire/fnlib"
 )
@@ -43,37 +40,31 @@ func (o overFnwire) bring(ctx context.Context, e edge) (map[int]io.Reader, bool,
 	case err != nil:
 		return nil, false, err
 	case a.Last:
-		in, err := o.receive(ctx, e, a)
-		return in, true, err
+		in := make(map[int]io.Reader)
+		for from := range a.Others {
+			if from != invoked {
+				in[from] = e.x.later(func() (io.Reader, error) { return o.receive(ctx, e, from) })
+			}
+		}
+		return in, true, nil
 	}
 	defer e.x.span("send", e.from)()
 	_, err = o.node.SendWith(ctx, a.Taker, e.key(e.from), e.out, fnlib.SendOptions{Path: o.path})
 	return nil, false, err
 }
 
-// receive waits for the other inputs to begin.
-func (o overFnwire) receive(ctx context.Context, e edge, a Answer) (map[int]io.Reader, error) {
-	in := make(map[int]io.Reader)
-	var mu sync.Mutex // guards in
-	all, actx := errgroup.WithContext(ctx)
-	for from := range a.Others {
-		all.Go(func() error {
-			done := e.x.span("receive", from)
-			got, err := o.node.Receive(ctx, fnlib.Key(e.key(from)))
-			if err != nil {
-				return errors.Join(err, actx.Err())
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			in[from] = until(got, func(err error) error {
-				done()
-				if errors.Is(err, io.EOF) {
-					return got.Accept()
-				}
-				return err
-			})
-			return nil
-		})
+// receive waits for another input to begin.
+func (o overFnwire) receive(ctx context.Context, e edge, from int) (io.Reader, error) {
+	done := e.x.span("receive", from)
+	got, err := o.node.Receive(ctx, fnlib.Key(e.key(from)))
+	if err != nil {
+		return nil, err
 	}
-	return in, all.Wait()
+	return until(got, func(err error) error {
+		done()
+		if errors.Is(err, io.EOF) {
+			return got.Accept()
+		}
+		return err
+	}), nil
 }

@@ -44,6 +44,9 @@ func (o Op) check(inputs int) error {
 	return nil
 }
 
+// flows tells whether an output can be read before all inputs are there.
+func (o Op) flows() bool { return o == Numbers || o == Sum }
+
 // apply has a task of the graph make its output of its inputs. What is read from the output may be made only then.
 func (g *Graph) apply(t Task, in []io.Reader) (io.Reader, error) {
 	switch t.Op {

@@ -5,9 +5,6 @@ import (
 	"context"
 	"io"
 	"net/netip"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/fnwire/fnwire/experiments/peer/wukong3"
 )
@@ -62,33 +59,21 @@ func (o overWukong) bring(ctx context.Context, e edge) (map[int]io.Reader, bool,
 		_, err := o.node.Send(ctx, e.key(e.from), bytes.NewReader(own), int64(len(own)))
 		return nil, false, err
 	}
-	in, err := o.receive(ctx, e)
+	in := make(map[int]io.Reader)
+	for _, from := range e.to.In {
+		if from != e.from {
+			in[from] = e.x.later(func() (io.Reader, error) { return o.receive(ctx, e, from) })
+		}
+	}
 	if own != nil {
 		in[e.from] = bytes.NewReader(own)
 	}
-	return in, true, err
+	return in, true, nil
 }
 
-// receive gets all inputs but the executor's own.
-func (o overWukong) receive(ctx context.Context, e edge) (map[int]io.Reader, error) {
-	in := make(map[int]io.Reader)
-	var mu sync.Mutex // guards in
-	all, actx := errgroup.WithContext(ctx)
-	for _, from := range e.to.In {
-		if from == e.from {
-			continue
-		}
-		all.Go(func() error {
-			defer e.x.span("receive", from)()
-			var b bytes.Buffer
-			if _, err := o.node.Receive(actx, e.key(from), &b); err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			in[from] = &b
-			return nil
-		})
-	}
-	return in, all.Wait()
+func (o overWukong) receive(ctx context.Context, e edge, from int) (io.Reader, error) {
+	defer e.x.span("receive", from)()
+	var b bytes.Buffer
+	_, err := o.node.Receive(ctx, e.key(from), &b)
+	return &b, err
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/fnwire/fnwire/experiments/peer"
 	"github.com/fnwire/fnwire/experiments/peer/wukong3"
 	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/experiments/wan"
 	"github.com/fnwire/fnwire/experiments/world"
 )
 
@@ -66,6 +67,11 @@ func (d *dagRun) open(ctx context.Context, ways []string) error {
 		pool = append(pool, name)
 		cfg.Hosts = append(cfg.Hosts, lab.Host{Name: name, NAT: kind})
 	}
+	line, err := d.home()
+	if err != nil {
+		return err
+	}
+	cfg.Hosts = append(cfg.Hosts, lab.Host{Name: homeHost, Line: line})
 	if d.stores, err = d.r.stores(d.life); err != nil {
 		return err
 	}
@@ -100,6 +106,15 @@ func (d *dagRun) open(ctx context.Context, ways []string) error {
 		d.close()
 	}
 	return err
+}
+
+// home is the line of a host at home, of the profile home.
+func (d *dagRun) home() (wan.Line, error) {
+	p, err := wan.FindProfile("home")
+	if slow := d.r.slow(); slow > 1 {
+		p = p.Slowed(slow)
+	}
+	return p.Function(0), err
 }
 
 const dagIdle = time.Hour // until an instance is reclaimed: not before the experiment says so

@@ -35,6 +35,7 @@ func wukongCauses() []wukongCause {
 		{"socket", "a socket and a connection to the coordinator for each pairing", func(c *dag.WukongConfig) { c.Causes.NewSocket = false }},
 		{"serial", "one pairing after the other", func(c *dag.WukongConfig) { c.Causes.Serial = false }},
 		{"resend", "handshakes sent again after 250 ms", func(c *dag.WukongConfig) { c.Causes.Resend = 0 }},
+		{"home", "the coordinator at the author's home, behind an access line", nil}, // see coordinatorAt
 	}
 }
 
@@ -69,10 +70,22 @@ func wukongWay(way string) (dag.WukongConfig, error) {
 		if i < 0 {
 			return c, fmt.Errorf("%q: %q is no cause of %s", way, name, wukongHelp())
 		}
-		causes[i].take(&c)
+		if take := causes[i].take; take != nil {
+			take(&c)
+		}
 	}
 	return c, nil
 }
+
+// coordinatorAt is the host of a way's coordinator.
+func coordinatorAt(way string) string {
+	if slices.Contains(strings.Split(way, "-"), "home") {
+		return world.Public
+	}
+	return homeHost
+}
+
+const homeHost = "home"
 
 func isStore(way string) bool { return way == wayRedis || way == wayS3 || way == wayNATS }
 
@@ -108,7 +121,8 @@ func (d *dagRun) env(way string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.Coordinator, c.Certificate = d.at(coordinatorPort), d.coordinator.Certificate()
+		at := netip.AddrPortFrom(d.w.Lab().Addr(coordinatorAt(way)), coordinatorPort)
+		c.Coordinator, c.Certificate = at, d.coordinator.Certificate()
 		c.Causes.Resend, c.Causes.Rate = c.Causes.Resend*time.Duration(d.r.slow()), c.Causes.Rate/int64(d.r.slow())
 		b, err := json.Marshal(c)
 		return []string{dag.EnvWay + "=" + dag.Wukong, dag.EnvWukong + "=" + string(b)}, err
@@ -138,21 +152,31 @@ func (d *dagRun) serve() error {
 		d.serving.Go(func() { _ = s.Serve(l) })
 		d.stops = append(d.stops, func() { _ = s.Close() })
 	}
-	l, err := d.listen(coordinatorPort)
-	if err != nil {
-		return err
-	}
-	var udp net.PacketConn
-	err = d.w.Lab().Do(world.Public, func() (err error) {
-		udp, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(d.at(coordinatorPort)))
-		return err
-	})
-	if err != nil {
-		return errors.Join(err, l.Close())
-	}
+	return d.coordinate()
+}
+
+// coordinate has the coordinator of wukong3 serve on each host that it may be at.
+func (d *dagRun) coordinate() error {
 	ctx, cancel := context.WithCancel(d.life)
-	d.serving.Go(func() { _ = d.coordinator.Serve(ctx, l, udp) }) // functions say what they miss
 	d.stops = append(d.stops, cancel)
+	for _, host := range []string{world.Public, homeHost} {
+		var l net.Listener
+		var udp net.PacketConn
+		at := netip.AddrPortFrom(d.w.Lab().Addr(host), coordinatorPort)
+		err := d.w.Lab().Do(host, func() (err error) {
+			if l, err = net.Listen("tcp4", at.String()); err != nil {
+				return err
+			}
+			if udp, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at)); err != nil {
+				return errors.Join(err, l.Close())
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		d.serving.Go(func() { _ = d.coordinator.Serve(ctx, l, udp) }) // functions say what they miss
+	}
 	return nil
 }
 
