@@ -46,13 +46,13 @@ func fan() Experiment {
 		Summary: "fan-in (all others send to one), fan-out (one sends the same state to all others) and all-to-all (each sends each other one a state of its own) among functions, each on a host " +
 			"behind a port-restricted NAT of its own: by fnwire, which links each pair directly; fan-out by fnwire-tree and fnwire-chain too, where functions pass on to others what comes, while it comes; and by stores. " +
 			"done_ms is from the moment at which all begin until the last receiver has the last byte and a right digest, with functions that have joined and links that are up and direct, or connections to the " +
-			"store that are open; cold_ms is the first round, of running processes that have not joined. By a store a state is put, once for all who want it, and got as soon as it is " +
+			"store that are open (states of 64 KiB at most are in memory, others are read from files meanwhile); cold_ms is the first round, of running processes that have not joined. By a store a state is put, once for all who want it, and got as soon as it is " +
 			"there: receivers are told by a local datagram, as if they knew at once and for nothing",
 		Settings: []Setting{
 			{"patterns", strings.Join(fanPatterns(), ","), "", "which to measure"},
 			{"functions", "4,16,64", "4,16", "how many"},
 			{"bytes", "10KB,10MB", "", "of each state"},
-			{"ways", "fnwire,fnwire-tree,fnwire-chain,redis,s3,nats", "", "which to measure: " + strings.Join(fanWays(), ", ")},
+			{"ways", "fnwire,fnwire-tree,fnwire-chain,redis,s3,nats", "fnwire,fnwire-tree,redis,s3", "which to measure: " + strings.Join(fanWays(), ", ")},
 			{"tree", "2", "", "how many others each function of a fnwire-tree passes a state on to; in a fnwire-chain it is one"},
 			{"parallel", "16", "", "requests that a function has under way at a store, each way"},
 			{"most", "1GB", "200MB", "bytes that a round may move; cases that move more are left out"},

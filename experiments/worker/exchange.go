@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,6 +25,7 @@ const (
 	opSettle   = "settle"
 	opDrop     = "drop"
 
+	smallBytes = 64 << 10
 	settlePace = 50 * time.Millisecond // of each of many
 )
 
@@ -73,7 +75,10 @@ func (c *Client) Exchange(ctx context.Context, a ExchangeArgs) (e Exchanged, err
 }
 
 func (f *function) exchange(ctx context.Context, a ExchangeArgs) (Exchanged, error) {
-	x := &exchange{a: a, f: f}
+	x := &exchange{a: a, f: f, small: make(map[string][]byte)}
+	if err := x.load(); err != nil {
+		return x.done, err
+	}
 	select {
 	case <-time.After(time.Until(time.Unix(0, a.At))):
 	case <-ctx.Done():
@@ -102,9 +107,40 @@ type exchange struct {
 	node *fnlib.Node
 	path fnlib.Path
 
+	small map[string][]byte // states that are in memory, by their keys
+
 	mu   sync.Mutex // guards done
 	done Exchanged
 }
+
+// load reads states that are small: functions have these in memory.
+func (x *exchange) load() error {
+	for _, l := range x.a.Send {
+		if l.Source.Size() > smallBytes {
+			continue
+		}
+		r := l.Source.Open()
+		b, err := io.ReadAll(r)
+		_ = r.Close() // of files that were read
+		if err != nil {
+			return err
+		}
+		x.small[l.Key] = b
+	}
+	return nil
+}
+
+func (x *exchange) open(l Load) io.ReadCloser {
+	if b, ok := x.small[l.Key]; ok {
+		return inMemory{bytes.NewReader(b)}
+	}
+	return l.Source.Open()
+}
+
+type inMemory struct{ *bytes.Reader }
+
+// Close implements io.Closer.
+func (inMemory) Close() error { return nil }
 
 func (x *exchange) sent(e Edge) {
 	x.mu.Lock()
@@ -130,8 +166,11 @@ func (x *exchange) byLinks(ctx context.Context) (err error) {
 	for _, l := range x.a.Send {
 		for _, to := range l.To {
 			all.Go(func() error {
-				r := l.Source.Open()
+				r := x.open(l)
 				defer r.Close()
+				if m, ok := r.(inMemory); ok {
+					return x.send(ctx, to, l.Key, m.Reader, l.Source.Size())
+				}
 				return x.send(ctx, to, l.Key, r, l.Source.Size())
 			})
 		}
@@ -228,7 +267,7 @@ func (x *exchange) byStore(ctx context.Context) error {
 
 func (x *exchange) put(ctx context.Context, st store.Store, l Load) error {
 	e := Edge{Key: l.Key, Began: now()}
-	r := l.Source.Open()
+	r := x.open(l)
 	defer r.Close()
 	if err := st.Put(ctx, l.Key, r, store.PutOptions{Size: l.Source.Size()}); err != nil {
 		return err
