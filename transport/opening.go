@@ -24,7 +24,7 @@ type opening struct {
 	tries   int
 }
 
-// keep adds packets that have just been sent.
+// keep adds packets that are about to be sent: the relay may answer before the call that sends them returns.
 func (o *opening) keep(tag uint32, b []byte, seg int) {
 	if o.over.Load() {
 		return

@@ -204,8 +204,8 @@ func (p *remote) sendEarly() {
 	p.mu.Unlock()
 	if leg := p.leg(); leg != nil {
 		for _, e := range packets {
-			p.hub.relay(leg, p, uint16(e.tag), e.b, len(e.b))
 			p.opening.keep(e.tag, e.b, len(e.b))
+			p.hub.relay(leg, p, uint16(e.tag), e.b, len(e.b))
 		}
 	}
 }

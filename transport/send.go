@@ -66,8 +66,8 @@ func (h *hub) carry(p *remote, class Class, gen uint16, b []byte, seg int, now i
 		if !usable && !direct && p.later(leg, uint32(gen), b, seg) {
 			return nil
 		}
-		h.relay(leg, p, gen, b, seg)
 		p.opening.keep(uint32(gen), b, seg)
+		h.relay(leg, p, gen, b, seg)
 		if silent > asideAfter {
 			if other := h.otherLeg(leg); other != nil {
 				h.relay(other, p, gen, b, seg)
