@@ -286,13 +286,15 @@ func (a *answer) list(rows []answerRow) string {
 }
 
 // notes say what is modelled, and what is marked, and what the numbers do not tell.
-func (a *answer) notes(rs []results.Record) (models, notes []string) {
+func (a *answer) notes(rs []results.Record) (modelled, notes []string) {
 	add := func(to *[]string, s string) {
 		if !slices.Contains(*to, s) {
 			*to = append(*to, s)
 		}
 	}
 	marks := make(map[string]int)
+	var models []string
+	of := make(map[string][]string) // the ways of each
 	counted := 0
 	for _, r := range rs {
 		if _, ok := a.of(r); !ok || r.Work == "" || r.Way == "" {
@@ -300,11 +302,18 @@ func (a *answer) notes(rs []results.Record) (models, notes []string) {
 		}
 		counted++
 		for _, m := range r.Modelled {
-			add(&models, fmt.Sprintf("Modelled, not measured, for %s: %s.", r.Way, strings.TrimSuffix(m, ".")))
+			add(&models, m)
+			ways := of[m]
+			add(&ways, r.Way)
+			of[m] = ways
 		}
 		for _, m := range r.Marks {
 			marks[m]++
 		}
+	}
+	for _, m := range models {
+		slices.Sort(of[m])
+		add(&modelled, fmt.Sprintf("Modelled, not measured, for %s: %s.", strings.Join(of[m], ", "), strings.TrimSuffix(m, ".")))
 	}
 	for _, m := range sortedKeys(marks, strings.Compare) {
 		add(&notes, fmt.Sprintf("Marked: %s (%d of %d measurements).", m, marks[m], counted))
@@ -319,5 +328,5 @@ func (a *answer) notes(rs []results.Record) (models, notes []string) {
 	if a.value == costValue {
 		add(&notes, "A server is charged for the time of the measurement alone, the least that it can cost; functions for all the time that they are there, waiting included.")
 	}
-	return models, notes
+	return modelled, notes
 }
