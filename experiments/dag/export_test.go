@@ -4,7 +4,6 @@ import (
 	"io"
 	"net/http"
 
-	"github.com/fnwire/fnwire/fnlib"
 	"github.com/fnwire/fnwire/fnlib/store"
 )
 
@@ -14,9 +13,4 @@ func (g *Graph) Apply(t Task, in []io.Reader) (io.Reader, error) { return g.appl
 // OverStore is a function that hands over by a store.
 func OverStore(name string, s store.Store) *Function {
 	return &Function{name: name, hand: always(overStore{s}), http: &http.Client{Transport: &http.Transport{}}}
-}
-
-// OverFnwire is a function that hands over by fnwire.
-func OverFnwire(n *fnlib.Node) *Function {
-	return &Function{name: n.Name(), hand: always(overFnwire{node: n, early: true}), http: &http.Client{Transport: &http.Transport{}}}
 }

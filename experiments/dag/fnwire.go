@@ -8,12 +8,24 @@ import (
 	"github.com/fnwire/fnwire/fnlib"
 )
 
+// Small is up to how many bytes outputs go by relay, with Fnwire and Lazy.
+const Small = 64 << 10
+
 // overFnwire hands over from function to function: who is not the last at a fan-in waits for it, and sends it its output, which need not be whole for that.
 type overFnwire struct {
 	node *fnlib.Node
-	path fnlib.Path
+	// small is up to how many bytes outputs go by links that stay on the relay: who sends so little has no use for a direct path, and punching takes packets and CPU of both.
+	small int64
 	// early has executors link as soon as both are on their way to a fan-in, while their tasks run.
 	early bool
+}
+
+// path is that for the output of the edge.
+func (o overFnwire) path(e edge) fnlib.Path {
+	if e.x.Schedule.size(e.from) <= o.small {
+		return fnlib.RelayOnly
+	}
+	return fnlib.Auto
 }
 
 func (o overFnwire) begin(ctx context.Context, e edge) {
@@ -26,7 +38,7 @@ func (o overFnwire) begin(ctx context.Context, e edge) {
 			return // who brings something will say so
 		}
 		for _, name := range a.Coming {
-			e.x.background.Go(func() { _, _ = o.node.Ping(ctx, name, o.path) }) // who sends will link, if this has failed
+			e.x.background.Go(func() { _, _ = o.node.Ping(ctx, name, o.path(e)) }) // who sends will link, if this has failed
 		}
 	})
 }
@@ -49,7 +61,7 @@ func (o overFnwire) bring(ctx context.Context, e edge) (map[int]io.Reader, bool,
 		return in, true, nil
 	}
 	defer e.x.span("send", e.from)()
-	_, err = o.node.SendWith(ctx, a.Taker, e.key(e.from), e.out, fnlib.SendOptions{Path: o.path})
+	_, err = o.node.SendWith(ctx, a.Taker, e.key(e.from), e.out, fnlib.SendOptions{Path: o.path(e)})
 	return nil, false, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -21,10 +22,11 @@ const EnvWay = "DAG_WAY"
 
 // The ways.
 const (
-	Direct = "fnwire"  // links that are made while tasks run, by relay until they are direct
-	Lazy   = "lazy"    // as Direct, but links are made when there is something to send
-	Relay  = "relay"   // as Direct, and they stay on the relay
-	Store  = "store"   // that of fnlib.EnvStore
+	Fnwire = "fnwire"  // by links made ahead; small outputs stay on the relay
+	Auto   = "auto"    // as Fnwire, but all links seek a direct path
+	Lazy   = "lazy"    // as Fnwire, but links are made when there is something to send
+	Relay  = "relay"   // as Fnwire, and all stay on the relay
+	Store  = "store"   // by the store of fnlib.EnvStore
 	Wukong = "wukong3" // as EnvWukong says
 )
 
@@ -53,15 +55,16 @@ func NewFunction(ctx context.Context) (f *Function, err error) {
 	f = &Function{name: "f-" + strings.ToLower(rand.Text()), http: &http.Client{Transport: &http.Transport{}}}
 	way := os.Getenv(EnvWay)
 	switch way {
-	case Direct, Lazy, Relay:
+	case Fnwire, Auto, Lazy, Relay:
 		cfg := fnlib.FromEnv()
 		cfg.Name, cfg.Grace = f.name, grace
 		if f.node, err = fnlib.Join(ctx, cfg); err != nil {
 			return nil, fmt.Errorf("dag: %w", err)
 		}
-		o := overFnwire{node: f.node, early: way != Lazy}
-		if way == Relay {
-			o.path = fnlib.RelayOnly
+		small := map[string]int64{Auto: 0, Relay: math.MaxInt64}
+		o := overFnwire{node: f.node, early: way != Lazy, small: Small}
+		if n, ok := small[way]; ok {
+			o.small = n
 		}
 		f.hand = always(o)
 	case Store:
@@ -76,7 +79,7 @@ func NewFunction(ctx context.Context) (f *Function, err error) {
 		}
 		f.hand = c.open
 	default:
-		return nil, fmt.Errorf("dag: %s is %q: want %s, %s, %s, %s or %s", EnvWay, way, Direct, Lazy, Relay, Store, Wukong)
+		return nil, fmt.Errorf("dag: %s is %q: want %s, %s, %s, %s, %s or %s", EnvWay, way, Fnwire, Auto, Lazy, Relay, Store, Wukong)
 	}
 	return f, nil
 }

@@ -47,6 +47,20 @@ func (o Op) check(inputs int) error {
 // flows tells whether an output can be read before all inputs are there.
 func (o Op) flows() bool { return o == Numbers || o == Sum }
 
+// size is how many bytes the output of a task has; 0 if it is not in the schedule.
+func (g *Graph) size(id int) int64 {
+	t, _ := g.task(id)
+	switch t.Op {
+	case Numbers, Sum:
+		return int64(g.Elems) * numberBytes
+	case Block, Stack:
+		return int64(triangle(g.Cols)) * numberBytes
+	case Values:
+		return int64(g.Cols) * numberBytes
+	}
+	return 0
+}
+
 // apply has a task of the graph make its output of its inputs. What is read from the output may be made only then.
 func (g *Graph) apply(t Task, in []io.Reader) (io.Reader, error) {
 	switch t.Op {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/fnwire/fnwire/experiments/dag"
@@ -29,9 +30,9 @@ func dagOf() Experiment {
 			"warm: they have run before and are frozen",
 		Settings: []Setting{
 			{"works", "tree,vectors,tsqr", "", "which graphs"},
-			{"ways", "fnwire,redis,s3,nats,wukong3", "", "by which to hand over: fnwire, lazy (fnwire without links made ahead), relay, redis, s3, nats; " + wukongHelp() + "; ladder (that with less and less of them)"},
-			{"starts", "warm,cold", "", "of the functions"},
-			{"functions", "64", "16", "as many leaves, each on a host of its own"},
+			{"ways", "fnwire,redis,s3,nats,wukong3", "fnwire,redis,wukong3", "by which to hand over: fnwire (outputs up to 64 KiB by relay), auto (all links seek a direct path), lazy (fnwire without links made ahead), relay, redis, s3, nats; " + wukongHelp() + "; ladder (that with less and less of them)"},
+			{"starts", "warm,cold", "warm", "of the functions"},
+			{"functions", "16", "8", "as many leaves, each on a host of its own"},
 			{"fanin", "2", "", "inputs of a task, at most"},
 			{"delays", "0s,100ms,500ms", "0s,100ms", "of each task of the tree"},
 			{"bytes", "1MiB,16MiB", "1MiB", "of each vector"},
@@ -118,73 +119,81 @@ func (r *run) dagWorks() (works []dagWork, err error) {
 	if err != nil {
 		return nil, err
 	}
-	add := func(name string, bytes int64, g *dag.Graph, err error) error {
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrSettings, err)
-		}
-		works = append(works, dagWork{name: name, graph: g, bytes: bytes})
-		return nil
-	}
-	per := (treeNumbers + leaves - 1) / leaves
-	kinds := map[string]func() error{
-		"tree": func() error {
-			for _, text := range r.list("delays") {
-				delay, err := time.ParseDuration(text)
-				if err != nil || delay < 0 {
-					return fmt.Errorf("%w: delays: %q", ErrSettings, text)
-				}
-				g, err := dag.Tree(treeNumbers, per, fanIn, 1)
-				if g != nil {
-					g.DelayMS = int(delay.Milliseconds())
-				}
-				if err := add(fmt.Sprintf("tree, %v a task", delay), 8, g, err); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-		"vectors": func() error {
-			for _, text := range r.list("bytes") {
-				size, err := workload.ParseBytes(text)
-				if err != nil {
-					return fmt.Errorf("%w: bytes: %w", ErrSettings, err)
-				}
-				g, err := dag.Tree(treeNumbers, per, fanIn, int(size/8))
-				if err := add("vectors of "+workload.FormatBytes(size), size, g, err); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-		"tsqr": func() error {
-			rows, err := r.count("rows")
-			if err != nil {
-				return err
-			}
-			for _, text := range r.list("cols") {
-				var cols int
-				if _, err := fmt.Sscan(text, &cols); err != nil {
-					return fmt.Errorf("%w: cols: %q", ErrSettings, text)
-				}
-				g, err := dag.TSQR(leaves, rows, cols, fanIn, dagSeed)
-				if err := add(fmt.Sprintf("tsqr, %d x %d", leaves*rows, cols), int64(cols*(cols+1)/2*8), g, err); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	}
+	kinds := map[string]func(leaves, fanIn int) ([]dagWork, error){"tree": r.trees, "vectors": r.vectors, "tsqr": r.tsqrs}
 	for _, name := range r.list("works") {
 		make := kinds[name]
 		if make == nil {
 			return nil, fmt.Errorf("%w: works: %q is none of tree, vectors and tsqr", ErrSettings, name)
 		}
-		if err := make(); err != nil {
-			return nil, err
+		some, err := make(leaves, fanIn)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", ErrSettings, name, err)
 		}
+		works = append(works, some...)
 	}
 	return works, nil
 }
+
+// numbers is a tree of treeNumbers numbers, or vectors.
+func numbers(name string, leaves, fanIn int, bytes int64, delay time.Duration) (dagWork, error) {
+	g, err := dag.Tree(treeNumbers, (treeNumbers+leaves-1)/leaves, fanIn, int(bytes/numberBytes))
+	if err != nil {
+		return dagWork{}, err
+	}
+	g.DelayMS = int(delay.Milliseconds())
+	return dagWork{name: name, graph: g, bytes: bytes}, nil
+}
+
+func (r *run) trees(leaves, fanIn int) (works []dagWork, err error) {
+	for _, text := range r.list("delays") {
+		delay, err := time.ParseDuration(text)
+		if err != nil || delay < 0 {
+			return nil, fmt.Errorf("delays: %q", text)
+		}
+		w, err := numbers(fmt.Sprintf("tree, %v a task", delay), leaves, fanIn, numberBytes, delay)
+		if err != nil {
+			return nil, err
+		}
+		works = append(works, w)
+	}
+	return works, nil
+}
+
+func (r *run) vectors(leaves, fanIn int) (works []dagWork, err error) {
+	for _, text := range r.list("bytes") {
+		size, err := workload.ParseBytes(text)
+		if err != nil {
+			return nil, fmt.Errorf("bytes: %w", err)
+		}
+		w, err := numbers("vectors of "+workload.FormatBytes(size), leaves, fanIn, size, 0)
+		if err != nil {
+			return nil, err
+		}
+		works = append(works, w)
+	}
+	return works, nil
+}
+
+func (r *run) tsqrs(leaves, fanIn int) (works []dagWork, err error) {
+	rows, err := r.count("rows")
+	if err != nil {
+		return nil, err
+	}
+	for _, text := range r.list("cols") {
+		cols, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, fmt.Errorf("cols: %w", err)
+		}
+		g, err := dag.TSQR(leaves, rows, cols, fanIn, dagSeed)
+		if err != nil {
+			return nil, err
+		}
+		works = append(works, dagWork{name: fmt.Sprintf("tsqr, %d x %d", leaves*rows, cols), graph: g, bytes: int64(cols * (cols + 1) / 2 * numberBytes)})
+	}
+	return works, nil
+}
+
+const numberBytes = 8
 
 // one measures a graph over a way, cold and warm as is asked for.
 func (d *dagRun) one(ctx context.Context, way string, w dagWork, rep int) error {

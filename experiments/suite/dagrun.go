@@ -205,7 +205,7 @@ func (d *dagRun) run(ctx context.Context, way string, w dagWork) (o dagOutcome, 
 		all.Go(func() {
 			resp, err := d.platform.Invoke(ctx, faas.Request{Function: way, Payload: p, Tail: true})
 			if err == nil && resp.FunctionError != "" {
-				err = fmt.Errorf("%s; its log ends with: %s", resp.Payload, lastLine(resp.Log))
+				err = fmt.Errorf("%s; it said: %s", resp.Payload, lastSaid(resp.Log))
 			}
 			if err != nil {
 				d.board.Fail(id, err)
@@ -223,9 +223,15 @@ func (d *dagRun) run(ctx context.Context, way string, w dagWork) (o dagOutcome, 
 	return o, dag.Same(dag.Decode(o.Result), w.want, w.tolerance)
 }
 
-func lastLine(log []byte) string {
-	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
-	return lines[len(lines)-1]
+// lastSaid is the last line of a function's log that is its own.
+func lastSaid(log []byte) string {
+	said := ""
+	for line := range strings.Lines(string(log)) {
+		if !strings.HasPrefix(line, "START ") && !strings.HasPrefix(line, "END ") && !strings.HasPrefix(line, "REPORT ") && strings.TrimSpace(line) != "" {
+			said = strings.TrimSpace(line)
+		}
+	}
+	return said
 }
 
 // measure runs a graph, and notes what came of it.
@@ -291,15 +297,18 @@ func (d *dagRun) charge(way string, w dagWork, rec *results.Record, o dagOutcome
 			received++
 		}
 	}
-	switch way {
-	case wayS3:
+	relayed := way == dag.Relay || w.bytes <= dag.Small && way != dag.Auto
+	switch {
+	case way == wayS3:
 		puts, gets := bill.S3Requests(w.bytes)
 		u.Puts, u.Gets = puts*sent, gets*received
-	case wayRedis:
+	case way == wayRedis:
 		u.Cache = took
-	case wayNATS:
+	case way == wayNATS:
 		u.Rendezvous, u.Public = took, w.bytes*int64(sent+received)
-	case dag.Relay:
+	case isWukong(way):
+		u.Rendezvous, u.Direct = took, w.bytes*int64(sent) // the coordinator's instance
+	case relayed:
 		u.Relay, u.Rendezvous, u.Public = took, took, 2*w.bytes*int64(sent)
 	default:
 		u.Relay, u.Rendezvous, u.Direct = took, took, w.bytes*int64(sent)
