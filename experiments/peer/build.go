@@ -2,6 +2,8 @@ package peer
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -67,18 +69,25 @@ func fileExists(path string) bool {
 	return err == nil
 }
 
-// build has go build keep what it needs meanwhile in the user's cache, not in a directory of temporary files, which would stay if this process were killed.
+// build has go build keep what it needs meanwhile in the user's cache, not in a directory of temporary files, which would stay if this process were killed. Each
+// source tree has a place of its own there: what another one builds takes no program away from who runs it.
 func build(ctx context.Context, dir, name string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("peer: %w", err)
 	}
-	out := filepath.Join(cache, "fnwire", name)
-	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+	all := filepath.Join(cache, "fnwire", "built")
+	of := sha256.Sum256([]byte(dir))
+	place := filepath.Join(all, hex.EncodeToString(of[:8]))
+	if err := os.MkdirAll(place, 0o755); err != nil {
 		return "", fmt.Errorf("peer: %w", err)
 	}
-	sweep(out)
-	tmp, err := os.MkdirTemp(filepath.Dir(out), filepath.Base(out)+tmpSuffix)
+	now := time.Now()
+	_ = os.Chtimes(place, now, now) // or it may be built anew next time
+	sweep(all, "*", unusedFor)
+	sweep(place, "*"+tmpSuffix+"*", killedFor)
+	out := filepath.Join(place, filepath.Base(name))
+	tmp, err := os.MkdirTemp(place, filepath.Base(name)+tmpSuffix)
 	if err != nil {
 		return "", fmt.Errorf("peer: %w", err)
 	}
@@ -95,14 +104,18 @@ func build(ctx context.Context, dir, name string) (string, error) {
 	return out, nil
 }
 
-const tmpSuffix = ".tmp"
+const (
+	tmpSuffix = ".tmp"
+	killedFor = time.Hour           // after which a build does not go on
+	unusedFor = 14 * 24 * time.Hour // after which a program is built anew
+)
 
-// sweep removes what builds left that were killed.
-func sweep(out string) {
-	left, _ := filepath.Glob(out + tmpSuffix + "*") // the pattern is good
-	for _, dir := range left {
-		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > time.Hour {
-			_ = os.RemoveAll(dir) // or the next time
+// sweep removes what is so old: what builds left that were killed, and programs that nobody has asked for.
+func sweep(dir, pattern string, age time.Duration) {
+	left, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is good
+	for _, path := range left {
+		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > age {
+			_ = os.RemoveAll(path) // or the next time
 		}
 	}
 }

@@ -81,7 +81,7 @@ func (d *dagRun) open(ctx context.Context, ways []string) error {
 	if d.w, err = d.r.raise(ctx, cfg); err != nil {
 		return err
 	}
-	program, err := peer.BuildAt(ctx, filepath.Join("experiments", "dag", "function"), filepath.Join("dag", "bootstrap"))
+	program, err := peer.BuildAt(ctx, filepath.Join("experiments", "dag", "function"), "bootstrap")
 	if err != nil {
 		return errors.Join(err, d.w.Close())
 	}
