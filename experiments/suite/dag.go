@@ -57,7 +57,7 @@ type dagWork struct {
 }
 
 func runDAG(ctx context.Context, r *run) error {
-	r.limit = dagLimit
+	r.limit, r.divided = dagLimit, true
 	reps, err := r.count("reps")
 	if err != nil {
 		return err

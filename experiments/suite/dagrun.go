@@ -260,10 +260,6 @@ func (d *dagRun) measure(ctx context.Context, way string, w dagWork, rec *result
 			return err
 		}
 	}
-	if d.r.slow() > 1 {
-		rec.Modelled = append(rec.Modelled, fmt.Sprintf("time dilation: the network, delays of tasks and service times are %d times slower, and all times divided by that, "+
-			"so that %d cores are as many as %d; see wan.Profile.Slowed", d.r.slow(), d.r.machine.Cores, d.r.machine.Cores*d.r.slow()))
-	}
 	return nil
 }
 

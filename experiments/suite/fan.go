@@ -116,6 +116,7 @@ type fanRun struct {
 }
 
 func runFan(ctx context.Context, r *run) (err error) {
+	r.divided = true
 	f := &fanRun{r: r, states: make(map[int64][]state), cases: make(map[string]fanCase)}
 	for name, to := range map[string]*int{"parallel": &f.parallel, "tree": &f.tree, "edges": &f.edges} {
 		if *to, err = r.count(name); err != nil {

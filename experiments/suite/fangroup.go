@@ -158,7 +158,7 @@ func (g *fanGroup) settle(ctx context.Context, rec *results.Record) error {
 		relayed[i], err = g.procs[i].Settle(ctx, worker.SettleArgs{Peers: peers, Wait: fanSettle})
 		return err
 	})
-	rec.Measured["settled_ms"] = ms(time.Since(began))
+	rec.Measured["settled_ms"] = ms(time.Since(began)) / float64(g.r.slow())
 	if all := slices.Concat(relayed...); len(all) > 0 {
 		rec.Marks = append(rec.Marks, fmt.Sprintf("%d links were not direct after %v: one %s", len(all), fanSettle, all[0]))
 	}
@@ -208,8 +208,19 @@ func (g *fanGroup) round(ctx context.Context, cold bool) (one fanRound, err erro
 	}
 	idleAfter, ticksAfter := results.CPUTime()
 	one, err = g.judge(at.UnixNano(), done, want)
+	one.divide(float64(g.r.slow()))
 	one.idle, one.ticks = idleAfter-idle, ticksAfter-ticks
 	return one, errors.Join(err, g.clean(ctx, args))
+}
+
+// divide makes times those of a network that is so many times faster; see wan.Profile.Slowed.
+func (f *fanRound) divide(by float64) {
+	for _, t := range []*float64{&f.done, &f.busy, &f.late} {
+		*t /= by
+	}
+	for i := range f.edges {
+		f.edges[i] /= by
+	}
 }
 
 // shares returns what each function is to do, and the states by their keys.

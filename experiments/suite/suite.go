@@ -128,6 +128,8 @@ type run struct {
 	calibration []results.Check // of the network; none if that is not emulated
 	watched     *world.World    // of all measurements, whose network is; nil if none
 
+	divided bool // times are divided by slow
+
 	mu              sync.Mutex // guards what follows, and the calls of Options.Has, Progress and Emit
 	passed          int        // measurements that were there already
 	emitted, failed int
@@ -184,6 +186,7 @@ func (r *run) measure(ctx context.Context, c string, rep int, f func(context.Con
 	mctx, cancel := context.WithTimeout(ctx, cmp.Or(r.limit, measureTimeout))
 	defer cancel()
 	rec.Time = time.Now().UTC()
+	r.dilated(&rec)
 	rec.Calibration = r.calibration
 	done := r.watch(&rec, r.watched)
 	err := f(mctx, &rec)
