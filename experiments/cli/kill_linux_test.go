@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -18,7 +19,8 @@ import (
 )
 
 // TestRunAllKilled: wherever the harness is killed, or interrupted as it is at first, no process, namespace, mount, cgroup or temporary file of its own is
-// left, and what was measured is there: the next run goes on after it. FNWIRE_KILLS is how often; else 3 times.
+// left, and what was measured is there: the next run goes on after it. FNWIRE_KILLS is how often, else 3 times, and FNWIRE_KILLED
+// which experiment, else all.
 func TestRunAllKilled(t *testing.T) {
 	kills, within := 3, 5*time.Second
 	if s := os.Getenv("FNWIRE_KILLS"); s != "" {
@@ -30,7 +32,7 @@ func TestRunAllKilled(t *testing.T) {
 	}
 	u := user{t, 0, t.TempDir()}
 	out, tmp := filepath.Join(u.newTemp(), "out"), u.newTemp()
-	args := []string{"run", "all", "--quick", "--out", out}
+	args := []string{"run", cmp.Or(os.Getenv("FNWIRE_KILLED"), "all"), "--quick", "--out", out}
 	u.types("", "run", "skew", "--quick", "--out", t.TempDir(), "--reps", "1", "--set", "skews=0s", "--set", "cases=receiver") // ends the test here if labs are not possible
 	rng := rand.New(rand.NewPCG(1, 2))
 	had := 0
@@ -85,8 +87,10 @@ func killed(t *testing.T, u user, args []string, at time.Duration, sig unix.Sign
 	var watched map[int]int
 	spaces := make(map[string]bool)
 	stopped := make(chan struct{})
+	var all []string
 	for lines.Scan() {
-		if said = lines.Text(); timer == nil {
+		said = lines.Text()
+		if all = append(all, said); timer == nil {
 			timer = time.AfterFunc(at, func() {
 				defer close(stopped)
 				_ = cmd.Process.Signal(unix.SIGSTOP) // so that it starts nothing while its processes are listed
@@ -107,7 +111,7 @@ func killed(t *testing.T, u user, args []string, at time.Duration, sig unix.Sign
 	<-stopped
 	_ = cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); sig == unix.SIGINT && code != 130 {
-		t.Errorf("interrupted: exit code %d, want 130", code)
+		t.Errorf("interrupted: exit code %d, want 130: %s", code, strings.Join(all[max(0, len(all)-100):], "\n"))
 	}
 	for pid, fd := range watched {
 		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000); n != 1 {

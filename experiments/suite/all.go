@@ -15,9 +15,9 @@ import (
 
 // takes is how long experiments took on two cores, in seconds: in full, and with --quick.
 var takes = map[string][2]int{
-	"transfer": {300, 15}, "connect": {900, 28}, "pairs": {60, 7}, "skew": {60, 12}, "flap": {120, 6}, "faults": {600, 85},
-	"throughput": {300, 45}, "attack": {60, 22}, "rendezvous": {180, 15}, "relay": {120, 16}, "nat-matrix": {600, 13}, "handoff": {300, 35}, "footprint": {300, 32},
-	"fan": {600, 60}, "dag": {600, 50},
+	"transfer": {200, 15}, "connect": {900, 28}, "pairs": {60, 7}, "skew": {100, 12}, "flap": {60, 6}, "faults": {480, 85},
+	"throughput": {270, 45}, "attack": {60, 22}, "rendezvous": {240, 15}, "relay": {240, 16}, "nat-matrix": {270, 13}, "handoff": {240, 35}, "footprint": {420, 32},
+	"fan": {350, 60}, "dag": {1000, 50},
 }
 
 // Takes returns about how long the experiment takes on two cores with little else to do.

@@ -37,7 +37,7 @@ func connect() Experiment {
 			{"skews", "0s,100ms,1s,5s", "0s,1s", "how much later one begins"},
 			{"late", "sender,receiver", "", "who begins later, or both in turn"},
 			{"from", strings.Join(startingPoints(), ","), "cold,warm", "what a set-up starts from"},
-			{"reps", "3", "1", "fresh pairs for each case, in alternating order"},
+			{"reps", "2", "1", "fresh pairs for each case, in alternating order"},
 			{"bytes", "1KiB", "", "size of the state"},
 			{"settle", "3s", "1s", "how long to wait for a direct path"},
 			profileSetting(),

@@ -38,7 +38,7 @@ func faults() Experiment {
 			{"long", "60s", "20s", "how long a process is frozen, and the rendezvous away"},
 			{"calm", "1s", "500ms", "how long it is undisturbed before, and twice as long after"},
 			{"parallel", "4", "", "worlds at a time"},
-			{"reps", "5", "1", "repetitions"},
+			{"reps", "3", "1", "repetitions"},
 			profileSetting(),
 		},
 		run: runFaults,
