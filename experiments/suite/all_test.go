@@ -83,3 +83,18 @@ func TestAllEnds(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTakes: of each experiment it is known how long it takes, and of none that there is not.
+func TestTakes(t *testing.T) {
+	known := 0
+	for _, e := range All() {
+		if _, ok := takes[e.Name]; ok {
+			known++
+		} else {
+			t.Errorf("how long does %s take?", e.Name)
+		}
+	}
+	if known != len(takes) {
+		t.Errorf("%d experiments, %d times", known, len(takes))
+	}
+}
