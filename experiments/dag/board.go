@@ -166,10 +166,20 @@ func (b *Board) Fail(run string, err error) {
 	}
 }
 
+// failLocked does nothing to a run that is over: an invocation may fail after its function has reported, as when the harness is interrupted.
 func (b *Board) failLocked(err error) {
-	if b.err == nil {
+	if !b.overLocked() {
 		b.err = err
 		close(b.done)
+	}
+}
+
+func (b *Board) overLocked() bool {
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -286,7 +296,7 @@ func (b *Board) report(r Report) error {
 	if r.Error != "" {
 		b.failLocked(errors.New(r.Error))
 	}
-	if b.open--; b.open == 0 && b.err == nil {
+	if b.open--; b.open == 0 && !b.overLocked() {
 		close(b.done)
 	}
 	return nil

@@ -268,3 +268,26 @@ func FuzzBoard(f *testing.F) {
 		}
 	})
 }
+
+// TestOver: what comes after the end of a run, before anybody has asked how it ended, changes nothing.
+func TestOver(t *testing.T) {
+	b := dag.NewBoard()
+	g := must(t)(dag.Tree(4, 1, 4, 1))
+	b.Begin("r", g)
+	post := func(what, body string) {
+		w := httptest.NewRecorder()
+		b.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/"+what, strings.NewReader(body)))
+		if w.Code != http.StatusOK {
+			t.Errorf("%s: %d %s", what, w.Code, w.Body)
+		}
+	}
+	for range g.Leaves() {
+		post("report", `{"run": "r", "at": 1}`)
+	}
+	b.Fail("r", errors.New("too late"))
+	post("call", `{"run": "r"}`)
+	post("report", `{"run": "r", "error": "too late as well"}`)
+	if _, err := b.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
