@@ -30,7 +30,7 @@ type end struct {
 type matchmaker struct {
 	mu      sync.Mutex // guards what follows
 	ends    int
-	waiting map[string]*end // by key
+	waiting map[string]*end // the first of each key, until there is a match
 	ready   []*end          // the later one of each pair that is held back
 	busy    map[id]*end     // serial nodes
 }
@@ -50,10 +50,11 @@ func (m *matchmaker) come(e *end) error {
 	switch {
 	case first == nil:
 		m.waiting[e.key] = e
+	case first.other != nil:
+		return fmt.Errorf("both ends of %q are there", e.key)
 	case first.sends == e.sends:
 		return fmt.Errorf("both ends of %q send, or both receive", e.key)
 	default:
-		delete(m.waiting, e.key)
 		first.other, e.other = e, first
 		m.ready = append(m.ready, e)
 	}
@@ -79,10 +80,7 @@ func (m *matchmaker) leave(e *end) {
 	}
 	if o := e.other; o != nil && !e.granted {
 		m.ready = slices.DeleteFunc(m.ready, func(r *end) bool { return r == e || r == o })
-		o.other = nil
-		if m.waiting[o.key] == nil {
-			m.waiting[o.key] = o
-		}
+		o.other, m.waiting[o.key] = nil, o
 	}
 	m.grant()
 }
@@ -95,6 +93,7 @@ func (m *matchmaker) grant() {
 		}
 		var pairing id
 		_, _ = rand.Read(pairing[:]) // which ends the process rather than fail
+		delete(m.waiting, e.key)
 		for _, x := range []*end{e, e.other} {
 			x.granted = true
 			if x.serial {

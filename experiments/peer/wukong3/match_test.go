@@ -2,6 +2,7 @@ package wukong3
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -58,6 +59,9 @@ func TestDead(t *testing.T) {
 	busy1, busy2 := side(got, 1, "x", true, true), side(got, 2, "x", false, true)
 	first, dies, next := side(got, 1, "k", true, true), side(got, 3, "k", false, true), side(got, 4, "k", false, true)
 	come(t, m, busy1, busy2, first, dies)
+	if err := m.come(side(got, 5, "k", true, true)); err == nil || !strings.Contains(err.Error(), "are there") {
+		t.Errorf("a third end: %v", err)
+	}
 	m.leave(dies)
 	come(t, m, next)
 	m.leave(busy1)
