@@ -83,10 +83,10 @@ func TestHostileClient(t *testing.T) {
 	a, b := open(t, cfg), open(t, cfg)
 	sent := make(chan error, 1)
 	go func() {
-		_, err := a.Send(t.Context(), "k", bytes.NewReader(garbage), 1000)
+		_, err := a.Send(t.Context(), "ours", bytes.NewReader(garbage), 1000)
 		sent <- err
 	}()
-	if _, err := b.Receive(t.Context(), "k", io.Discard); err != nil {
+	if _, err := b.Receive(t.Context(), "ours", io.Discard); err != nil {
 		t.Error(err)
 	}
 	if err := <-sent; err != nil {
