@@ -15,9 +15,9 @@ import (
 
 // takes is how long experiments took on two cores, in seconds: in full, and with --quick.
 var takes = map[string][2]int{
-	"transfer": {120, 15}, "connect": {800, 27}, "pairs": {45, 7}, "skew": {80, 8}, "flap": {45, 5}, "faults": {300, 90},
+	"transfer": {120, 15}, "connect": {800, 27}, "pairs": {45, 7}, "skew": {80, 8}, "flap": {45, 5}, "faults": {300, 115},
 	"throughput": {200, 35}, "attack": {45, 22}, "rendezvous": {200, 15}, "relay": {200, 16}, "nat-matrix": {200, 12}, "handoff": {200, 30}, "footprint": {350, 30},
-	"fan": {250, 60}, "dag": {450, 50},
+	"fan": {250, 45}, "dag": {450, 18},
 }
 
 // Takes returns about how long the experiment takes on two cores with little else to do.
