@@ -44,7 +44,11 @@ func (o overStore) bring(ctx context.Context, e edge) (map[int]io.Reader, bool, 
 		if err != nil {
 			return nil, false, err
 		}
-		in[from] = until(object, func(error) error { done(); return object.Close() })
+		in[from] = until(object, func(error) error {
+			done()
+			e.x.background.Go(func() { _ = o.store.Delete(context.WithoutCancel(ctx), e.key(from)) }) // or the store's room is used up sooner
+			return object.Close()
+		})
 	}
 	return in, true, nil
 }
