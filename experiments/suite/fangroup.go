@@ -195,8 +195,11 @@ func (g *fanGroup) round(ctx context.Context, cold bool) (one fanRound, err erro
 	args, want := g.shares(prefix, cold)
 	done := make([]worker.Exchanged, len(g.procs))
 	at := time.Now().Add(fanLead + time.Duration(g.c.n)*fanLead1)
-	idle, ticks := results.CPUTime()
-	sampling := time.AfterFunc(time.Until(at)-fanSample, func() { idle, ticks = results.CPUTime() })
+	sampled := make(chan [2]int64, 1) // idle, ticks
+	sampling := time.AfterFunc(time.Until(at)-fanSample, func() {
+		idle, ticks := results.CPUTime()
+		sampled <- [2]int64{idle, ticks}
+	})
 	defer sampling.Stop()
 	err = g.each(ctx, func(ctx context.Context, i int) (err error) {
 		args[i].At = at.UnixNano()
@@ -209,7 +212,8 @@ func (g *fanGroup) round(ctx context.Context, cold bool) (one fanRound, err erro
 	idleAfter, ticksAfter := results.CPUTime()
 	one, err = g.judge(at.UnixNano(), done, want)
 	one.divide(float64(g.r.slow()))
-	one.idle, one.ticks = idleAfter-idle, ticksAfter-ticks
+	before := <-sampled
+	one.idle, one.ticks = idleAfter-before[0], ticksAfter-before[1]
 	return one, errors.Join(err, g.clean(ctx, args))
 }
 

@@ -111,7 +111,7 @@ func (r *run) watch(rec *results.Record, w *world.World) (done func()) {
 		if !realTime {
 			rec.Marks = append(rec.Marks, "the emulator has no real-time priority")
 		}
-		judgeLines(rec, before, after)
+		r.judgeLines(rec, before, after)
 		if idleNow, allNow := results.CPUTime(); allNow > all {
 			share := 100 * float64(idleNow-idle) / float64(allNow-all)
 			if rec.Measured["machine_idle_percent"] = share; share < machineIdle {
@@ -121,8 +121,8 @@ func (r *run) watch(rec *results.Record, w *world.World) (done func()) {
 	}
 }
 
-// judgeLines notes what the lines did between two times, by the busiest and the latest of them, and marks what they were too slow for.
-func judgeLines(rec *results.Record, before, after map[string]wan.Usage) {
+// judgeLines notes what the lines did between two times, by the busiest and the latest of them, and marks once what any of them was too slow for.
+func (r *run) judgeLines(rec *results.Record, before, after map[string]wan.Usage) {
 	var busy, late, over float64
 	var fates [wan.Fates]int64
 	for _, host := range slices.Sorted(maps.Keys(after)) {
@@ -135,16 +135,20 @@ func judgeLines(rec *results.Record, before, after map[string]wan.Usage) {
 		}
 		lost := up.Overrun + down.Overrun
 		busy, late, over = max(busy, share), max(late, ms(behind)), over+float64(lost)
-		for what, is := range map[string]bool{
-			"dropped frames": lost > 0, fmt.Sprintf("took more than %d %% of a core", carrierBusy): share > carrierBusy,
-			"was late by more than 2 ms for 1 % of the frames": behind > carrierLate,
-		} {
-			if is {
-				rec.Marks = append(rec.Marks, fmt.Sprintf("bound by the emulator: the line of %s %s", host, what))
-			}
+	}
+	lateFor := carrierLate * time.Duration(r.slow())
+	for _, m := range []struct {
+		is   bool
+		what string
+	}{
+		{over > 0, "dropped frames"},
+		{busy > carrierBusy, fmt.Sprintf("took more than %d %% of a core", carrierBusy)},
+		{late > ms(lateFor), fmt.Sprintf("was late by more than %v for 1 %% of the frames", lateFor.Truncate(time.Millisecond))},
+	} {
+		if m.is {
+			rec.Marks = append(rec.Marks, "bound by the emulator: a line "+m.what)
 		}
 	}
-	slices.Sort(rec.Marks)
 	rec.Measured["line_busiest_percent"], rec.Measured["line_late_ms_p99"], rec.Measured["line_overrun"] = busy, late, over
 	rec.Measured["line_lost"], rec.Measured["line_overflowed"] = float64(fates[wan.Lost]+fates[wan.Out]), float64(fates[wan.Overflow])
 }
