@@ -43,10 +43,12 @@ func (e *Endpoint) Admit(p Peer, class Class, renew bool) error {
 	if e.Dials(p.ID) {
 		adopted := e.dial(r, class, renew, p.Attempt, false) != nil
 		switch {
+		case len(p.Flight) > 0 && e.Up(p.ID, class) == nil:
+			// It is of the connection that is being dialled, also where that is not the attempt: if both sides offer, the peer's QUIC may answer
+			// either in the same flight.
+			e.hub.inject(r, class, p.Flight, r.relayAddr)
 		case len(p.Flight) == 0 && adopted:
 			p.Attempt.resend(r)
-		case p.Attempt.isTo(r): // since now, or since the peer offered too
-			e.hub.inject(r, class, p.Flight, r.relayAddr)
 		}
 	} else {
 		// The answer vouches for whom QUIC's first packet is of, so it may be answered with data at once.

@@ -60,11 +60,11 @@ func newFlight(server bool, at *atomic.Pointer[Flight], wait time.Duration) *Fli
 }
 
 // add takes packets of seg bytes each, unless they are not of a handshake or the flight has left. What does
-// not fit is lost, and QUIC sends it again.
+// not fit is lost, and QUIC sends it again. An Attempt's flight that has left without anything, since QUIC took long, is filled yet: for resend.
 func (f *Flight) add(b []byte, seg int) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.over || len(b) == 0 {
+	if f.over && (f.at != nil || f.bytes > 0) || len(b) == 0 {
 		return false
 	}
 	if !isLongHeader(b) {
@@ -273,8 +273,6 @@ func (a *Attempt) adopt(p *remote) bool {
 	a.to.Store(p)
 	return true
 }
-
-func (a *Attempt) isTo(p *remote) bool { return a != nil && a.to.Load() == p }
 
 // wait returns the connection of an adopted attempt.
 func (a *Attempt) wait(ctx context.Context) (*quic.Conn, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,6 +83,47 @@ func TestHandshakeInHellos(t *testing.T) {
 			t.Error("the handshake is done before its end")
 		}
 	})
+}
+
+// TestBothCall: of two that call each other the one that dials has begun when its own offer leaves, and what its peer's QUIC says to what it
+// dials comes in the answer to that offer. With no network but offers and answers, a link needs all they carry.
+func TestBothCall(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	a, b := openPair(t) // a dials
+	a.AddRelay(&lossyLeg{})
+	first, err := b.Attempt(RelayOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offer := meet(b, first.Flight(ctx), nil)
+	offer.Relay = "r"
+	answer, err := a.AdmitCaller(offer, RelayOnly, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := a.Attempt(RelayOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = own.Flight(ctx) // gets to b behind the answer
+	r, err := b.admit(meet(a, nil, nil), RelayOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := newFlight(true, &r.flights[RelayOnly], time.Minute)
+	if err := b.Admit(meet(a, answer.Wait(ctx), first), RelayOnly, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Admit(meet(b, said.Wait(ctx), own), RelayOnly, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Link(ctx, b.PeerID(), RelayOnly); err != nil {
+		t.Fatal(err)
+	}
+	if own.to.Load() != nil {
+		t.Error("it has dialled twice")
+	}
 }
 
 // TestAttemptPins: a member of the job that answers under an identity which it cannot prove gets no link.
@@ -169,7 +211,7 @@ func TestAttemptExpires(t *testing.T) {
 	if err := a.Admit(meet(b, nil, attempt), Auto, false); err != nil {
 		t.Fatal(err)
 	}
-	if attempt.isTo(a.peers[b.PeerID()]) {
+	if attempt.to.Load() != nil {
 		t.Error("adopted when it had ended")
 	}
 	if _, err := a.Attempt(DirectOnly); !errors.Is(err, ErrNoDirect) {
@@ -199,6 +241,27 @@ func TestFlightIsBounded(t *testing.T) {
 	}
 	if f.add([]byte{0xc0}, 0) {
 		t.Error("a packet was taken when the flight had left")
+	}
+}
+
+// TestLateFlight: QUIC writes its first packet when the offer has left without it.
+func TestLateFlight(t *testing.T) {
+	packet := bytes.Repeat([]byte{0xc0}, 1200)
+	f := newFlight(false, nil, time.Minute)
+	if len(f.take()) > 0 {
+		t.Error("a packet from nowhere")
+	}
+	if !f.add(packet, 0) || len(f.take()) != 1 {
+		t.Error("it is not kept for resend")
+	}
+	if f.add(packet, 0) {
+		t.Error("a repetition was taken")
+	}
+	var at atomic.Pointer[Flight]
+	f = newFlight(true, &at, time.Minute)
+	f.take()
+	if f.add(packet, 0) {
+		t.Error("kept, and nobody sends it")
 	}
 }
 
