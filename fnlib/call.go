@@ -19,7 +19,8 @@ const (
 	reofferParked    = 30 * time.Second // an offer that is parked is repeated long before it expires
 	linkTimeout      = 10 * time.Second // from the answer to the link
 	linkTries        = 3
-	expectFor        = 10 * time.Second // Config.Call is tried on its own
+	expectFor        = 10 * time.Second       // Config.Call is tried on its own
+	comingFor        = 250 * time.Millisecond // from a peer's offer, for its link
 )
 
 type callKey struct {
@@ -83,13 +84,39 @@ func (n *Node) callLocked(k callKey) *call {
 	c := &call{answer: make(chan peer.ID, 1), done: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(n.ctx)
 	n.calls[k] = c
-	if k.path != DirectOnly {
-		var err error
-		if c.attempt, err = n.ep.Attempt(k.path); err != nil {
-			n.log.Debug("fnlib: no flight for the offer", "to", k.name, "error", err)
-		}
-	}
 	return c
+}
+
+// attemptLocked begins what goes with the call's first offer. It runs under n.mu.
+func (n *Node) attemptLocked(k callKey, c *call) {
+	if k.path == DirectOnly {
+		return
+	}
+	var err error
+	if c.attempt, err = n.ep.Attempt(k.path); err != nil {
+		n.log.Debug("fnlib: no flight for the offer", "to", k.name, "error", err)
+	}
+}
+
+// coming waits for the link of a peer that has called a moment ago, and returns nil if there is none: to call it as well would have both begin two.
+func (n *Node) coming(ctx context.Context, k callKey) *transport.Link {
+	n.mu.Lock()
+	id, m := n.memberLocked(k.name)
+	var left time.Duration
+	if m != nil {
+		left = comingFor - time.Since(m.called[k.path])
+	}
+	n.mu.Unlock()
+	if left <= 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, left)
+	defer cancel()
+	l, err := n.ep.Link(ctx, id, k.path)
+	if err != nil {
+		n.log.Debug("fnlib: no link from who has called", "from", k.name, "error", err)
+	}
+	return l
 }
 
 // expect begins the calls of Config.Call. Their offers are for the join.
@@ -102,6 +129,7 @@ func (n *Node) expect(ctx context.Context) (offers []rendezvous.Envelope, begin 
 		}
 		n.mu.Lock()
 		c := n.callLocked(k)
+		n.attemptLocked(k, c)
 		n.mu.Unlock()
 		calls[k] = c
 		if len(offers) == rendezvous.MaxJoinOffers {
@@ -210,10 +238,39 @@ func (n *Node) runCall(k callKey, c *call) {
 	ctx := c.ctx
 	defer close(c.done)
 	defer c.cancel()
+	began := time.Now()
+	if c.attempt == nil { // else it has called with the join
+		c.link = n.coming(ctx, k)
+	}
+	if c.link == nil {
+		n.search(ctx, k, c, began)
+	} else {
+		c.phases.link = time.Since(began)
+	}
+	n.mu.Lock()
+	if n.calls[k] == c {
+		delete(n.calls, k)
+	}
+	n.mu.Unlock()
+	if c.link != nil {
+		c.err = nil
+		if n.cfg.Metrics != nil {
+			// On its own, since Close waits for this goroutine, and Linked may want to close.
+			go n.cfg.Metrics.Linked(LinkEvent{Peer: k.name, Path: c.link.Status().Path, Took: time.Since(began)})
+		}
+	}
+}
+
+// search calls a name until there is a link, or no prospect of one.
+func (n *Node) search(ctx context.Context, k callKey, c *call, began time.Time) {
+	if c.attempt == nil {
+		n.mu.Lock()
+		n.attemptLocked(k, c)
+		n.mu.Unlock()
+	}
 	if c.attempt != nil {
 		defer c.attempt.Cancel()
 	}
-	began := time.Now()
 	var last error
 	for range linkTries {
 		id, err := n.invite(ctx, k, c, last)
@@ -247,18 +304,6 @@ func (n *Node) runCall(k callKey, c *call) {
 		n.log.Debug("fnlib: link failed", "to", k.name, "error", err)
 		if errors.Is(err, transport.ErrNATs) {
 			break
-		}
-	}
-	n.mu.Lock()
-	if n.calls[k] == c {
-		delete(n.calls, k)
-	}
-	n.mu.Unlock()
-	if c.link != nil {
-		c.err = nil
-		if n.cfg.Metrics != nil {
-			// On its own, since Close waits for this goroutine, and Linked may want to close.
-			go n.cfg.Metrics.Linked(LinkEvent{Peer: k.name, Path: c.link.Status().Path, Took: time.Since(began)})
 		}
 	}
 }

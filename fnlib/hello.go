@@ -24,6 +24,8 @@ type member struct {
 	name  string
 	epoch uint64
 	seq   uint64 // of the newest hello
+	// called is when the instance has called last, by class: a link is on its way.
+	called [rendezvous.ClassRelay + 1]time.Time
 }
 
 // offer seals an offer to the holder of a name, with the first flight of the call's attempt if there is one.
@@ -152,6 +154,11 @@ func (n *Node) handleHello(e rendezvous.Envelope) error {
 	if err != nil {
 		return err
 	}
+	n.mu.Lock()
+	if m := n.members[id]; m != nil {
+		m.called[path] = time.Now()
+	}
+	n.mu.Unlock()
 	n.answered(h, id) // who calls us needs not be called
 	return n.reply(h, flight)
 }

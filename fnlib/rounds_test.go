@@ -321,3 +321,40 @@ func TestCallUnused(t *testing.T) {
 		<-first
 	})
 }
+
+// TestBothCall: a function that has just been called sends to who has called it, and waits for the link that is on its way: the receipt is
+// there five round trips after the call, or sooner. Two that call each other before they know have to wait little longer than for one call, and not for
+// QUIC's timer, which is at 200 ms.
+func TestBothCall(t *testing.T) {
+	for _, quarters := range []int{0, 1, 2, 3, 4, 5, 6, 8} {
+		t.Run(fmt.Sprintf("%d quarters of a round trip later", quarters), func(t *testing.T) {
+			eachOrder(t, func(t *testing.T, lower bool) {
+				w := newBubble(t, rtt)
+				a, b := w.functions(lower, [2]*natsim.NAT{})
+				n, _ := a.join()
+				m, _ := b.join()
+				receiving(t, n)
+				receiving(t, m)
+				time.Sleep(time.Minute)
+				began := time.Now()
+				second := make(chan time.Duration)
+				go func() {
+					time.Sleep(time.Duration(quarters) * rtt / 4)
+					send(t, m, "a", "state")
+					second <- time.Since(began)
+				}()
+				send(t, n, "b", "state")
+				first := time.Since(began)
+				if quarters >= 4 { // it knows
+					exactly(t, "first receipt", first, 4)
+					exactly(t, "second receipt", <-second, 5)
+					return
+				}
+				other, most := <-second, time.Duration(5.75*float64(rtt))
+				if first > most || other > most {
+					t.Errorf("receipts after %v and %v, want at most %v", first, other, most)
+				}
+			})
+		})
+	}
+}
