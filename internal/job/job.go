@@ -26,12 +26,21 @@ const KeySize = 32
 const MaxName = 64
 
 // Key is the secret that all functions of a job share. It prints as "job key (hidden)".
-type Key struct{ secret [KeySize]byte }
+type Key struct {
+	secret [KeySize]byte
+	id     ID // of the secret: it takes as long to compute as a signature, and each offer needs it
+}
 
 // NewKey makes a key from the system's random source.
 func NewKey() Key {
-	var k Key
-	_, _ = rand.Read(k.secret[:]) // never fails (crypto/rand)
+	var secret [KeySize]byte
+	_, _ = rand.Read(secret[:]) // never fails (crypto/rand)
+	return newKey(secret)
+}
+
+func newKey(secret [KeySize]byte) Key {
+	k := Key{secret: secret}
+	k.id = ID(k.Signer().Public().(ed25519.PublicKey))
 	return k
 }
 
@@ -43,9 +52,7 @@ func ParseKey(s string) (Key, error) {
 	if err != nil || len(b) != KeySize {
 		return Key{}, fmt.Errorf("job key: want %d bytes in base64 (make one with `fnwire keygen`)", KeySize)
 	}
-	var k Key
-	copy(k.secret[:], b)
-	return k, nil
+	return newKey([KeySize]byte(b)), nil
 }
 
 // Encode returns the key in base64. It is the only way to get the secret out.
@@ -76,7 +83,7 @@ func (k Key) Signer() ed25519.PrivateKey {
 }
 
 // ID returns the job's identity, which is the public half of the signing key pair.
-func (k Key) ID() ID { return ID(k.Signer().Public().(ed25519.PublicKey)) }
+func (k Key) ID() ID { return k.id }
 
 // MAC authenticates parts for one purpose. Each part is preceded by its length, so that bytes cannot
 // move from one part to the next.
