@@ -79,8 +79,7 @@ type executor struct {
 }
 
 // run runs the event's task, and all that this executor comes to run after it.
-func (x *executor) run(ctx context.Context) error {
-	began := time.Now()
+func (x *executor) run(ctx context.Context, began time.Time) error {
 	running, cancel := context.WithCancel(ctx)
 	err := x.start(running)
 	cancel()
@@ -130,8 +129,7 @@ func (x *executor) do(ctx context.Context, t Task, in []io.Reader) error {
 }
 
 func (x *executor) apply(ctx context.Context, t Task, in []io.Reader) (io.Reader, error) {
-	defer x.span("run", t.ID)()
-	if x.Schedule.DelayMS > 0 {
+	if x.Schedule.DelayMS > 0 || !t.Op.flows() {
 		for i, r := range in { // what takes long begins when all is there, and has no sender wait for it
 			b, err := io.ReadAll(r)
 			if err != nil {
@@ -139,6 +137,9 @@ func (x *executor) apply(ctx context.Context, t Task, in []io.Reader) (io.Reader
 			}
 			in[i] = bytes.NewReader(b)
 		}
+	}
+	defer x.span("run", t.ID)()
+	if x.Schedule.DelayMS > 0 {
 		select {
 		case <-time.After(time.Duration(x.Schedule.DelayMS) * time.Millisecond):
 		case <-ctx.Done():

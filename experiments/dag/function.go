@@ -94,12 +94,13 @@ func (f *Function) Handle(ctx context.Context, e Event) error {
 	if e.Schedule == nil || len(e.Schedule.Tasks) > MaxTasks {
 		return errors.New("dag: an event without a schedule")
 	}
+	began := time.Now()
 	h, err := f.hand(ctx)
 	if err != nil {
 		return fmt.Errorf("dag: %w", err)
 	}
 	x := &executor{Event: e, name: f.name, board: board{e.Board, f.http}, hand: h}
-	return x.run(ctx)
+	return x.run(ctx, began)
 }
 
 // Close leaves the job.

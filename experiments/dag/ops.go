@@ -19,7 +19,7 @@ type Op string
 
 // The operations.
 const (
-	Numbers Op = "numbers" // makes the sum of the numbers Lo to Hi-1, each of them a vector of Elems numbers: n has n+0, n+1 and so on
+	Numbers Op = "numbers" // makes the sum of the numbers Lo to Hi-1, each of them a vector of Elems numbers: first the number itself, then see noise
 	Sum     Op = "sum"     // adds vectors; it gives out each number of the sum as soon as it has those to add
 	Block   Op = "block"   // makes the factor R of the rows Lo to Hi-1 of the matrix
 	Stack   Op = "stack"   // makes the factor R of factors R, one below the other
@@ -101,9 +101,9 @@ func (g *Graph) Expected() (result []float64, tolerance float64, err error) {
 		for _, t := range g.Leaves() {
 			n = max(n, t.Hi)
 		}
-		first := float64(n) * float64(n-1) / 2
+		all := newVector(0, n, g.Elems)
 		for j := range g.Elems {
-			result = append(result, first+float64(n)*float64(j))
+			result = append(result, all.number(j))
 		}
 		return result, 0, nil // whole numbers
 	}
@@ -221,15 +221,36 @@ func decode(r io.Reader, n int) ([]float64, error) {
 
 // vector is the sum of the numbers of a leaf.
 type vector struct {
-	first, step float64
-	at, elems   int
-	rest        [numberBytes]byte // of the number at hand, what was not read
-	left        int
+	lo, hi    int
+	at, elems int
+	rest      [numberBytes]byte // of the number at hand, what was not read
+	left      int
 }
 
-func newVector(lo, hi, elems int) *vector {
-	n := float64(hi - lo)
-	return &vector{first: n * float64(lo+hi-1) / 2, step: n, elems: elems}
+func newVector(lo, hi, elems int) *vector { return &vector{lo: lo, hi: hi, elems: elems} }
+
+// noisy is how many numbers there are to one whose vector has noise.
+const noisy = 16
+
+// number is the j-th of the vector.
+func (v *vector) number(j int) float64 {
+	sum := float64(v.hi-v.lo) * float64(v.lo+v.hi-1) / 2
+	if j == 0 {
+		return sum
+	}
+	for n := (v.lo + noisy - 1) / noisy * noisy; n < v.hi; n += noisy {
+		sum += float64(noise(n, j))
+	}
+	return sum
+}
+
+// noise is added to the j-th number of the vector of n: 45 bits that look random, so that vectors cannot be compressed, and of which 128 can be added
+// without rounding. It is the mixing of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014).
+func noise(n, j int) uint64 {
+	z := (uint64(n)<<32 + uint64(j)) * 0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return (z ^ z>>31) >> 19
 }
 
 // Read implements io.Reader.
@@ -242,7 +263,7 @@ func (v *vector) Read(b []byte) (n int, err error) {
 				}
 				return n, nil
 			}
-			binary.LittleEndian.PutUint64(v.rest[:], math.Float64bits(v.first+v.step*float64(v.at)))
+			binary.LittleEndian.PutUint64(v.rest[:], math.Float64bits(v.number(v.at)))
 			v.at, v.left = v.at+1, numberBytes
 		}
 		m := copy(b[n:], v.rest[numberBytes-v.left:])

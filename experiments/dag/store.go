@@ -39,18 +39,23 @@ func (o overStore) bring(ctx context.Context, e edge) (map[int]io.Reader, bool, 
 		if from == invoked {
 			continue
 		}
-		done := e.x.span("receive", from)
-		object, _, err := o.store.Get(ctx, e.key(from), 0)
-		if err != nil {
-			return nil, false, err
-		}
-		in[from] = until(object, func(error) error {
-			done()
-			e.x.background.Go(func() { _ = o.store.Delete(context.WithoutCancel(ctx), e.key(from)) }) // or the store's room is used up sooner
-			return object.Close()
-		})
+		in[from] = e.x.later(func() (io.Reader, error) { return o.get(ctx, e, from) })
 	}
 	return in, true, nil
+}
+
+// get opens another input.
+func (o overStore) get(ctx context.Context, e edge, from int) (io.Reader, error) {
+	done := e.x.span("receive", from)
+	object, _, err := o.store.Get(ctx, e.key(from), 0)
+	if err != nil {
+		return nil, err
+	}
+	return until(object, func(error) error {
+		done()
+		e.x.background.Go(func() { _ = o.store.Delete(context.WithoutCancel(ctx), e.key(from)) }) // or the store's room is used up sooner
+		return object.Close()
+	}), nil
 }
 
 // put puts the output of the edge, and keeps it, in case that the executor is the last after all.

@@ -21,7 +21,7 @@ const (
 
 // isOwn tells whether a way is fnwire's too, by other means or otherwise arranged: it is shown, but is no rival.
 func isOwn(way string) bool {
-	return way == reference || way == relayed || way == "lazy" || strings.HasPrefix(way, reference+"-")
+	return way == reference || slices.Contains([]string{relayed, "lazy", "auto"}, way) || strings.HasPrefix(way, reference+"-")
 }
 
 // comparison is a value by which an experiment compares ways.
@@ -104,7 +104,7 @@ func (c comparison) measures(rs []results.Record, work string) (out []measure) {
 		}
 		m := &out[i]
 		v, ok := c.of(r)
-		if ok || !r.OK {
+		if _, told := r.Measured[c.value]; ok || told || !r.OK {
 			m.tried++
 		}
 		if ok {

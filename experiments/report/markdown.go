@@ -19,7 +19,9 @@ func (d *document) markdown() string {
 	if len(d.Claims.Rows) > 0 {
 		d.Claims.markdown(&b)
 	}
-	list(&b, d.Tally)
+	if d.Tally != "" {
+		fmt.Fprintf(&b, "**%s**\n\n", md(d.Tally))
+	}
 	if len(d.Answers) > 0 {
 		fmt.Fprintf(&b, "\n%s\n\n", md(method))
 	}
@@ -82,6 +84,12 @@ func (m *matrix) markdown(b *strings.Builder) {
 		return
 	}
 	list(b, m.Classes)
+	fmt.Fprintf(b, "How they are expected to meet, by RFC 4787: %s. ", md(strings.Join(m.Ways, "; ")))
+	if m.Misses > 0 {
+		fmt.Fprintf(b, "Pairs of kinds that miss their target: %d, marked “!”.\n\n", m.Misses)
+	} else {
+		b.WriteString("Every pair of kinds has its target.\n\n")
+	}
 	for _, h := range m.Maps {
 		t := table{Head: append([]string{""}, h.Kinds...)}
 		for i, row := range h.Rows {
@@ -98,6 +106,10 @@ func (m *matrix) markdown(b *strings.Builder) {
 			shared = append(shared, c.Label+": "+c.value())
 		}
 		list(b, shared)
+	}
+	if len(m.NotAll.Rows) > 0 {
+		fmt.Fprintf(b, "### %s\n\n", md(m.NotAll.Title))
+		m.NotAll.markdown(b)
 	}
 }
 

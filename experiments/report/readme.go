@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/experiments/wan"
 )
 
 // The lines between which README has its results. The first one names their directory, from that of README.
@@ -110,10 +111,11 @@ func readmeBlock(dir, rel string) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s%s%s\n\n", beginMark, rel, markEnd)
 	t.markdown(&b)
-	for _, t := range tally(ss) {
-		fmt.Fprintf(&b, "%s\n\n", md(t))
+	said, counted := tally(ss)
+	if said != "" {
+		fmt.Fprintf(&b, "%s\n\n", md(said))
 	}
-	fmt.Fprintf(&b, "%s\n\n", strings.Join(origin(used, rel), " "))
+	fmt.Fprintf(&b, "%s\n\n", strings.Join(origin(union(ss, used, counted), rel), " "))
 	b.WriteString(endMark)
 	return b.String(), nil
 }
@@ -128,11 +130,11 @@ func claims(ss []*section) (t table, used []*section) {
 		if a == nil {
 			continue
 		}
-		used = append(used, a.Section)
 		for i, row := range a.rows {
 			if row.rival == nil || !evenly(i, len(a.rows), c.claims) || len(t.Rows) == mostClaims {
 				continue
 			}
+			used = append(used, a.Section)
 			line := a.claim(row, *row.rival)
 			for _, r := range row.ratios {
 				if r.to.way == slowWay && r.ratio > 0 {
@@ -166,11 +168,11 @@ func evenly(i, n, chosen int) bool {
 	return false
 }
 
-// claimed is the answer that README tells of a comparison, or nil.
+// claimed is the answer that README tells of a comparison, the newest of those that are as good, or nil.
 func claimed(ss []*section, c comparison) (best *answer) {
 	for _, s := range ss {
 		for _, a := range s.Answers {
-			if c.claims > 0 && a.experiment == c.experiment && a.value == c.value && (best == nil || s.claimRank() > best.Section.claimRank()) {
+			if c.claims > 0 && a.experiment == c.experiment && a.value == c.value && (best == nil || s.claimRank() >= best.Section.claimRank()) {
 				best = a
 			}
 		}
@@ -219,10 +221,10 @@ func unmarked(a *answer, r ratio) cell {
 	return a.cell(r)
 }
 
-// tally says how fnwire did beside its rivals in all of the results, and where it did worst, so that the table cannot flatter.
-func tally(ss []*section) []string {
+// tally says how fnwire did beside its rivals in all of the results, and where it did worst, so that the table cannot flatter; and what it counted.
+func tally(ss []*section) (said string, counted []*section) {
 	count := make(map[verdict]int)
-	all := 0
+	all, failed := 0, 0
 	var worst *ratio
 	var where string
 	for _, s := range ss {
@@ -231,53 +233,86 @@ func tally(ss []*section) []string {
 				continue
 			}
 			for _, row := range a.rows {
-				if row.rival == nil || !isStore(row.rival.to.way) {
+				store := row.rival
+				switch {
+				case row.missed():
+					failed++
+				case store == nil || !isStore(store.to.way):
 					continue
+				case worst == nil || store.ratio < worst.ratio:
+					worst, where = store, fmt.Sprintf("%s, %s, %s: %s than %s", a.Section.name, a.what, row.work, a.words(store.ratio), store.to.way)
+					fallthrough
+				default:
+					count[store.verdict()]++
 				}
 				all++
-				count[row.rival.verdict()]++
-				if worst == nil || row.rival.ratio < worst.ratio {
-					worst, where = row.rival, fmt.Sprintf("%s, %s, %s: %s than %s", a.Section.name, a.what, row.work, a.words(row.rival.ratio), row.rival.to.way)
-				}
+				counted = append(counted, s)
 			}
 		}
 	}
 	if all == 0 {
-		return nil
+		return "", nil
 	}
-	s := fmt.Sprintf("In all %d comparisons of time with the best store, fnwire is faster in %d, slower in %d and not told apart in %d", all, count[faster], count[slower], count[even])
+	said = fmt.Sprintf("In all %d comparisons of time with the best store, fnwire is faster in %d, slower in %d and not told apart in %d", all, count[faster], count[slower], count[even])
 	if count[unknown] > 0 {
-		s += fmt.Sprintf("; %d have too few repetitions to tell", count[unknown])
+		said += fmt.Sprintf("; %d have too few repetitions to tell", count[unknown])
 	}
-	return []string{s + ". At worst: " + where + "."}
+	if failed > 0 {
+		said += fmt.Sprintf("; in %d it has failed each time, where a store has not", failed)
+	}
+	if worst != nil {
+		said += ". At worst: " + where
+	}
+	return said + ".", counted
+}
+
+// missed tells whether fnwire has failed each time, where a store has not.
+func (r answerRow) missed() bool {
+	return r.fnwire.tried > 0 && len(r.fnwire.values) == 0 && slices.ContainsFunc(r.ratios, func(r ratio) bool { return isStore(r.to.way) && len(r.to.values) > 0 })
+}
+
+// union are those sections that are in either list, in their order.
+func union(ss, a, b []*section) (out []*section) {
+	for _, s := range ss {
+		if slices.Contains(a, s) || slices.Contains(b, s) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // origin says where the numbers are from and how to read them.
 func origin(used []*section, rel string) []string {
-	var commits, machines, modelled []string
+	var commits, machines []string
 	add := func(to *[]string, s string) {
 		if !slices.Contains(*to, s) {
 			*to = append(*to, s)
 		}
 	}
-	marked, all := 0, 0
+	marked, emulated, modelled, all := 0, 0, 0, 0
 	for _, s := range used {
-		commit, _, _ := strings.Cut(s.Commit, " ")
-		add(&commits, "`"+md(commit[:min(len(commit), 12)])+"`")
+		commit, modified, _ := strings.Cut(s.Commit, " ")
+		add(&commits, strings.TrimSuffix("`"+md(commit[:min(len(commit), 12)])+"` "+md(modified), " "))
 		add(&machines, md(s.Machine))
-		for _, m := range s.Modelled {
-			add(&modelled, md(m))
-		}
 		for _, r := range s.records {
 			all++
 			if len(r.Marks) > 0 {
 				marked++
 			}
+			if len(r.Modelled) > 0 {
+				modelled++
+			}
+			if p := r.Settings["profile"]; p != "" && p != wan.None {
+				emulated++
+			}
 		}
 	}
-	out := []string{"Ratios of medians; below them 95 % bootstrap confidence intervals and n, the repetitions (†: too few for 95 %). Networks are emulated."}
-	if len(modelled) > 0 {
-		out = append(out, "Modelled, not measured: "+strings.TrimSuffix(strings.Join(modelled, "; "), ".")+".")
+	out := []string{"Ratios of medians; below them 95 % bootstrap confidence intervals and n, the repetitions (†: too few for 95 %)."}
+	if emulated > 0 {
+		out = append(out, fmt.Sprintf("The network of %d of the %d measurements is emulated.", emulated, all))
+	}
+	if modelled > 0 {
+		out = append(out, fmt.Sprintf("In %d something is modelled, such as what a store takes in a cloud.", modelled))
 	}
 	if marked > 0 {
 		out = append(out, fmt.Sprintf("%d of %d measurements are marked, because the machine or the emulator may have bound them.", marked, all))

@@ -63,7 +63,7 @@ func TestReadme(t *testing.T) {
 		"| cost | beside wukong3 |", "| dag, aws-region: 1 KiB<br>until the whole job is done | 1.01 ms | redis | **2.0 × faster**<br>", " | **1.50 × faster**<br>1.4",
 		"| dag, aws-region: 1 MiB<br>", "| transfer, aws-region: 2 MiB<br>a hand-over between two that are connected | 30.3 ms | redis | ≈ same<br>", "≈ same",
 		"In all 6 comparisons of time with the best store, fnwire is faster in 2, slower in 2 and not told apart in 2. At worst:", "3.0 × slower than s3.",
-		"6 of 120 measurements are marked", "Modelled, not measured: s3: 15 ms of &lt;service&gt;.", "Commit `abc`", "/report.md).",
+		"6 of 120 measurements are marked", " something is modelled, such as what a store takes in a cloud.", "Commit `abc`", "/report.md).",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the block lacks %q", want)
@@ -107,5 +107,26 @@ func TestReadmeFails(t *testing.T) {
 func TestProject(t *testing.T) {
 	if err := report.CheckReadme("../../README.md"); err != nil {
 		t.Error(err)
+	}
+}
+
+// Where fnwire fails each time and a store does not, that is told.
+func TestReadmeTellsOfFailures(t *testing.T) {
+	rs := transfers(6)
+	for i := range rs {
+		if rs[i].Way == "fnwire" && rs[i].Work == "1 KiB" {
+			rs[i].OK, rs[i].Error = false, "broken"
+		}
+	}
+	path, dir := readme(t, rs)
+	if err := report.UpdateReadme(path, dir); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "; in 1 it has failed each time, where a store has not."; !strings.Contains(string(b), want) {
+		t.Errorf("it lacks %q:\n%s", want, b)
 	}
 }

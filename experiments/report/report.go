@@ -97,7 +97,7 @@ func Write(w io.Writer, records []results.Record) error { return newDocument(rec
 // document is the whole report.
 type document struct {
 	Claims   table     // what README tells
-	Tally    []string  // how often fnwire is faster and slower in all answers
+	Tally    string    // how often fnwire is faster and slower in all answers
 	Answers  []*answer // of all sections, in the order of comparisons
 	Sections []*section
 	Warnings []string // of all sections
@@ -106,7 +106,7 @@ type document struct {
 func newDocument(records []results.Record) *document {
 	d := &document{Sections: sections(records)}
 	d.Claims, _ = claims(d.Sections)
-	d.Tally = tally(d.Sections)
+	d.Tally, _ = tally(d.Sections)
 	for i, s := range d.Sections {
 		if s.Matrix == nil { // whose maps tell more
 			s.Plots, s.LeftOut = plots(s.records)

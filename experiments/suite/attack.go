@@ -111,7 +111,7 @@ func runAttack(ctx context.Context, r *run) (err error) {
 	}
 	defer t.unreadSock.Close()
 	for rep := range reps {
-		for _, c := range rotated(cases, r.o.Seed, rep) {
+		for _, c := range shuffled(cases, r.o.Seed, rep) {
 			if err := r.measure(ctx, c, rep, func(ctx context.Context, rec *results.Record) error { return t.one(ctx, rec, c) }); err != nil {
 				return err
 			}

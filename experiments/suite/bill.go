@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"strings"
 	"time"
 
 	"github.com/fnwire/fnwire/experiments/bill"
@@ -24,16 +25,21 @@ func (r *run) handOverUse(way string, bytes int64, took, functions time.Duration
 		u.Rendezvous, u.Public = took, 2*bytes
 	case wayRedis:
 		u.Cache = took
-		if r.settings["profile"] == "cross-az" { // one of the functions is not where the node is
-			u.Zones = bytes
-		}
 	case wayS3:
 		u.Puts, u.Gets = bill.S3Requests(bytes)
 	}
-	if r.settings["profile"] == "cross-region" {
+	r.apart(&u, bytes)
+	return u
+}
+
+// apart adds that bytes were handed over between places of the profile.
+func (r *run) apart(u *bill.Use, bytes int64) {
+	switch place, _, _ := strings.Cut(r.settings["profile"], "/"); {
+	case place == "cross-az" && u.Way == wayRedis: // one of the functions is not where the node is
+		u.Zones = bytes
+	case place == "cross-region":
 		u.Regions = bytes
 	}
-	return u
 }
 
 // billHandOver notes what the uses of one hand-over cost and, if they have servers, how many such an hour make those as cheap as S3's requests.

@@ -85,7 +85,7 @@ func runConnect(ctx context.Context, r *run) error {
 	}
 	r.planned = reps * len(names)
 	for rep := range reps {
-		for _, name := range rotated(names, r.o.Seed, rep) {
+		for _, name := range shuffled(names, r.o.Seed, rep) {
 			err := r.measure(ctx, name, rep, func(ctx context.Context, rec *results.Record) error {
 				rec.Work, rec.Way = "set-up, "+name, wayFnwire
 				return byName[name].connect(ctx, w, rec, settle)

@@ -92,7 +92,7 @@ func runDAG(ctx context.Context, r *run) error {
 	}
 	r.planned = reps * len(works) * len(ways) * len(starts)
 	for rep := range reps {
-		for _, way := range rotated(ways, r.o.Seed, rep) {
+		for _, way := range shuffled(ways, r.o.Seed, rep) {
 			for _, w := range works {
 				if err := d.one(ctx, way, w, rep); err != nil {
 					return err
@@ -207,7 +207,7 @@ func (d *dagRun) one(ctx context.Context, way string, w dagWork, rep int) error 
 			if err := d.prepare(mctx, way, w, start); err != nil {
 				return err
 			}
-			return d.measure(mctx, way, w, rec)
+			return d.measure(mctx, way, w, start, rec)
 		})
 		if err != nil {
 			return err

@@ -187,6 +187,7 @@ func (d *dagRun) run(ctx context.Context, way string, w dagWork) (o dagOutcome, 
 	d.records, d.more = nil, make(chan struct{})
 	d.mu.Unlock()
 	d.serial++
+	d.last = "" // if it fails, functions may have ended
 	id := fmt.Sprint("run-", d.serial)
 	d.board.Begin(id, w.graph)
 	invoke := fmt.Sprintf("%s/2015-03-31/functions/%s/invocations", d.url(platformPort), way)
@@ -235,10 +236,14 @@ func lastSaid(log []byte) string {
 }
 
 // measure runs a graph, and notes what came of it.
-func (d *dagRun) measure(ctx context.Context, way string, w dagWork, rec *results.Record) error {
+func (d *dagRun) measure(ctx context.Context, way string, w dagWork, start string, rec *results.Record) error {
+	idle, ticks := results.CPUTime()
 	o, err := d.run(ctx, way, w)
 	if err != nil {
 		return err
+	}
+	if idleNow, ticksNow := results.CPUTime(); !d.r.emulated() { // else its network's watch does
+		markBusy(rec, idleNow-idle, ticksNow-ticks)
 	}
 	slow := float64(d.r.slow())
 	took := since(o.began.UnixNano(), o.At) / slow
@@ -253,6 +258,9 @@ func (d *dagRun) measure(ctx context.Context, way string, w dagWork, rec *result
 	}
 	for _, v := range o.invocations {
 		rec.Measured["starts_"+string(v.Start)]++
+	}
+	if cold := rec.Measured["starts_"+string(faas.Cold)]; start == startWarm && cold > 0 {
+		rec.Marks = append(rec.Marks, fmt.Sprintf("%.0f functions were started anew", cold))
 	}
 	d.charge(way, w, rec, o)
 	if isStore(way) {
@@ -309,6 +317,7 @@ func (d *dagRun) charge(way string, w dagWork, rec *results.Record, o dagOutcome
 	default:
 		u.Relay, u.Rendezvous, u.Direct = took, took, w.bytes*int64(sent)
 	}
+	d.r.apart(&u, w.bytes*int64(sent))
 	rec.Bill = bill.Default().Charges(u)
 	rec.Measured["dollars"] = bill.Total(rec.Bill)
 }

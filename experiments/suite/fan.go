@@ -60,6 +60,7 @@ func fan() Experiment {
 			{"reps", "3", "1", "repetitions of each case, in alternating order, each with new processes"},
 			profileSetting(),
 			serviceSetting(),
+			compressSetting(),
 		},
 		run: runFan,
 	}
@@ -147,7 +148,7 @@ func runFan(ctx context.Context, r *run) (err error) {
 	defer f.w.Close()
 	r.planned = reps * len(f.names)
 	for rep := range reps {
-		for _, name := range rotated(f.names, r.o.Seed, rep) {
+		for _, name := range shuffled(f.names, r.o.Seed, rep) {
 			if err := r.measure(ctx, name, rep, func(ctx context.Context, rec *results.Record) error {
 				return f.one(ctx, rec, f.cases[name])
 			}); err != nil {
@@ -332,13 +333,7 @@ func (all fanRounds) fill(rec *results.Record, c fanCase) {
 			rec.Marks = append(rec.Marks, fmt.Sprintf("%d of %d states did not come by a direct path alone", notDirect, len(edges)))
 		}
 	}
-	if ticks < fanTicks {
-		return
-	}
-	share := 100 * float64(idle) / float64(ticks)
-	if rec.Measured["rounds_idle_percent"] = share; share < machineBusy {
-		rec.Marks = append(rec.Marks, fmt.Sprintf("bound by the machine: all functions, and the store, share its cores, of which less than %d %% was idle", machineBusy))
-	}
+	markBusy(rec, idle, ticks)
 }
 
 // use is what a round costs: its functions, each for as long as it takes its share, requests to S3, and servers as if each were there for that time alone.
@@ -361,9 +356,6 @@ func (f *fanRun) use(c fanCase, all fanRounds) bill.Use {
 	}
 	return u
 }
-
-// fanTicks are how many ticks the rounds must take for the share that was idle to be known.
-const fanTicks = 20
 
 // fanLimit bounds one round.
 const fanLimit = 2 * time.Minute

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -67,7 +68,22 @@ func (r *run) world(ctx context.Context, cfg world.Config) (*world.World, error)
 		return nil, err
 	}
 	cfg.Network, cfg.Seed = profile, r.o.Seed
+	if _, there := r.settings[settingCompress]; there {
+		compress, err := setting(r, settingCompress, strconv.ParseBool)
+		if err != nil {
+			return nil, err
+		}
+		cfg.NoCompress = !compress
+	}
 	return world.New(ctx, cfg)
+}
+
+const settingCompress = "compress"
+
+// compressSetting is the setting of experiments that compare with stores.
+func compressSetting() Setting {
+	return Setting{settingCompress, "false", "", "whether fnwire compresses what it sends where that is faster, as it does unless told otherwise; states are programs, which get half as " +
+		"long, and a store is given them as they are"}
 }
 
 // slow is how many times slower the network is than its profile is called; 1: not.
@@ -118,6 +134,20 @@ func (r *run) watch(rec *results.Record, w *world.World) (done func()) {
 				rec.Marks = append(rec.Marks, fmt.Sprintf("bound by the machine: it had less than %d %% of its CPU to spare", machineIdle))
 			}
 		}
+	}
+}
+
+// busyTicks are how many ticks must have passed for the share that was idle to be known.
+const busyTicks = 20
+
+// markBusy notes how much of the machine was idle while functions worked, and marks that it was too little.
+func markBusy(rec *results.Record, idle, ticks int64) {
+	if ticks < busyTicks {
+		return
+	}
+	share := 100 * float64(idle) / float64(ticks)
+	if rec.Measured["rounds_idle_percent"] = share; share < machineBusy {
+		rec.Marks = append(rec.Marks, fmt.Sprintf("bound by the machine: all functions, and the store, share its cores, of which less than %d %% was idle", machineBusy))
 	}
 }
 

@@ -83,7 +83,7 @@ func runRendezvous(ctx context.Context, r *run) error {
 	}
 	r.planned = reps * len(cases)
 	for rep := range reps {
-		for _, c := range rotated(cases, r.o.Seed, rep) {
+		for _, c := range shuffled(cases, r.o.Seed, rep) {
 			if err := r.measure(ctx, c, rep, func(ctx context.Context, rec *results.Record) error {
 				n, _ := strconv.Atoi(c) // checked above
 				return t.one(ctx, rec, n)

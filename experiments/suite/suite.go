@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -245,11 +246,12 @@ func (r *run) has(rec results.Record) bool {
 
 const measureTimeout = 4 * time.Minute
 
-// rotated returns the cases in an order that moves on by one with each repetition, so that none has the
-// same neighbour's heat, or the first place, every time.
-func rotated(cases []string, seed uint64, rep int) []string {
-	at := int((seed + uint64(rep)) % uint64(len(cases)))
-	return append(slices.Clone(cases[at:]), cases[:at]...)
+// shuffled returns the cases in an order of their own for each repetition, so that none has the same neighbour's heat, or the first
+// place, every time.
+func shuffled(cases []string, seed uint64, rep int) []string {
+	out := slices.Clone(cases)
+	rand.New(rand.NewPCG(seed, uint64(rep))).Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
 }
 
 // ms is a duration in milliseconds.

@@ -174,7 +174,7 @@ func runThroughput(ctx context.Context, r *run) error {
 	}
 	defer t.w.Close()
 	for rep := range reps {
-		for _, name := range rotated(cases, r.o.Seed, rep) {
+		for _, name := range shuffled(cases, r.o.Seed, rep) {
 			c := all[name]
 			err := r.measure(ctx, name, rep, func(ctx context.Context, rec *results.Record) error {
 				rec.Config, rec.Way = c.configure, c.way()

@@ -58,6 +58,7 @@ func transfer() Experiment {
 			{"reps", "5", "2", "repetitions of each case, in alternating order"},
 			profileSetting(),
 			serviceSetting(),
+			compressSetting(),
 		},
 		run: runTransfer,
 	}
@@ -126,7 +127,7 @@ func runTransfer(ctx context.Context, r *run) error {
 	defer t.w.Close()
 	r.planned = reps * len(cases)
 	for rep := range reps {
-		for _, c := range rotated(cases, r.o.Seed, rep) {
+		for _, c := range shuffled(cases, r.o.Seed, rep) {
 			err := r.measure(ctx, c, rep, func(mctx context.Context, rec *results.Record) error { return t.one(mctx, t.jobs[c], rec) })
 			if err != nil {
 				return err

@@ -70,9 +70,10 @@ type JoinArgs struct {
 	Key  string `json:"key"`
 	Name string `json:"name"`
 
-	Call       []string      `json:"call,omitempty"` // as fnlib.Config has it, as SpillAfter
+	Call       []string      `json:"call,omitempty"` // as fnlib.Config has it, as SpillAfter and NoCompress
 	Store      *Store        `json:"store,omitempty"`
 	SpillAfter time.Duration `json:"spill_after,omitempty"`
+	NoCompress bool          `json:"no_compress,omitempty"`
 }
 
 // Joined is the result of Join.
@@ -89,7 +90,7 @@ func (c *Client) Join(ctx context.Context, a JoinArgs) (j Joined, err error) {
 
 func (f *function) join(ctx context.Context, a JoinArgs) (Joined, error) {
 	j := Joined{Began: now()}
-	cfg := fnlib.Config{URL: a.URL, JobKey: a.Key, Name: a.Name, Call: a.Call, SpillAfter: a.SpillAfter}
+	cfg := fnlib.Config{URL: a.URL, JobKey: a.Key, Name: a.Name, Call: a.Call, SpillAfter: a.SpillAfter, NoCompress: a.NoCompress}
 	if a.Store != nil {
 		var err error
 		if cfg.Store, err = f.opened(ctx, *a.Store); err != nil {

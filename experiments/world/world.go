@@ -53,6 +53,7 @@ type Config struct {
 	Relays  int // on the host Public; 0 is 1
 	// NATS members of a cluster run on the host Public, instead of one in the rendezvous, and Copies of the rendezvous (0 is 1) on them.
 	NATS, Copies int
+	NoCompress   bool // functions send states as they are
 	// Worker returns the command for a worker process; nil means this program with the arguments
 	// that WorkerArgs returns.
 	Worker func(worker.Role) *exec.Cmd
@@ -262,7 +263,7 @@ func (w *World) JoinArgsAt(host, name string) worker.JoinArgs {
 
 // JoinArgs are those with which a function joins the world's job.
 func (w *World) JoinArgs(name string) worker.JoinArgs {
-	return worker.JoinArgs{URL: w.url, Key: w.key.Encode(), Name: name}
+	return worker.JoinArgs{URL: w.url, Key: w.key.Encode(), Name: name, NoCompress: w.cfg.NoCompress}
 }
 
 // FreshName returns a name that no function of the world has had, beginning with prefix.
