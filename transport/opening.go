@@ -8,12 +8,13 @@ import (
 
 const (
 	reopenFirst = 2 * time.Millisecond // doubles
-	reopenMost  = 5                    // times
+	reopenMost  = 7                    // times, in 254 ms: a bind that was lost is repeated after 100 ms
 )
 
 // opening is what was sent to a peer by a relay while nothing has come from it yet. A peer binds to the relay and answers an offer at the
 // same time, so what its answer brings about may be at the relay before its bind is. The relay then says that it knows no such
-// instance, and the packets go out again a little later, rather than by QUIC's timer.
+// instance, and the packets go out again a little later, and again until something comes, rather than by QUIC's timer: from the second time on
+// by another relay as well, for that one may have lost the peer for good. One such word is enough, since relays bound how often they say it.
 type opening struct {
 	over atomic.Bool // something came from the peer, or it has taken too long
 
@@ -67,9 +68,15 @@ func (p *remote) reopen() bool {
 	if len(o.packets) == 0 || o.tries == reopenMost {
 		return false
 	}
+	p.reopenLocked()
+	return true
+}
+
+// reopenLocked runs under opening.mu.
+func (p *remote) reopenLocked() {
+	o := &p.opening
 	o.again = time.AfterFunc(reopenFirst<<o.tries, p.openAgain)
 	o.tries++
-	return true
 }
 
 func (p *remote) openAgain() {
@@ -77,9 +84,23 @@ func (p *remote) openAgain() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.again = nil
+	if o.over.Load() {
+		return
+	}
 	if leg := p.leg(); leg != nil {
-		for _, e := range o.packets {
-			p.hub.relay(leg, p, uint16(e.tag), e.b, len(e.b))
+		var other Relay
+		if o.tries > 1 {
+			other = p.hub.otherLeg(leg)
 		}
+		for _, e := range o.packets {
+			for _, l := range []Relay{leg, other} {
+				if l != nil {
+					p.hub.relay(l, p, uint16(e.tag), e.b, len(e.b))
+				}
+			}
+		}
+	}
+	if o.tries < reopenMost {
+		p.reopenLocked()
 	}
 }

@@ -7,25 +7,32 @@ import (
 	"time"
 )
 
-// What is said to a peer that has not bound yet is said again, by the same relay, whenever that knows nothing of the peer, until something
-// comes from it; but not for ever.
+// What is said to a peer that has not bound yet is said again when a relay knows nothing of the peer, and again until something
+// comes from it, by another relay too; but not for ever.
 func TestOpening(t *testing.T) {
 	twoRelays(t, func(h *hub, r *remote, send func(string), home, other *namedLeg, from func(*namedLeg)) {
 		e := &Endpoint{hub: h}
 		send("1")
 		send("2")
 		sent(t, "at first", home, "1", "2")
+		e.RelayGone("h", r.short)
+		e.RelayGone("h", r.short) // of the second packet
 		for i := range reopenMost {
-			e.RelayGone("h", r.short)
-			e.RelayGone("h", r.short) // of the second packet
 			time.Sleep(reopenFirst<<i - time.Nanosecond)
 			synctest.Wait()
 			sent(t, "before it is time", home)
 			time.Sleep(time.Nanosecond)
 			synctest.Wait()
 			sent(t, "again", home, "1", "2")
+			if i == 0 {
+				sent(t, "while the home may come to know the peer", other)
+			} else {
+				sent(t, "when it does not soon", other, "1", "2")
+			}
 		}
-		sent(t, "while the home may come to know the peer", other)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		sent(t, "in the end", home)
 		e.RelayGone("h", r.short)
 		send("3")
 		sent(t, "when it does not", other, "3")
