@@ -98,25 +98,27 @@ func (n *Node) attemptLocked(k callKey, c *call) {
 	}
 }
 
-// coming waits for the link of a peer that has called a moment ago, and returns nil if there is none: to call it as well would have both begin two.
-func (n *Node) coming(ctx context.Context, k callKey) *transport.Link {
+// coming waits for the link of a peer that has called a moment ago, or for what another instance of the name says: to call it as well would
+// have both begin two links.
+func (n *Node) coming(ctx context.Context, k callKey, c *call) (id peer.ID, come bool) {
 	n.mu.Lock()
-	id, m := n.memberLocked(k.name)
 	var left time.Duration
-	if m != nil {
+	if _, m := n.memberLocked(k.name); m != nil {
 		left = comingFor - time.Since(m.called[k.path])
 	}
 	n.mu.Unlock()
 	if left <= 0 {
-		return nil
+		return "", false
 	}
-	ctx, cancel := context.WithTimeout(ctx, left)
-	defer cancel()
-	l, err := n.ep.Link(ctx, id, k.path)
-	if err != nil {
-		n.log.Debug("fnlib: no link from who has called", "from", k.name, "error", err)
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case id := <-c.answer:
+		return id, true
+	case <-timer.C:
+	case <-ctx.Done():
 	}
-	return l
+	return "", false
 }
 
 // expect begins the calls of Config.Call. Their offers are for the join.
@@ -238,39 +240,12 @@ func (n *Node) runCall(k callKey, c *call) {
 	ctx := c.ctx
 	defer close(c.done)
 	defer c.cancel()
-	began := time.Now()
-	if c.attempt == nil { // else it has called with the join
-		c.link = n.coming(ctx, k)
-	}
-	if c.link == nil {
-		n.search(ctx, k, c, began)
-	} else {
-		c.phases.link = time.Since(began)
-	}
-	n.mu.Lock()
-	if n.calls[k] == c {
-		delete(n.calls, k)
-	}
-	n.mu.Unlock()
-	if c.link != nil {
-		c.err = nil
-		if n.cfg.Metrics != nil {
-			// On its own, since Close waits for this goroutine, and Linked may want to close.
-			go n.cfg.Metrics.Linked(LinkEvent{Peer: k.name, Path: c.link.Status().Path, Took: time.Since(began)})
+	defer func() {
+		if c.attempt != nil {
+			c.attempt.Cancel()
 		}
-	}
-}
-
-// search calls a name until there is a link, or no prospect of one.
-func (n *Node) search(ctx context.Context, k callKey, c *call, began time.Time) {
-	if c.attempt == nil {
-		n.mu.Lock()
-		n.attemptLocked(k, c)
-		n.mu.Unlock()
-	}
-	if c.attempt != nil {
-		defer c.attempt.Cancel()
-	}
+	}()
+	began := time.Now()
 	var last error
 	for range linkTries {
 		id, err := n.invite(ctx, k, c, last)
@@ -306,6 +281,18 @@ func (n *Node) search(ctx context.Context, k callKey, c *call, began time.Time) 
 			break
 		}
 	}
+	n.mu.Lock()
+	if n.calls[k] == c {
+		delete(n.calls, k)
+	}
+	n.mu.Unlock()
+	if c.link != nil {
+		c.err = nil
+		if n.cfg.Metrics != nil {
+			// On its own, since Close waits for this goroutine, and Linked may want to close.
+			go n.cfg.Metrics.Linked(LinkEvent{Peer: k.name, Path: c.link.Status().Path, Took: time.Since(began)})
+		}
+	}
 }
 
 // offerOnce makes one offer, unless the first has gone with the join.
@@ -339,6 +326,17 @@ func (n *Node) invite(ctx context.Context, k callKey, c *call, last error) (peer
 			return id, nil
 		}
 	default:
+	}
+	if c.attempt == nil && last == nil {
+		if id, come := n.coming(ctx, k, c); come {
+			return id, nil
+		}
+		if ctx.Err() != nil {
+			return "", &waitingError{what: fmt.Sprintf("%q has called; the link was not up yet", k.name)}
+		}
+		n.mu.Lock()
+		n.attemptLocked(k, c)
+		n.mu.Unlock()
 	}
 	for wait := reofferDelivered; ; wait = min(2*wait, reofferParked) {
 		n.mu.Lock()

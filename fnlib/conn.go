@@ -192,8 +192,19 @@ func openOn(ctx context.Context, l *transport.Link, header []byte) (*transport.S
 	return s, nil
 }
 
-// onLink serves the streams that the peer opens on a new link.
+// onLink serves the streams that the peer opens on a new link, which is what a call of the peer waits for.
 func (n *Node) onLink(l *transport.Link) {
+	n.mu.Lock()
+	if m := n.members[l.Peer()]; m != nil {
+		m.called[l.Class()] = time.Time{}
+		if c := n.calls[callKey{m.name, l.Class()}]; c != nil {
+			select {
+			case c.answer <- l.Peer():
+			default:
+			}
+		}
+	}
+	n.mu.Unlock()
 	n.wg.Go(func() {
 		defer func() {
 			<-l.Done() // its streams end a moment before; from then on trafficOf keeps nothing

@@ -24,7 +24,7 @@ type member struct {
 	name  string
 	epoch uint64
 	seq   uint64 // of the newest hello
-	// called is when the instance has called last, by class: a link is on its way.
+	// called is when the instance has called, by class, if its link is on its way yet.
 	called [rendezvous.ClassRelay + 1]time.Time
 }
 
@@ -154,13 +154,16 @@ func (n *Node) handleHello(e rendezvous.Envelope) error {
 	if err != nil {
 		return err
 	}
+	n.answered(h, id) // who calls us needs not be called
+	if err := n.reply(h, flight); err != nil {
+		return err
+	}
 	n.mu.Lock()
-	if m := n.members[id]; m != nil {
+	defer n.mu.Unlock()
+	if m := n.members[id]; m != nil && fresh {
 		m.called[path] = time.Now()
 	}
-	n.mu.Unlock()
-	n.answered(h, id) // who calls us needs not be called
-	return n.reply(h, flight)
+	return nil
 }
 
 // reply answers an offer. Nobody waits for its acknowledgement: a caller that is frozen gives none, and

@@ -147,6 +147,11 @@ func (o *outgoing) sendOn(ctx context.Context, s *transport.Stream) error {
 	defer context.AfterFunc(ctx, func() { s.Reset(resetAborted) })() // which ends word too
 	t := o.n.trafficOf(s.Link())
 	defer t.begin(true)()
+	defer func() {
+		if o.out.held { // the peer does not see the stream
+			t.update(func() { t.opened-- })
+		}
+	}()
 	word := listenFor(s)
 	o.startPump(&o.out, t.lastRate(), true)
 	defer func() {
