@@ -20,7 +20,7 @@ const (
 	linkTimeout      = 10 * time.Second // from the answer to the link
 	linkTries        = 3
 	expectFor        = 10 * time.Second       // Config.Call is tried on its own
-	comingFor        = 250 * time.Millisecond // from a peer's offer, for its link
+	comingFor        = 500 * time.Millisecond // from a peer's offer, for its link
 )
 
 type callKey struct {

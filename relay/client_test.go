@@ -34,8 +34,9 @@ type fake struct {
 	instance uint64
 	lifetime uint32
 	refuse   relay.Reason
-	loseNext int         // frames
-	nonce    relay.Nonce // of the last PROVE
+	loseNext int           // frames
+	far      time.Duration // more than usual, until it answers
+	nonce    relay.Nonce   // of the last PROVE
 }
 
 type event struct {
@@ -58,7 +59,7 @@ func newFake(t *testing.T, tok []byte) *fake {
 			defer f.mu.Unlock()
 			f.sent = append(f.sent, event{time.Since(begin), b[0]})
 			b = bytes.Clone(b)
-			time.AfterFunc(2*oneWay, func() { f.answer(b) })
+			time.AfterFunc(2*oneWay+f.far, func() { f.answer(b) })
 			return nil
 		},
 	})
@@ -272,6 +273,29 @@ func TestDoubt(t *testing.T) {
 		if s, _ := f.client.State(); f.client.Usable() || s != relay.StateBound {
 			t.Errorf("not left though it is about to end, %v", s)
 		}
+	})
+}
+
+// The round-trip time is known also of a relay that is farther away than the first try waits for: so it is not doubted, and pinged once at a time.
+func TestFarRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const far = 400 * time.Millisecond
+		f := newFake(t, goodToken())
+		defer f.stop()
+		f.set(func() { f.far = far - 2*oneWay })
+		time.Sleep(20 * time.Second)
+		f.since(relay.TypePing)
+		doubted := 0
+		for range 600 {
+			time.Sleep(100 * time.Millisecond)
+			if !f.client.Usable() {
+				doubted++
+			}
+		}
+		if pings := f.since(relay.TypePing); doubted > 0 || len(pings) > 5 || f.client.RTT() < far || f.client.RTT() > far+time.Millisecond {
+			t.Errorf("doubted %d times of 600, %d pings in a minute, RTT %v", doubted, len(pings), f.client.RTT())
+		}
+		f.set(func() { f.far = 0 })
 	})
 }
 

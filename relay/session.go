@@ -59,7 +59,8 @@ type session struct {
 	expires  time.Time
 	observed netip.AddrPort
 	instance uint64
-	rtt      time.Duration
+	rtt      time.Duration // smoothed
+	most     bool          // rtt is an upper bound
 
 	doubt    bool // pings are unanswered, or the session is lost
 	draining bool // the relay has told that it is about to end
@@ -74,15 +75,17 @@ func (s *session) startPing() {
 	s.pinging, s.tries, s.next = true, 0, time.Time{}
 }
 
-func (s *session) sample(d time.Duration) {
-	if d < 0 {
-		return
+// sample notes the time from the first of so many tries to the answer, which may be to any of them. If there was more than one it is only an upper bound,
+// which is better than nothing: of a relay farther away than the first try waits, no answer would ever be to one try alone.
+func (s *session) sample(d time.Duration, tries int) {
+	once := tries == 1
+	switch {
+	case d < 0 || tries < 1:
+	case s.rtt == 0, s.most && once:
+		s.rtt, s.most = d, !once
+	case once:
+		s.rtt += (d - s.rtt) / 8
 	}
-	if s.rtt == 0 {
-		s.rtt = d
-		return
-	}
-	s.rtt += (d - s.rtt) / 8
 }
 
 // Run binds, keeps the session alive and binds again when it is lost, until ctx ends; it then returns
@@ -288,9 +291,7 @@ func (c *Client) control(b []byte, now time.Time) bool {
 		if !ok || c.phase != phaseBind || m.Nonce != c.nonce || c.frame == nil {
 			return false
 		}
-		if c.tries == 1 {
-			c.sample(now.Sub(c.made))
-		}
+		c.sample(now.Sub(c.made), c.tries)
 		c.cookie, c.boundNonce = m.Cookie, m.Nonce
 		c.phase, c.frame, c.tries, c.next, c.started = phaseProve, nil, 0, time.Time{}, now
 		c.doubt, c.draining = false, false
@@ -309,9 +310,7 @@ func (c *Client) control(b []byte, now time.Time) bool {
 		if !ok || !c.pinging || c.tries == 0 || m.Nonce != c.ping {
 			return false
 		}
-		if c.tries == 1 {
-			c.sample(now.Sub(c.pingSent))
-		}
+		c.sample(now.Sub(c.pingSent), c.tries)
 		c.pinging, c.tries, c.next, c.doubt = false, 0, now.Add(jitter(idlePing)), false
 		c.heard.Store(true)
 		return true
@@ -344,9 +343,7 @@ func (c *Client) control(b []byte, now time.Time) bool {
 }
 
 func (c *Client) bound(m Bound, now time.Time) {
-	if c.tries == 1 {
-		c.sample(now.Sub(c.made))
-	}
+	c.sample(now.Sub(c.made), c.tries)
 	if c.instance != 0 && c.instance != m.Instance {
 		c.log.Info("relay: it was restarted")
 	}
