@@ -100,7 +100,7 @@ func (r *run) dilated(rec *results.Record) {
 	switch n := r.slow(); {
 	case n > 1 && r.divided:
 		rec.Modelled = append(rec.Modelled, fmt.Sprintf("time dilation: the network, and what else is modelled, is %d times slower, and all times are divided by that, "+
-			"so that %d cores are as many as %d; see wan.Profile.Slowed", n, r.machine.Cores, r.machine.Cores*n))
+			"so that %d cores are as many as %d, though no function is held to a share of them; see wan.Profile.Slowed", n, r.machine.Cores, r.machine.Cores*n))
 	case n > 1:
 		rec.Modelled = append(rec.Modelled, fmt.Sprintf("the network, and what else is modelled, is %d times slower than its name says; times are not divided by that", n))
 	}
