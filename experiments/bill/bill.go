@@ -17,7 +17,6 @@ package bill
 import (
 	"time"
 
-	"github.com/fnwire/fnwire/experiments/faas"
 	"github.com/fnwire/fnwire/experiments/results"
 )
 
@@ -50,19 +49,6 @@ type Use struct {
 func GBSeconds(memoryMB int, d time.Duration) float64 {
 	return float64(memoryMB) / 1024 * d.Seconds()
 }
-
-// Invoke adds an invocation as a platform has billed it. waited is how much of it the function says it spent waiting for Way.
-func (u *Use) Invoke(v faas.Invocation, waited time.Duration) {
-	if v.Start == "" { // it got no instance
-		return
-	}
-	start := min(GBSeconds(v.MemoryMB, fromMS(v.InitMS)), v.GBSeconds)
-	wait := min(GBSeconds(v.MemoryMB, waited), v.GBSeconds-start)
-	u.Invocations++
-	u.Start, u.Wait, u.Work = u.Start+start, u.Wait+wait, u.Work+v.GBSeconds-start-wait
-}
-
-func fromMS(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
 
 // Charges is the bill, without what was not used.
 func (p Prices) Charges(uses ...Use) []results.Charge {

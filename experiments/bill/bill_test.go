@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/fnwire/fnwire/experiments/bill"
-	"github.com/fnwire/fnwire/experiments/faas"
 	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/fnlib/store"
 	"github.com/fnwire/fnwire/fnlib/store/s3"
@@ -76,28 +75,6 @@ func TestCharges(t *testing.T) {
 	}
 	if total := bill.Total(got); !near(total, sum) {
 		t.Errorf("%v in all, want %v", total, sum)
-	}
-}
-
-// TestInvoke: what a platform has billed is split, and neither lost nor doubled.
-func TestInvoke(t *testing.T) {
-	for _, c := range []struct {
-		what              string
-		v                 faas.Invocation
-		waited            time.Duration
-		invocations       int
-		work, start, wait float64
-	}{
-		{"warm", faas.Invocation{Start: faas.Warm, MemoryMB: 2048, BilledMS: 500, GBSeconds: 1}, 100 * time.Millisecond, 1, 0.8, 0, 0.2},
-		{"cold", faas.Invocation{Start: faas.Cold, MemoryMB: 1024, BilledMS: 1000, GBSeconds: 1, InitMS: 250}, 250 * time.Millisecond, 1, 0.5, 0.25, 0.25},
-		{"waited longer than it was there", faas.Invocation{Start: faas.Cold, MemoryMB: 1024, BilledMS: 1000, GBSeconds: 1, InitMS: 250}, time.Minute, 1, 0, 0.25, 0.75},
-		{"throttled", faas.Invocation{Error: faas.Throttled, MemoryMB: 1024, GBSeconds: 1}, 0, 0, 0, 0, 0},
-	} {
-		var u bill.Use
-		u.Invoke(c.v, c.waited)
-		if u.Invocations != c.invocations || !near(u.Work, c.work) || !near(u.Start, c.start) || !near(u.Wait, c.wait) {
-			t.Errorf("%s: %+v", c.what, u)
-		}
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 )
 
 // method says once, for page and Markdown, how to read the ratios.
-const method = "Ratios of medians, with bootstrap 95 % confidence intervals (percentiles of 4,000 resamples with a fixed seed). n is how many repetitions there are, of fnwire and of the other way; " +
+const method = "Ratios of medians, with bootstrap 95 % confidence intervals (percentiles of 4,000 resamples with a fixed seed; of few repetitions they are somewhat too narrow). n is how many repetitions there are, of fnwire and of the other way; " +
 	"those that failed do not count, and are told; ‡ is how many are marked. Where an interval has both faster and slower in it, it is “unclear” which is true or, if no bound is above 1.15 times, they are “≈ same”. The best store is the one whose median came out best, which favours stores a little."
 
 // markdown is the report as GitHub shows it; the plots are in files.
