@@ -153,7 +153,7 @@ func markBusy(rec *results.Record, idle, ticks int64) {
 
 // judgeLines notes what the lines did between two times, by the busiest and the latest of them, and marks once what any of them was too slow for.
 func (r *run) judgeLines(rec *results.Record, before, after map[string]wan.Usage) {
-	var busy, late, over float64
+	var busy, all, late, over float64
 	var fates [wan.Fates]int64
 	for _, host := range slices.Sorted(maps.Keys(after)) {
 		b, a := before[host], after[host]
@@ -164,7 +164,7 @@ func (r *run) judgeLines(rec *results.Record, before, after map[string]wan.Usage
 			fates[i] += up.Fates[i] + down.Fates[i]
 		}
 		lost := up.Overrun + down.Overrun
-		busy, late, over = max(busy, share), max(late, ms(behind)), over+float64(lost)
+		busy, all, late, over = max(busy, share), all+share, max(late, ms(behind)), over+float64(lost)
 	}
 	lateFor := carrierLate * time.Duration(r.slow())
 	for _, m := range []struct {
@@ -179,6 +179,7 @@ func (r *run) judgeLines(rec *results.Record, before, after map[string]wan.Usage
 			rec.Marks = append(rec.Marks, "bound by the emulator: a line "+m.what)
 		}
 	}
+	rec.Measured["lines_percent_of_core"] = all
 	rec.Measured["line_busiest_percent"], rec.Measured["line_late_ms_p99"], rec.Measured["line_overrun"] = busy, late, over
 	rec.Measured["line_lost"], rec.Measured["line_overflowed"] = float64(fates[wan.Lost]+fates[wan.Out]), float64(fates[wan.Overflow])
 }
