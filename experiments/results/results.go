@@ -110,7 +110,10 @@ type Writer struct {
 	done   map[string]bool
 }
 
-// Open makes the directory if need be and reads what is there. The last line may have been cut off by a crash; it is dropped.
+var errBusy = errors.New("another run writes to it: wait for its end, or give another directory")
+
+// Open makes the directory if need be and reads what is there. The last line may have been cut off by a crash; it is dropped. There is one
+// Writer at a time of a directory, where the system has locks.
 func Open(dir string) (*Writer, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("results: %w", err)
@@ -120,6 +123,9 @@ func Open(dir string) (*Writer, error) {
 		return nil, fmt.Errorf("results: %w", err)
 	}
 	w := &Writer{file: f, done: make(map[string]bool)}
+	if err := lock(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("results: %s: %w", f.Name(), err), f.Close())
+	}
 	records, whole, err := read(f)
 	if err == nil {
 		err = f.Truncate(whole)
