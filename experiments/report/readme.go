@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -168,11 +169,12 @@ func evenly(i, n, chosen int) bool {
 	return false
 }
 
-// claimed is the answer that README tells of a comparison, the newest of those that are as good, or nil.
+// claimed is the answer that README tells of a comparison, or nil: of those that rank alike that about most works, and of those the newest.
 func claimed(ss []*section, c comparison) (best *answer) {
 	for _, s := range ss {
 		for _, a := range s.Answers {
-			if c.claims > 0 && a.experiment == c.experiment && a.value == c.value && (best == nil || s.claimRank() >= best.Section.claimRank()) {
+			if c.claims > 0 && a.experiment == c.experiment && a.value == c.value &&
+				(best == nil || cmp.Or(s.claimRank()-best.Section.claimRank(), len(a.rows)-len(best.rows)) >= 0) {
 				best = a
 			}
 		}
@@ -184,7 +186,7 @@ func claimed(ss []*section, c comparison) (best *answer) {
 // which is the hardest for fnwire.
 func (s *section) claimRank() (rank int) {
 	settings := s.records[0].Settings
-	if settings["profile"] == "aws-region" {
+	if place, _, _ := strings.Cut(settings["profile"], "/"); place == "aws-region" {
 		rank += 2
 	}
 	if settings["service"] != modelledService {
