@@ -16,7 +16,7 @@ func (s *Store) List(ctx context.Context, prefix string, each func(store.Info) b
 	seen := map[string]bool{}
 	pattern := escape(s.prefix+prefix) + "*"
 	for cursor, more := uint64(0), true; more; more = cursor != 0 {
-		scan := s.client.B().Scan().Cursor(cursor).Match(pattern).Count(page).Type("hash").Build()
+		scan := s.client.B().Scan().Cursor(cursor).Match(pattern).Count(page).Type("hash").Build().Pin()
 		found, err := s.client.Do(ctx, scan).AsScanEntry()
 		if err != nil {
 			return s.fail(ctx, "list", err)
@@ -47,7 +47,7 @@ func (s *Store) List(ctx context.Context, prefix string, each func(store.Info) b
 func (s *Store) infos(ctx context.Context, keys []string) (infos []store.Info, err error) {
 	commands := make([]rueidis.Completed, len(keys))
 	for i, key := range keys {
-		commands[i] = s.client.B().Hmget().Key(s.prefix + key).Field(metaField).Build()
+		commands[i] = s.client.B().Hmget().Key(s.prefix + key).Field(metaField).Build().Pin()
 	}
 	for i, answer := range s.client.DoMulti(ctx, commands...) {
 		m, err := answer.AsStrSlice()

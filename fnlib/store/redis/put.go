@@ -93,8 +93,8 @@ func (u *upload) sendChunk(ctx context.Context, field string, chunk []byte) erro
 	return u.s.again(ctx, func() error {
 		b := u.s.client.B()
 		return u.s.atomically(ctx,
-			b.Hset().Key(u.tmp).FieldValue().FieldValue(field, rueidis.BinaryString(chunk)).Build(),
-			b.Pexpire().Key(u.tmp).Milliseconds(lease.Milliseconds()).Build())
+			b.Hset().Key(u.tmp).FieldValue().FieldValue(field, rueidis.BinaryString(chunk)).Build().Pin(),
+			b.Pexpire().Key(u.tmp).Milliseconds(lease.Milliseconds()).Build().Pin())
 	})
 }
 
@@ -106,15 +106,15 @@ func (u *upload) commit(ctx context.Context, last []byte) error {
 		if len(last) > 0 {
 			fields = fields.FieldValue(strconv.Itoa(u.chunks), rueidis.BinaryString(last))
 		}
-		return fields.Build()
+		return fields.Build().Pin()
 	}
 	expire := func() rueidis.Completed {
 		if u.ttl <= 0 {
-			return b.Persist().Key(u.tmp).Build()
+			return b.Persist().Key(u.tmp).Build().Pin()
 		}
-		return b.Pexpire().Key(u.tmp).Milliseconds(max(1, u.ttl.Milliseconds())).Build()
+		return b.Pexpire().Key(u.tmp).Milliseconds(max(1, u.ttl.Milliseconds())).Build().Pin()
 	}
-	rename := func() rueidis.Completed { return b.Rename().Key(u.tmp).Newkey(u.name).Build() }
+	rename := func() rueidis.Completed { return b.Rename().Key(u.tmp).Newkey(u.name).Build().Pin() }
 	if u.chunks == 0 { // the whole of it in one round trip, which may be done twice
 		return u.s.again(ctx, func() error { return u.s.atomically(ctx, rest(), expire(), rename()) })
 	}
@@ -132,7 +132,7 @@ func (u *upload) complete(ctx context.Context, rest rueidis.Completed, withChunk
 	}
 	b := u.s.client.B()
 	var have int64
-	for i, r := range u.s.client.DoMulti(ctx, rest, b.Pexpire().Key(u.tmp).Milliseconds(lease.Milliseconds()).Build(), b.Hlen().Key(u.tmp).Build()) {
+	for i, r := range u.s.client.DoMulti(ctx, rest, b.Pexpire().Key(u.tmp).Milliseconds(lease.Milliseconds()).Build().Pin(), b.Hlen().Key(u.tmp).Build().Pin()) {
 		if err := r.Error(); err != nil {
 			return err
 		}
@@ -155,8 +155,8 @@ func (u *upload) discard(ctx context.Context) {
 
 // atomically runs commands in one transaction. One that the server refuses stops them all.
 func (s *Store) atomically(ctx context.Context, commands ...rueidis.Completed) error {
-	all := append([]rueidis.Completed{s.client.B().Multi().Build()}, commands...)
-	answers := s.client.DoMulti(ctx, append(all, s.client.B().Exec().Build())...)
+	all := append([]rueidis.Completed{s.client.B().Multi().Build().Pin()}, commands...)
+	answers := s.client.DoMulti(ctx, append(all, s.client.B().Exec().Build().Pin())...)
 	for _, a := range answers {
 		if err := a.Error(); err != nil {
 			return err
