@@ -58,7 +58,7 @@ func (s *Store) get(ctx context.Context, key string, offset int64) (*reader, err
 
 // chunk returns what the fields meta and i of a hash were at one moment. A field that is not there is empty.
 func (s *Store) chunk(ctx context.Context, name string, i int64) (m string, chunk []byte, err error) {
-	fields, err := s.client.Do(ctx, s.client.B().Hmget().Key(name).Field(metaField, strconv.FormatInt(i, 10)).Build().Pin()).ToArray()
+	fields, err := s.do(ctx, s.client.B().Hmget().Key(name).Field(metaField, strconv.FormatInt(i, 10)).Build()).ToArray()
 	if err != nil {
 		return "", nil, err
 	}

@@ -16,8 +16,8 @@ func (s *Store) List(ctx context.Context, prefix string, each func(store.Info) b
 	seen := map[string]bool{}
 	pattern := escape(s.prefix+prefix) + "*"
 	for cursor, more := uint64(0), true; more; more = cursor != 0 {
-		scan := s.client.B().Scan().Cursor(cursor).Match(pattern).Count(page).Type("hash").Build().Pin()
-		found, err := s.client.Do(ctx, scan).AsScanEntry()
+		scan := s.client.B().Scan().Cursor(cursor).Match(pattern).Count(page).Type("hash").Build()
+		found, err := s.do(ctx, scan).AsScanEntry()
 		if err != nil {
 			return s.fail(ctx, "list", err)
 		}
@@ -47,9 +47,9 @@ func (s *Store) List(ctx context.Context, prefix string, each func(store.Info) b
 func (s *Store) infos(ctx context.Context, keys []string) (infos []store.Info, err error) {
 	commands := make([]rueidis.Completed, len(keys))
 	for i, key := range keys {
-		commands[i] = s.client.B().Hmget().Key(s.prefix + key).Field(metaField).Build().Pin()
+		commands[i] = s.client.B().Hmget().Key(s.prefix + key).Field(metaField).Build()
 	}
-	for i, answer := range s.client.DoMulti(ctx, commands...) {
+	for i, answer := range s.doMulti(ctx, commands...) {
 		m, err := answer.AsStrSlice()
 		if refused, ok := rueidis.IsRedisErr(err); ok && strings.HasPrefix(refused.Error(), "WRONGTYPE") {
 			continue // it was replaced by something else

@@ -93,8 +93,8 @@ func (u *upload) sendChunk(ctx context.Context, field string, chunk []byte) erro
 	return u.s.again(ctx, func() error {
 		b := u.s.client.B()
 		return u.s.atomically(ctx,
-			b.Hset().Key(u.tmp).FieldValue().FieldValue(field, rueidis.BinaryString(chunk)).Build().Pin(),
-			b.Pexpire().Key(u.tmp).Milliseconds(lease.Milliseconds()).Build().Pin())
+			b.Hset().Key(u.tmp).FieldValue().FieldValue(field, rueidis.BinaryString(chunk)).Build(),
+			b.Pexpire().Key(u.tmp).Milliseconds(lease.Milliseconds()).Build())
 	})
 }
 
@@ -106,15 +106,15 @@ func (u *upload) commit(ctx context.Context, last []byte) error {
 		if len(last) > 0 {
 			fields = fields.FieldValue(strconv.Itoa(u.chunks), rueidis.BinaryString(last))
 		}
-		return fields.Build().Pin()
+		return fields.Build()
 	}
 	expire := func() rueidis.Completed {
 		if u.ttl <= 0 {
-			return b.Persist().Key(u.tmp).Build().Pin()
+			return b.Persist().Key(u.tmp).Build()
 		}
-		return b.Pexpire().Key(u.tmp).Milliseconds(max(1, u.ttl.Milliseconds())).Build().Pin()
+		return b.Pexpire().Key(u.tmp).Milliseconds(max(1, u.ttl.Milliseconds())).Build()
 	}
-	rename := func() rueidis.Completed { return b.Rename().Key(u.tmp).Newkey(u.name).Build().Pin() }
+	rename := func() rueidis.Completed { return b.Rename().Key(u.tmp).Newkey(u.name).Build() }
 	if u.chunks == 0 { // the whole of it in one round trip, which may be done twice
 		return u.s.again(ctx, func() error { return u.s.atomically(ctx, rest(), expire(), rename()) })
 	}
@@ -132,7 +132,7 @@ func (u *upload) complete(ctx context.Context, rest rueidis.Completed, withChunk
 	}
 	b := u.s.client.B()
 	var have int64
-	for i, r := range u.s.client.DoMulti(ctx, rest, b.Pexpire().Key(u.tmp).Milliseconds(lease.Milliseconds()).Build().Pin(), b.Hlen().Key(u.tmp).Build().Pin()) {
+	for i, r := range u.s.doMulti(ctx, rest, b.Pexpire().Key(u.tmp).Milliseconds(lease.Milliseconds()).Build(), b.Hlen().Key(u.tmp).Build()) {
 		if err := r.Error(); err != nil {
 			return err
 		}
@@ -155,8 +155,8 @@ func (u *upload) discard(ctx context.Context) {
 
 // atomically runs commands in one transaction. One that the server refuses stops them all.
 func (s *Store) atomically(ctx context.Context, commands ...rueidis.Completed) error {
-	all := append([]rueidis.Completed{s.client.B().Multi().Build().Pin()}, commands...)
-	answers := s.client.DoMulti(ctx, append(all, s.client.B().Exec().Build().Pin())...)
+	all := append([]rueidis.Completed{s.client.B().Multi().Build()}, commands...)
+	answers := s.doMulti(ctx, append(all, s.client.B().Exec().Build())...)
 	for _, a := range answers {
 		if err := a.Error(); err != nil {
 			return err

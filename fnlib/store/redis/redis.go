@@ -34,9 +34,6 @@ const (
 )
 
 // Store is a database of a Redis server. Its methods may be called concurrently.
-//
-// Its commands are pinned: rueidis gives others away for new ones when the answer has come, which its writer may read yet if the connection
-// has just broken (found by the race detector, v1.0.79).
 type Store struct {
 	client  rueidis.Client
 	url     string
@@ -191,7 +188,21 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 }
 
 func (s *Store) unlink(ctx context.Context, name string) error {
-	return s.again(ctx, func() error { return s.client.Do(ctx, s.client.B().Unlink().Key(name).Build().Pin()).Error() })
+	return s.again(ctx, func() error { return s.do(ctx, s.client.B().Unlink().Key(name).Build()).Error() })
+}
+
+// do runs a command. It is pinned: rueidis gives others away for new ones when the answer has come, which its writer may read yet if the
+// connection has just broken (found by the race detector, v1.0.79).
+func (s *Store) do(ctx context.Context, command rueidis.Completed) rueidis.RedisResult {
+	return s.client.Do(ctx, command.Pin())
+}
+
+// doMulti runs commands in one go, pinned as do has them.
+func (s *Store) doMulti(ctx context.Context, commands ...rueidis.Completed) []rueidis.RedisResult {
+	for i, c := range commands {
+		commands[i] = c.Pin()
+	}
+	return s.client.DoMulti(ctx, commands...)
 }
 
 // again repeats what may be done twice while connections break under it, as one does that was idle while the process was frozen.
