@@ -53,8 +53,10 @@ func BreakLinks(n *Node) (broken int) {
 	links := slices.Collect(maps.Keys(n.traffic))
 	n.mu.Unlock()
 	for _, l := range links {
-		l.Break()
-		broken++
+		if l.Err() == nil {
+			l.Break()
+			broken++
+		}
 	}
 	return broken
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -73,6 +74,8 @@ func TestManyStatesOutliveTheirLinks(t *testing.T) {
 	w := newWorld(t, 1)
 	nodes := []*fnlib.Node{w.join(t, "a"), w.join(t, "b"), w.join(t, "c")}
 	const each = 20
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	got := map[string]int{}
@@ -81,14 +84,15 @@ func TestManyStatesOutliveTheirLinks(t *testing.T) {
 			to := nodes[(int(n.Name()[0]-'a')+1+i%2)%3].Name()
 			wg.Go(func() {
 				key := fmt.Sprintf("%s-%s-%d", n.Name(), to, i)
-				if _, err := n.Send(t.Context(), to, key, strings.NewReader(strings.Repeat(key, 100_000))); err != nil {
+				if _, err := n.Send(ctx, to, key, strings.NewReader(strings.Repeat(key, 100_000))); err != nil {
 					t.Error(err)
+					cancel() // lest somebody waits for it
 				}
 			})
 			wg.Go(func() {
 				// A state may break off for good at its receiver and not at its sender, and come again.
 				for {
-					in, err := n.Receive(t.Context())
+					in, err := n.Receive(ctx)
 					if err != nil {
 						t.Error(err)
 						return
@@ -133,6 +137,43 @@ func TestManyStatesOutliveTheirLinks(t *testing.T) {
 	}
 	if len(got) != 3*each {
 		t.Errorf("%d states, want %d", len(got), 3*each)
+	}
+}
+
+// A state outlives links that break as soon as they are up, one after another.
+func TestLinksThatBreakAtOnce(t *testing.T) {
+	for at, breaks := range []string{"sender", "receiver"} {
+		t.Run(breaks, func(t *testing.T) {
+			w := newWorld(t, 1)
+			nodes := []*fnlib.Node{w.join(t, "a"), w.join(t, "b")}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			r, end := io.Pipe()
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for broken := 0; broken < 5 && ctx.Err() == nil; runtime.Gosched() {
+					broken += fnlib.BreakLinks(nodes[at])
+				}
+				_ = end.Close()
+			})
+			wg.Go(func() {
+				in, err := nodes[1].Receive(ctx)
+				for err == nil { // one that broke off for good at its receiver comes again
+					if _, err = io.Copy(io.Discard, in); err == nil {
+						if err = in.Accept(); err == nil {
+							return
+						}
+					}
+					in, err = nodes[1].Receive(ctx)
+				}
+				t.Error(err)
+			})
+			if _, err := nodes[0].Send(ctx, "b", "k", r); err != nil {
+				t.Error(err)
+				cancel()
+			}
+			wg.Wait()
+		})
 	}
 }
 

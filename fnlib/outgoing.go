@@ -61,14 +61,16 @@ func (o *outgoing) deliver(ctx context.Context) error {
 	var last error
 	for {
 		s, err := o.open(ctx)
-		if err != nil {
-			return lostBefore(last, err)
-		}
 		opened := time.Now()
-		o.header.resume = true
-		o.linked.Store(true)
-		if err = o.sendOn(ctx, s); !errors.Is(err, errLost) {
-			return err
+		switch {
+		case err == nil:
+			o.header.resume = true
+			o.linked.Store(true)
+			if err = o.sendOn(ctx, s); !errors.Is(err, errLost) {
+				return err
+			}
+		case !errors.Is(err, errLost):
+			return lostBefore(last, err)
 		}
 		last = err
 		o.linked.Store(false)
@@ -76,7 +78,7 @@ func (o *outgoing) deliver(ctx context.Context) error {
 		if time.Since(opened) > lastingRetry {
 			pause = retryPause
 		}
-		if err := o.wait(ctx, s.Link(), pause); err != nil {
+		if err := o.wait(ctx, pause); err != nil {
 			return lostBefore(last, err)
 		}
 		pause = min(2*pause, maxRetry)
@@ -91,25 +93,21 @@ func lostBefore(last, err error) error {
 	return fmt.Errorf("%w: %w; since then: %w", ErrLink, last, err)
 }
 
-// wait lets a link end, whose streams end a moment before it does, and some time pass.
-func (o *outgoing) wait(ctx context.Context, l *transport.Link, pause time.Duration) error {
+// wait lets some time pass before the next link.
+func (o *outgoing) wait(ctx context.Context, pause time.Duration) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
-	for _, c := range []<-chan struct{}{l.Done(), nil} {
-		select {
-		case <-c:
-		case <-timer.C:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-o.n.ctx.Done():
-			return o.n.Err()
-		}
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-o.n.ctx.Done():
+		return o.n.Err()
 	}
-	return nil
 }
 
-// open opens a stream for the state, within Config.SpillAfter if there is a store.
+// open opens a stream for the state, within Config.SpillAfter if there is a store. errLost: links came up, and were gone at once.
 func (o *outgoing) open(ctx context.Context) (*transport.Stream, error) {
 	spills := o.n.cfg.Store != nil && !o.opt.NoStore
 	if spills {
@@ -128,6 +126,9 @@ func (o *outgoing) open(ctx context.Context) (*transport.Stream, error) {
 		late := context.Cause(ctx) == errNoLink //nolint:errorlint // the very cause given above
 		if late || spills && ctx.Err() == nil && o.n.dead() == nil && !errors.Is(err, ErrName) && !errors.Is(err, ErrNoDirect) {
 			return nil, fmt.Errorf("%w: %w", errNoLink, err)
+		}
+		if ctx.Err() == nil && errors.Is(err, transport.ErrLinkClosed) {
+			return nil, fmt.Errorf("%w: %w", errLost, err)
 		}
 		return nil, err
 	}

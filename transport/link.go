@@ -130,7 +130,11 @@ func (l *Link) AcceptStream(ctx context.Context) (*Stream, error) {
 	return newStream(l, s), nil
 }
 
+// wrap tells that the link is gone by ErrLinkClosed. Its streams end a moment before it does.
 func (l *Link) wrap(err error) error {
+	if isConnError(err) {
+		<-l.Done()
+	}
 	if l.conn.Context().Err() != nil {
 		return fmt.Errorf("%w: %w", ErrLinkClosed, err)
 	}

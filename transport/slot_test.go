@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -86,6 +87,32 @@ func TestDialWhileLinkIsFreed(t *testing.T) {
 	l, err := a.Link(ctx, b.PeerID(), Auto)
 	if err != nil || l == old {
 		t.Fatalf("%v, the old one: %v", err, l == old)
+	}
+}
+
+// Once a link has refused a stream, nobody is given that link again. (QUIC ends its streams first, and says later that it has ended.)
+func TestRefusingLinkIsDown(t *testing.T) {
+	a, b := openPair(t)
+	admitTo(t, b, a, "")
+	for range 20 {
+		admitTo(t, a, b, "")
+		l, err := a.Link(t.Context(), b.PeerID(), Auto)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go l.Break()
+		for err == nil {
+			var s *Stream
+			if s, err = l.OpenStream(t.Context()); err == nil {
+				s.Reset(0)
+			}
+		}
+		if !errors.Is(err, ErrLinkClosed) {
+			t.Errorf("error %v", err)
+		}
+		if a.Up(b.PeerID(), Auto) == l {
+			t.Fatal("still up")
+		}
 	}
 }
 
