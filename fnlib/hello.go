@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -137,7 +136,9 @@ func (n *Node) handleHello(e rendezvous.Envelope) error {
 	n.mu.Lock()
 	if c := n.calls[callKey{h.FromName, path}]; c != nil {
 		p.Attempt = c.attempt
-		p.Call = h.Kind == rendezvous.KindAnswer && !slices.Equal(c.told, n.ep.Candidates())
+		if h.Kind == rendezvous.KindAnswer {
+			p.Told = c.told
+		}
 	}
 	n.mu.Unlock()
 	if h.Kind == rendezvous.KindAnswer { // two may overtake each other

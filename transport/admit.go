@@ -28,8 +28,9 @@ type Peer struct {
 	// Attempt is this side's own, which went with the offer that the peer answers, or with one to a peer that
 	// offers at the same time; nil if there is none. It is adopted or cancelled.
 	Attempt *Attempt
-	// Call tells the peer this side's candidates over the relay: they are others than those that it was told.
-	Call bool
+	// Told are this side's candidates in the offer that the peer answers. If others are known by now, it is told of them
+	// over the relay. nil: it answers none, and needs not be told.
+	Told []netip.AddrPort
 }
 
 // Admit lets a peer in: its packets are accepted from now on, its candidates are probed unless class
@@ -108,7 +109,7 @@ func (e *Endpoint) begin(r *remote, p Peer, class Class) {
 		r.direct.Store(e.hub.now()) // who does not dial has no traffic yet by which to tell that a path is wanted
 	}
 	if class != RelayOnly {
-		r.post(punch.Start{Remote: p.Candidates, Call: p.Call, NAT: p.NAT, Outlooks: e.hub.outlooks.all()})
+		r.post(punch.Start{Remote: p.Candidates, Told: p.Told, NAT: p.NAT, Outlooks: e.hub.outlooks.all()})
 	}
 }
 

@@ -251,11 +251,11 @@ func portStep(addrs []netip.AddrPort) int {
 	return step
 }
 
-// Candidates are the addresses at which the endpoint may be reached: host first, then reflexive.
+// Candidates are the addresses at which the endpoint may be reached: host first, then reflexive. The slice is not nil.
 func (e *Endpoint) Candidates() []netip.AddrPort {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.Clone(e.local)
+	return append([]netip.AddrPort{}, e.local...)
 }
 
 // NAT returns what Discover found last.

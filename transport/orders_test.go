@@ -25,7 +25,7 @@ func TestFullQueueLosesNoOrder(t *testing.T) {
 			t.Errorf("%d probes were dropped, not the %d too many", n, punchQueueSize)
 		}
 		there := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.7:9")}
-		r.post(punch.Start{Call: true})
+		r.post(punch.Start{Told: there})
 		for range 1000 {
 			r.post(punch.SetLocal{})
 			r.post(punch.Disturbed{Reason: "test"})
@@ -34,8 +34,8 @@ func TestFullQueueLosesNoOrder(t *testing.T) {
 		if n := len(r.orders.list); n != 3 {
 			t.Errorf("%d orders wait, not the newest of each of 3 kinds", n)
 		}
-		if s, ok := r.orders.list[2].(punch.Start); !ok || !s.Call || len(s.Remote) != 1 {
-			t.Errorf("the last order is %+v, not the newest Start with the CALL of the first", r.orders.list[2])
+		if s, ok := r.orders.list[2].(punch.Start); !ok || len(s.Told) != 1 || len(s.Remote) != 1 {
+			t.Errorf("the last order is %+v, not the newest Start with what the first says of the peer", r.orders.list[2])
 		}
 		go r.run()
 		time.Sleep(time.Second)

@@ -241,7 +241,9 @@ func (o *orders) put(e punch.Event) {
 		case punch.Start:
 			next, ok := e.(punch.Start)
 			if ok {
-				next.Call = next.Call || was.Call
+				if next.Told == nil {
+					next.Told = was.Told
+				}
 				e, replaced = next, true
 			}
 		case punch.SetLocal:

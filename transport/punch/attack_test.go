@@ -30,8 +30,8 @@ func TestAttacks(t *testing.T) {
 				wire = append(wire, capture{h.Addr(), to, bytes.Clone(data)})
 			}
 		}
-		s.b.step(Start{Remote: s.a.cands, Call: true})
-		s.a.step(Start{Remote: s.b.cands, Call: true})
+		s.b.step(Start{Remote: s.a.cands, Told: []netip.AddrPort{}})
+		s.a.step(Start{Remote: s.b.cands, Told: []netip.AddrPort{}})
 		s.net.Run(30 * time.Second)
 		s.net.Tap = nil // all that was captured has arrived
 		switch phase {

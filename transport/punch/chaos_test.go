@@ -105,6 +105,6 @@ func (s *sim) disturb(rng *rand.Rand) {
 		}
 		x.gather()
 	case 8:
-		x.step(Start{Remote: x.peer.cands, Call: true})
+		x.step(Start{Remote: x.peer.cands, Told: []netip.AddrPort{}})
 	}
 }

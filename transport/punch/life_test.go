@@ -2,6 +2,7 @@ package punch
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 )
@@ -193,6 +194,29 @@ func TestListenerFindsItsPathGone(t *testing.T) {
 		tell(30*ms, true)
 		if at := m.silentAt(); !at.IsZero() {
 			t.Errorf("a probe %v after a word", at.Sub(s.net.Now()))
+		}
+	}
+}
+
+// A peer that answers an offer is called at once if more is known here than the offer said, whenever that was learnt.
+func TestCallIfMoreIsKnown(t *testing.T) {
+	host, mapped := netip.MustParseAddrPort("10.0.0.2:4000"), netip.MustParseAddrPort("198.51.100.1:4000")
+	for _, c := range []struct {
+		told []netip.AddrPort
+		call bool
+	}{
+		{nil, false},
+		{[]netip.AddrPort{}, true},
+		{[]netip.AddrPort{host}, true},
+		{[]netip.AddrPort{host, mapped}, false},
+	} {
+		m := New(Config{Key: [32]byte{1}})
+		now := time.Now()
+		m.Step(now, SetLocal{Candidates: []netip.AddrPort{host, mapped}})
+		out := m.Step(now, Start{Remote: []netip.AddrPort{host}, Told: c.told})
+		called := slices.ContainsFunc(out.Send, func(d Datagram) bool { return !d.To.IsValid() && d.Data[0] == TypeCall })
+		if called != c.call {
+			t.Errorf("told %v: called %v, want %v", c.told, called, c.call)
 		}
 	}
 }

@@ -147,7 +147,7 @@ func TestSkew(t *testing.T) {
 			}
 			x.step(Start{Remote: x.peer.cands})
 			s.net.Run(skew)
-			x.peer.step(Start{Remote: x.cands, Call: true})
+			x.peer.step(Start{Remote: x.cands, Told: []netip.AddrPort{}})
 			began := s.net.Now()
 			s.waitDirect(300 * ms)
 			t.Logf("%s first, the other %v late: direct after %v", first, skew, s.net.Now().Sub(began))

@@ -63,13 +63,13 @@ type SetLocal struct {
 	NAT        NAT
 }
 
-// Start gives the peer's candidates from a verified offer or answer and starts a round at once. With
-// Call the peer is called too, over the relay.
+// Start gives the peer's candidates from a verified offer or answer and starts a round at once. An answer says what its
+// sender was told of this side's candidates. If they are not those of SetLocal any more the peer is called too, over the relay.
 type Start struct {
 	Remote   []netip.AddrPort
 	NAT      NAT // the peer's
 	Outlooks Outlooks
-	Call     bool
+	Told     []netip.AddrPort // nil: nothing is known of that
 }
 
 // Relay tells that data can, or can no longer, go through the relay (see Config.NoRelay).
@@ -267,7 +267,7 @@ func (m *Machine) start(e Start) {
 	m.hard.outlooks = e.Outlooks
 	m.forgetHard()
 	m.suspect("peer started again")
-	m.startRound(e.Call)
+	m.startRound(e.Told != nil && !slices.Equal(unmapAll(e.Told), m.local))
 }
 
 // relay gives up a path that was kept only because there was no relay.
