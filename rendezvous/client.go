@@ -55,6 +55,8 @@ type Joined struct {
 	Lease  time.Duration
 	Relays []RelayInfo
 	Parked []Envelope // offers that waited for this name, oldest first
+
+	tag string // of Relays
 }
 
 // OfferResult tells what became of an offer.
@@ -93,6 +95,8 @@ type Client struct {
 	fenced uint64 // epoch of the newer holder, once the service has confirmed it
 	seen   uint64 // parked offers up to here have arrived
 	told   []RelayInfo
+	tag    string        // what the service knows them by
+	spread time.Duration // over which those who heard of new relays renew
 	hints  Hints
 }
 
@@ -129,7 +133,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	nc, err := connect(ctx, natsConfig{
 		url: cfg.URL, creds: cfg.Creds, inProcess: cfg.InProcess, proxy: cfg.Proxy,
-		name: "fnwire function", inbox: JobInbox(c.jobID) + "." + c.peerID, nkey: c.jobKey,
+		name: "fnwire function", ping: clientPing, inbox: JobInbox(c.jobID) + "." + c.peerID, nkey: c.jobKey,
 		options: []nats.Option{
 			nats.ReconnectHandler(func(*nats.Conn) {
 				c.made()
@@ -201,7 +205,7 @@ func (c *Client) made() {
 }
 
 // Check has Run make sure of the connection, and renew the name at once, for use after a freeze or a change of network. A NAT may have
-// forgotten the connection meanwhile, which NATS by itself notices when two of its pings, 10 s apart, were not answered.
+// forgotten the connection meanwhile, which shows by itself only when the next renewal or request is not answered.
 func (c *Client) Check() {
 	select {
 	case c.checks <- struct{}{}:
@@ -252,6 +256,9 @@ func (c *Client) onInbox(m *nats.Msg) {
 			c.poke(wakeRenew)
 		}
 	case in.Type == InboxRelays:
+		c.mu.Lock()
+		c.spread = max(time.Duration(min(in.SpreadMS, time.Hour.Milliseconds()))*time.Millisecond, relayNewsSpread)
+		c.mu.Unlock()
 		c.poke(wakeRelays)
 	case in.Type == InboxWake && c.cfg.OnWake != nil:
 		c.callbacks.Lock()
@@ -310,12 +317,12 @@ func (c *Client) isFenced() bool {
 }
 
 // tell calls OnRelays if relays are not those told before. Join itself only notes them.
-func (c *Client) tell(relays []RelayInfo, quiet bool) {
+func (c *Client) tell(relays []RelayInfo, tag string, quiet bool) {
 	c.mu.Lock()
 	same := slices.EqualFunc(c.told, relays, func(a, b RelayInfo) bool {
 		return a.Same(&b) && slices.Equal(a.Token, b.Token)
 	})
-	c.told = slices.Clone(relays)
+	c.told, c.tag = slices.Clone(relays), tag
 	c.mu.Unlock()
 	if same || quiet || c.cfg.OnRelays == nil {
 		return

@@ -1,6 +1,7 @@
 package rendezvous
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -27,6 +28,7 @@ type InProcess interface {
 const (
 	connectTimeout = 5 * time.Second  // of one attempt, TCP and NATS handshake apart
 	pingInterval   = 10 * time.Second // two missed pongs and the connection is given up
+	clientPing     = time.Minute      // the same for a [Client], whose renewals and requests show it sooner
 	reconnectMin   = 50 * time.Millisecond
 	reconnectMax   = 2 * time.Second
 )
@@ -38,6 +40,7 @@ type natsConfig struct {
 	proxy      proxy.Find         // for WebSocket; nil: that of the environment
 	name       string             // shown by the server's monitoring
 	inbox      string             // prefix of reply subjects
+	ping       time.Duration      // 0 = pingInterval
 	nkey       ed25519.PrivateKey // signs the server's nonce unless creds or the URL say who we are
 	options    []nats.Option
 }
@@ -64,7 +67,7 @@ func connect(ctx context.Context, c natsConfig) (*nats.Conn, error) {
 	opts := []nats.Option{
 		nats.Name(c.name),
 		nats.CustomInboxPrefix(c.inbox),
-		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2),
+		nats.PingInterval(cmp.Or(c.ping, pingInterval)), nats.MaxPingsOutstanding(2),
 		nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
 		nats.CustomReconnectDelay(reconnectDelay),
 		nats.ReconnectBufSize(1 << 20),

@@ -36,7 +36,8 @@
 // a join that it has seen before. A refusal is {"error": {"code": ..., "message": ...}}, see [Code].
 //
 // renew and leave carry "hard", what the instance has seen of hard NATs, and the answers to join and renew what the job
-// has reported: see [Hints].
+// has reported: see [Hints]. These answers also carry "relays_tag", which stands for the relays and tokens; a renewal that names
+// it is told of these only if they are others by now.
 //
 // # Epochs
 //
@@ -49,7 +50,7 @@
 //
 //	{"v":1, "type":"envelope", "envelope":{...}}  an offer or an answer; acknowledged by an empty reply
 //	{"v":1, "type":"fenced", "epoch":N}           the name has a newer holder; the client makes sure by renewing
-//	{"v":1, "type":"relays"}                      relays have changed: renew to learn them
+//	{"v":1, "type":"relays", "spread_ms":N}       relays have changed: renew within N ms, when is for chance to say, to learn them
 //	{"v":1, "type":"ask", "from":"<peerID>"}      is there a link with that instance? answered by {"v":1, "linked":true}
 //	{"v":1, "type":"wake", "name":..., "wake":"failed: ..."}  nobody holds the name that was called, and its hook has failed
 //

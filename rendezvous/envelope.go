@@ -2,11 +2,14 @@ package rendezvous
 
 import (
 	"crypto/hmac"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -255,11 +258,38 @@ func CheckPeer(s string) error {
 
 // Size returns the length of e in JSON.
 func (e *Envelope) Size() int {
-	b, err := json.Marshal(e)
-	if err != nil {
-		return MaxEnvelope + 1
+	n := len(`{"v":,"job":"","kind":,"from_name":,"from_peer":,"from_epoch":,"to_name":,"body":,"mac":""}`)
+	n += decimals(int64(e.V)) + len(e.Job.String()) + len(strconv.FormatUint(e.FromEpoch, 10)) + base64.StdEncoding.EncodedLen(len(e.MAC))
+	if e.MAC == nil {
+		n += len("null") - len(`""`)
 	}
-	return len(b)
+	for _, s := range []string{e.Kind, e.FromName, e.FromPeer, e.ToName, e.Body} {
+		n += quotedLen(s)
+	}
+	return n
+}
+
+func decimals(n int64) int { return len(strconv.FormatInt(n, 10)) }
+
+// quotedLen is the length of s as a string in JSON, as package encoding/json writes it.
+func quotedLen(s string) int {
+	const escaped = len(`\u0000`)
+	n := len(s) + 2
+	for i, r := range s {
+		switch {
+		case r == '"' || r == '\\' || r == '\b' || r == '\f' || r == '\n' || r == '\r' || r == '\t':
+			n++
+		case r < ' ' || r == '<' || r == '>' || r == '&':
+			n += escaped - 1
+		case r == '\u2028' || r == '\u2029':
+			n += escaped - utf8.RuneLen(r)
+		case r == utf8.RuneError:
+			if _, size := utf8.DecodeRuneInString(s[i:]); size == 1 {
+				n += escaped - 1
+			}
+		}
+	}
+	return n
 }
 
 // Check tests what the service can test without the job key.

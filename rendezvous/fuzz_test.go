@@ -85,7 +85,7 @@ func FuzzOpen(f *testing.F) {
 }
 
 func FuzzJoinRequest(f *testing.F) {
-	seed(f, "join", "join_offers", "renew", "renew_hard", "lookup")
+	seed(f, "join", "join_offers", "renew", "renew_hard", "renew_tag", "lookup")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		key := goldenKey(t)
 		var j rendezvous.JoinRequest
@@ -116,12 +116,17 @@ func FuzzOfferRequest(f *testing.F) {
 		if err == nil && o.Envelope.Check() == nil && o.Envelope.Size() > rendezvous.MaxEnvelope {
 			t.Fatal("envelope over its bound")
 		}
+		for _, e := range []rendezvous.Envelope{o.Envelope, {Kind: string(data), FromName: string(data), Body: string(data), MAC: data}} {
+			if b, err := json.Marshal(e); err != nil || e.Size() != len(b) {
+				t.Fatalf("size %d, in JSON it has %d (%v)", e.Size(), len(b), err)
+			}
+		}
 		roundTrip[rendezvous.OfferRequest](t, data)
 	})
 }
 
 func FuzzReplies(f *testing.F) {
-	seed(f, "join_reply", "renew_reply", "refusal", "offer_reply", "lookup_reply", "list_reply", "inbox_envelope", "inbox_fenced", "inbox_wake", "offer_asleep")
+	seed(f, "join_reply", "renew_reply", "renew_same", "refusal", "offer_reply", "lookup_reply", "list_reply", "inbox_envelope", "inbox_fenced", "inbox_spread", "inbox_wake", "offer_asleep")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		roundTrip[rendezvous.JoinReply](t, data)
 		roundTrip[rendezvous.OfferReply](t, data)

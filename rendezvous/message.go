@@ -52,6 +52,8 @@ type RenewRequest struct {
 	Epoch uint64 `json:"epoch"`
 	Seen  uint64 `json:"seen,omitempty"` // the last parked_to that arrived: those offers need not be kept
 	Hard  Hints  `json:"hard,omitempty"` // what this instance has seen of them
+
+	RelaysTag string `json:"relays_tag,omitempty"` // of the relays and tokens that arrived last
 }
 
 // Hints tell which ways through hard NATs have worked in a job: four fields of two bits, of which the instances alone know the
@@ -177,6 +179,9 @@ type JoinReply struct {
 	LeaseMS int64       `json:"lease_ms,omitempty"`
 	Relays  []RelayInfo `json:"relays,omitempty"`
 
+	// RelaysTag stands for the relays and tokens. If it is that of the request these are left out: nothing has changed.
+	RelaysTag string `json:"relays_tag,omitempty"`
+
 	// Parked offers are kept, and given again to whoever joins, until a renewal says that they arrived.
 	Parked   []Envelope `json:"parked,omitempty"`
 	ParkedTo uint64     `json:"parked_to,omitempty"`
@@ -234,6 +239,9 @@ type Inbox struct {
 	From     string    `json:"from,omitempty"` // peer ID of who asks
 	Name     string    `json:"name,omitempty"` // that was called
 	Wake     string    `json:"wake,omitempty"` // as in OfferReply
+
+	// SpreadMS is the time over which the instances that hear of relays are to renew, each at random, since all hear of them at once.
+	SpreadMS int64 `json:"spread_ms,omitempty"`
 }
 
 // linkedReply answers an InboxAsk.

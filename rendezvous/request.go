@@ -126,6 +126,9 @@ func (c *Client) patient(ctx context.Context, limit time.Duration, do func(conte
 		if err == nil || !passing(err) || ctx.Err() != nil {
 			return err
 		}
+		if errors.Is(err, ErrUnavailable) {
+			c.proven(ctx, proveWithinBusy)
+		}
 		if errors.Is(err, ErrNoService) {
 			if alone.IsZero() {
 				alone = time.Now()
@@ -159,7 +162,7 @@ func (c *Client) Join(ctx context.Context, offers ...Envelope) (*Joined, error) 
 	if err != nil {
 		return nil, fmt.Errorf("rendezvous: join %q: %w", c.cfg.Name, err)
 	}
-	c.tell(j.Relays, true)
+	c.tell(j.Relays, j.tag, true)
 	return j, nil
 }
 
@@ -183,7 +186,7 @@ func (c *Client) join(ctx context.Context, offers []Envelope) (*Joined, error) {
 	c.epoch, c.lease = max(c.epoch, r.Epoch), lease
 	c.seen, c.hints = max(c.seen, r.ParkedTo), r.Hard
 	c.mu.Unlock()
-	return &Joined{Epoch: r.Epoch, Lease: lease, Relays: r.Relays, Parked: r.Parked}, nil
+	return &Joined{Epoch: r.Epoch, Lease: lease, Relays: r.Relays, Parked: r.Parked, tag: r.RelaysTag}, nil
 }
 
 // minLease keeps a client from renewing without pause at the word of a service.

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 )
 
-// Run keeps the name: it renews the lease every third of it, joins again after the connection or the
+// Run keeps the name: it renews the lease when half of it has passed, or a little sooner, joins again after the connection or the
 // service was away, and hands new relays and tokens to OnRelays. It needs a Join before. It returns
 // ErrFenced when a newer instance has taken the name, ErrClosed after Close, and otherwise ctx's error.
 func (c *Client) Run(ctx context.Context) error {
@@ -28,7 +29,9 @@ func (c *Client) Run(ctx context.Context) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	watch.Go(func() { c.watch(watching) })
-	timer := time.NewTimer(jitter(lease / 3))
+	// Instances that have joined together, as those of a job do, need not renew together.
+	due := time.Now().Add(lease/2 - rand.N(lease*3/8))
+	timer := time.NewTimer(time.Until(due))
 	defer timer.Stop()
 	failed := 0
 	for {
@@ -47,10 +50,14 @@ func (c *Client) Run(ctx context.Context) error {
 				away = true
 			case wakeRenew:
 			case wakeRelays:
-				// All instances hear of a new relay at once.
-				if err := c.pause(ctx, jitter(relayNewsSpread)); err != nil {
-					return err
+				c.mu.Lock()
+				spread := min(c.spread, lease/2)
+				c.mu.Unlock()
+				if at := time.Now().Add(rand.N(spread)); at.Before(due) {
+					due = at
+					timer.Reset(time.Until(due))
 				}
+				continue
 			}
 		}
 		err := c.keep(ctx, away || failed > 0)
@@ -62,24 +69,32 @@ func (c *Client) Run(ctx context.Context) error {
 			return ctx.Err()
 		case err != nil:
 			c.log.Warn("rendezvous: name not renewed; trying again", "err", err)
+			if errors.Is(err, ErrUnavailable) {
+				c.proven(ctx, proveWithinBusy)
+			}
 			failed++
-			timer.Reset(jitter(min(reconnectMin<<min(failed, 10), lease/3)))
+			due = time.Now().Add(jitter(min(reconnectMin<<min(failed, 10), lease/6)))
 		default:
 			failed = 0
-			timer.Reset(jitter(lease / 3))
+			due = time.Now().Add(jitter(lease / 2))
 		}
+		timer.Reset(time.Until(due))
 	}
 }
 
-// proveWithin is how long the server may take to answer a ping before its connection is remade.
-const proveWithin = 500 * time.Millisecond
+// How long the server may take to answer a ping before its connection is remade: after a freeze, and after a request that was not answered, which
+// a server that is too busy may be the reason for.
+const (
+	proveWithin     = 500 * time.Millisecond
+	proveWithinBusy = 2 * time.Second
+)
 
 // watch does what Check asks for, beside Run, which may be waiting for an answer on a connection that is dead.
 func (c *Client) watch(ctx context.Context) {
 	for {
 		select {
 		case <-c.checks:
-			if c.proven(ctx) {
+			if c.proven(ctx, proveWithin) {
 				c.poke(wakeRenew)
 			} // else the new connection has Run join again
 		case <-ctx.Done():
@@ -91,8 +106,8 @@ func (c *Client) watch(ctx context.Context) {
 }
 
 // proven reports whether the server answers. If not, the connection is remade, without the pause between two attempts.
-func (c *Client) proven(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, proveWithin)
+func (c *Client) proven(ctx context.Context, within time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	err := nats.ErrDisconnected
 	if c.nc.IsConnected() {
@@ -105,6 +120,7 @@ func (c *Client) proven(ctx context.Context) bool {
 	return false
 }
 
+// relayNewsSpread is the least time over which those who hear of new relays renew.
 const relayNewsSpread = 200 * time.Millisecond
 
 func (c *Client) pause(ctx context.Context, d time.Duration) error {
@@ -121,15 +137,15 @@ func (c *Client) pause(ctx context.Context, d time.Duration) error {
 // keep renews once, or joins again if the service may have lost us.
 func (c *Client) keep(ctx context.Context, away bool) error {
 	c.mu.Lock()
-	lease, seen := c.lease, c.seen
+	lease, seen, tag := c.lease, c.seen, c.tag
 	c.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, max(lease/3, time.Second))
+	ctx, cancel := context.WithTimeout(ctx, max(lease/6, time.Second))
 	defer cancel()
 	if away {
 		return c.rejoin(ctx)
 	}
 	req := c.renewal()
-	req.Seen = seen
+	req.Seen, req.RelaysTag = seen, tag
 	var r RenewReply
 	err := c.request(ctx, VerbRenew, req, &r)
 	if errors.Is(err, ErrUnknown) {
@@ -141,7 +157,9 @@ func (c *Client) keep(ctx context.Context, away bool) error {
 	c.mu.Lock()
 	c.seen, c.newer, c.hints = max(c.seen, r.ParkedTo), 0, r.Hard
 	c.mu.Unlock()
-	c.tell(r.Relays, false)
+	if r.RelaysTag == "" || r.RelaysTag != req.RelaysTag {
+		c.tell(r.Relays, r.RelaysTag, false)
+	}
 	c.deliver(r.Parked...)
 	return nil
 }
@@ -153,7 +171,7 @@ func (c *Client) rejoin(ctx context.Context) error {
 		return err
 	}
 	c.log.Info("rendezvous: joined again", "name", c.cfg.Name)
-	c.tell(j.Relays, false)
+	c.tell(j.Relays, j.tag, false)
 	c.deliver(j.Parked...)
 	if c.cfg.OnReconnect != nil {
 		c.callbacks.Lock()

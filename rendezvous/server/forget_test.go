@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
@@ -99,5 +100,26 @@ func TestForgottenConnection(t *testing.T) {
 	defer nat.mu.Unlock()
 	if n := len(nat.conns); n != 2 {
 		t.Errorf("%d connections, want one, and one in its place", n)
+	}
+}
+
+// TestForgottenConnectionShows: nobody says that the NAT has forgotten the connection. The next renewal shows it, and so does a request.
+func TestForgottenConnectionShows(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}, DontListen: true, Lease: time.Second})
+	nat := &natted{InProcess: s}
+	behind := func(c *rendezvous.Config) { c.InProcess = nat }
+	renews, asks := dial(t, "", key, "renews", behind), dial(t, "", key, "asks", behind)
+	renews.join(t)
+	renews.run(t)
+	nat.forget()
+	asked := make(chan error, 1)
+	go func() {
+		_, err := asks.Lookup(within(t), "renews")
+		asked <- err
+	}()
+	got(t, renews.returned)
+	if err := got(t, asked); err != nil {
+		t.Error(err)
 	}
 }

@@ -61,7 +61,7 @@ func (v *service) join(ctx context.Context, r *request) (any, error) {
 		v.publish(nats.NewMsg(rendezvous.SubjectInbox(r.job, ousted)), rendezvous.Inbox{V: 1, Type: rendezvous.InboxFenced, Epoch: after.Epoch})
 	}
 	v.publish(nats.NewMsg(rendezvous.SubjectJoined(r.job, req.Name)), rendezvous.Member{Name: req.Name, Peer: req.Peer, Epoch: after.Epoch})
-	reply, err := v.held(r, &after, 0, now)
+	reply, err := v.held(r, &after, 0, "", now)
 	if err != nil {
 		return nil, err
 	}
@@ -138,8 +138,8 @@ func (v *service) room(k key, r *record, now time.Time) error {
 	return nil
 }
 
-// held is the reply to a join or a renewal, of an instance that reports hints.
-func (v *service) held(r *request, rec *record, report rendezvous.Hints, now time.Time) (any, error) {
+// held is the reply to a join or a renewal, of an instance that reports hints and has the relays of a tag.
+func (v *service) held(r *request, rec *record, report rendezvous.Hints, tag string, now time.Time) (any, error) {
 	id, err := peer.Decode(rec.Peer)
 	if err != nil {
 		return nil, err
@@ -149,9 +149,14 @@ func (v *service) held(r *request, rec *record, report rendezvous.Hints, now tim
 		return nil, err
 	}
 	reply := rendezvous.JoinReply{
-		Epoch: rec.Epoch, LeaseMS: v.cfg.Lease.Milliseconds(),
-		Relays: v.tokens.mint(v.relays.list(now), r.job, pub, now),
-		Hard:   v.hints.note(r.job, report),
+		Epoch: rec.Epoch, LeaseMS: v.cfg.Lease.Milliseconds(), Hard: v.hints.note(r.job, report),
+	}
+	relays := v.relays.list(now)
+	if reply.RelaysTag, err = v.tokens.tag(relays, now); err != nil {
+		return nil, err
+	}
+	if reply.RelaysTag != tag {
+		reply.Relays = v.tokens.mint(relays, r.job, pub, now)
 	}
 	reply.Parked, reply.ParkedTo = rec.offers()
 	return reply, nil
@@ -188,7 +193,7 @@ func (v *service) renew(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return v.held(r, &after, req.Hard, now)
+	return v.held(r, &after, req.Hard, req.RelaysTag, now)
 }
 
 func (v *service) leave(ctx context.Context, r *request) (any, error) {

@@ -2,6 +2,10 @@ package server
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -108,8 +112,7 @@ type minter struct {
 // mint returns relays with a token each for one instance. Expiry moves in steps of half the TTL, and
 // Ed25519 is deterministic, so a renewal brings the same token until a fresh one is worth a new bind.
 func (m *minter) mint(relays []rendezvous.RelayInfo, j job.ID, pub ed25519.PublicKey, now time.Time) []rendezvous.RelayInfo {
-	step := max(m.ttl/2, time.Second)
-	expires := now.Truncate(step).Add(m.ttl + step)
+	expires := m.expires(now)
 	out := slices.Clone(relays)
 	for i := range out {
 		t := token.Token{Job: j, Peer: [32]byte(pub), Expires: expires}
@@ -117,4 +120,21 @@ func (m *minter) mint(relays []rendezvous.RelayInfo, j job.ID, pub ed25519.Publi
 		out[i].Expires = expires.UTC().Truncate(time.Second)
 	}
 	return out
+}
+
+func (m *minter) expires(now time.Time) time.Time {
+	step := max(m.ttl/2, time.Second)
+	return now.Truncate(step).Add(m.ttl + step)
+}
+
+// tag stands for the relays and for the tokens that an instance gets for them now. It is the same at every copy of the service.
+func (m *minter) tag(relays []rendezvous.RelayInfo, now time.Time) (string, error) {
+	b, err := json.Marshal(relays)
+	if err != nil {
+		return "", err
+	}
+	b = append(b, m.key[ed25519.SeedSize:]...) // the public half
+	b = binary.BigEndian.AppendUint64(b, uint64(m.expires(now).Unix()))
+	sum := sha256.Sum256(b)
+	return base64.RawURLEncoding.EncodeToString(sum[:12]), nil
 }

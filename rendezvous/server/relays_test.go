@@ -178,3 +178,48 @@ func TestRepeatedAnnouncement(t *testing.T) {
 	flush(t, nc)
 	want(t, got(t, violations), nats.ErrPermissionViolation)
 }
+
+// TestRelaysTag: an instance that has the relays and its tokens is not told them again, until they change.
+func TestRelaysTag(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}, Relays: []rendezvous.RelayInfo{relayInfo("r", 1)}})
+	nc, _ := raw(t, s.URL(), nkey(t, key.Signer()), inboxOf(key))
+	in := dial(t, s.URL(), key, "a")
+	epoch := in.join(t).Epoch
+	renew := func(tag string) (r rendezvous.RenewReply) {
+		t.Helper()
+		head := rendezvous.Head{V: 1, Job: key.ID(), Name: "a", Peer: in.id.Peer.String(), Issued: time.Now()}
+		req, err := rendezvous.SignRequest(rendezvous.VerbRenew, key.ID(), rendezvous.RenewRequest{Head: head, Epoch: epoch, RelaysTag: tag}, nil, in.id.Ed25519)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := json.Marshal(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := nc.RequestWithContext(within(t), rendezvous.SubjectFor(rendezvous.VerbRenew, key.ID().String()), data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(m.Data, &r); err != nil || r.Error != nil || r.RelaysTag == "" {
+			t.Fatalf("%s (%v)", m.Data, err)
+		}
+		return r
+	}
+	first := renew("")
+	if len(first.Relays) != 1 || len(first.Relays[0].Token) == 0 {
+		t.Fatalf("without a tag: %+v", first)
+	}
+	if again := renew(first.RelaysTag); again.RelaysTag != first.RelaysTag || len(again.Relays) != 0 {
+		t.Errorf("with the tag: %+v", again)
+	}
+	if other := renew("other"); other.RelaysTag != first.RelaysTag || len(other.Relays) != 1 {
+		t.Errorf("with another tag: %+v", other)
+	}
+	if err := s.AddRelay(relayInfo("s", 2)); err != nil {
+		t.Fatal(err)
+	}
+	if news := renew(first.RelaysTag); news.RelaysTag == first.RelaysTag || len(news.Relays) != 2 {
+		t.Errorf("after a relay came: %+v", news)
+	}
+}

@@ -82,7 +82,7 @@ func TestVirtualTime(t *testing.T) {
 		}
 		silence()
 		want(t, <-silent, context.Canceled)
-		time.Sleep(rendezvous.AnnounceTTL + server.DefaultLease/3)
+		time.Sleep(rendezvous.AnnounceTTL + server.DefaultLease/2)
 		if r := <-a.relays; len(r) != 0 {
 			t.Errorf("relays %+v", r)
 		}
