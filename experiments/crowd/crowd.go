@@ -86,23 +86,24 @@ func (c *Crowd) Join(ctx context.Context, a JoinArgs) ([]time.Duration, error) {
 	all, jctx := errgroup.WithContext(ctx)
 	all.SetLimit(joining)
 	for i := range a.Count {
-		all.Go(func() (err error) {
+		all.Go(func() error {
 			began := time.Now()
-			c.instances[i], err = c.join(jctx, a.URL, name(a.First+i))
-			took[i] = time.Since(began)
-			return err
+			in, err := c.join(jctx, a.URL, name(a.First+i))
+			if err != nil {
+				return err
+			}
+			c.instances[i], took[i] = in, time.Since(began)
+			c.running.Go(func() {
+				if err := in.Run(life); life.Err() == nil && err != nil {
+					c.lost.Add(1)
+				}
+			})
+			return nil
 		})
 	}
 	if err := all.Wait(); err != nil {
 		c.leave()
 		return nil, fmt.Errorf("crowd: %w", err)
-	}
-	for _, in := range c.instances {
-		c.running.Go(func() {
-			if err := in.Run(life); life.Err() == nil && err != nil {
-				c.lost.Add(1)
-			}
-		})
 	}
 	return took, nil
 }

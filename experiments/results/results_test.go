@@ -1,11 +1,13 @@
 package results_test
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"testing"
 	"time"
 
@@ -156,5 +158,27 @@ func TestCPUTime(t *testing.T) {
 	}
 	if idle, all := results.CPUTime(); idle < 0 || all <= idle {
 		t.Errorf("idle for %d of %d ticks", idle, all)
+	}
+}
+
+// A machine that works at its speed, whatever else it does, is not taken for a slow one; windows are counted.
+func TestSteady(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := results.WatchSteady(ctx)
+	if runtime.GOOS != "linux" {
+		t.Skip("threads' CPU time is known on Linux alone")
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		slow, all := s.Windows()
+		if slow > all {
+			t.Fatalf("%d of %d windows are slow", slow, all)
+		}
+		if all >= 3 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no windows")
+		}
 	}
 }

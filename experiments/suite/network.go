@@ -137,6 +137,11 @@ func (r *run) watch(rec *results.Record, w *world.World) (done func()) {
 	}
 }
 
+const (
+	steadyWindows = 10 // that must have passed for the share of slow ones to be known: 1 s or more
+	steadySlowed  = 5  // percent of them: more, and the 95th percentile of anything is the host's
+)
+
 // busyTicks are how many ticks must have passed for the share that was idle to be known.
 const busyTicks = 20
 
@@ -148,6 +153,18 @@ func markBusy(rec *results.Record, idle, ticks int64) {
 	share := 100 * float64(idle) / float64(ticks)
 	if rec.Measured["rounds_idle_percent"] = share; share < machineBusy {
 		rec.Marks = append(rec.Marks, fmt.Sprintf("bound by the machine: all functions, and the store, share its cores, of which less than %d %% was idle", machineBusy))
+	}
+}
+
+// judgeSteady notes how often the machine was slowed from outside since there were so many windows, if it was long enough to tell.
+func (r *run) judgeSteady(rec *results.Record, slow, windows int64) {
+	slowNow, now := r.steady.Windows()
+	if now-windows < steadyWindows {
+		return
+	}
+	share := 100 * float64(slowNow-slow) / float64(now-windows)
+	if rec.Measured["machine_slowed_percent"] = share; share > steadySlowed {
+		rec.Marks = append(rec.Marks, fmt.Sprintf("slowed from outside: for more than %d %% of the time the machine had less than half its speed, by no doing of its own", steadySlowed))
 	}
 }
 

@@ -104,6 +104,9 @@ func (e Experiment) Run(ctx context.Context, o Options) error {
 		}
 		r.settings[name] = value
 	}
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	r.steady = results.WatchSteady(watching)
 	if err := e.run(ctx, r); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -122,6 +125,7 @@ type run struct {
 	o        Options
 	settings map[string]string
 	machine  results.Machine
+	steady   *results.Steady
 	began    time.Time
 	planned  int           // measurements, if known
 	limit    time.Duration // of one measurement; 0 is 4 min
@@ -190,8 +194,10 @@ func (r *run) measure(ctx context.Context, c string, rep int, f func(context.Con
 	r.dilated(&rec)
 	rec.Calibration = r.calibration
 	done := r.watch(&rec, r.watched)
+	slow, windows := r.steady.Windows()
 	err := f(mctx, &rec)
 	done()
+	r.judgeSteady(&rec, slow, windows)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
