@@ -186,6 +186,9 @@ func openOn(ctx context.Context, l *transport.Link, header []byte) (*transport.S
 	stop := context.AfterFunc(ctx, func() { s.Reset(resetAborted) })
 	_, err = s.Write(header)
 	if !stop() || err != nil {
+		if errors.Is(err, transport.ErrLinkClosed) {
+			<-l.Done() // lest it is given out again
+		}
 		s.Reset(resetAborted)
 		return nil, cause(ctx, err)
 	}

@@ -37,6 +37,7 @@ type outgoing struct {
 	last    *transport.Link // that it is, or was, on
 	phases  callPhases      // of the first link
 	linked  atomic.Bool     // there is a stream
+	shut    time.Time       // since when links are gone as soon as they are up; zero if the last was not
 	poured  time.Time       // when the last byte was handed to QUIC, the last time
 
 	told   time.Time // when the progress was told
@@ -124,14 +125,20 @@ func (o *outgoing) open(ctx context.Context) (*transport.Stream, error) {
 	}
 	if err != nil {
 		late := context.Cause(ctx) == errNoLink //nolint:errorlint // the very cause given above
+		if ctx.Err() == nil && errors.Is(err, transport.ErrLinkClosed) {
+			if o.shut.IsZero() {
+				o.shut = time.Now()
+			}
+			if late = spills && time.Since(o.shut) >= o.n.spillAfter(); !late {
+				return nil, fmt.Errorf("%w: %w", errLost, err)
+			}
+		}
 		if late || spills && ctx.Err() == nil && o.n.dead() == nil && !errors.Is(err, ErrName) && !errors.Is(err, ErrNoDirect) {
 			return nil, fmt.Errorf("%w: %w", errNoLink, err)
 		}
-		if ctx.Err() == nil && errors.Is(err, transport.ErrLinkClosed) {
-			return nil, fmt.Errorf("%w: %w", errLost, err)
-		}
 		return nil, err
 	}
+	o.shut = time.Time{}
 	o.last, o.out.w = s.Link(), s
 	if o.began.IsZero() {
 		o.began = time.Now()
