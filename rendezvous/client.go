@@ -257,7 +257,7 @@ func (c *Client) onInbox(m *nats.Msg) {
 		}
 	case in.Type == InboxRelays:
 		c.mu.Lock()
-		c.spread = max(time.Duration(min(in.SpreadMS, time.Hour.Milliseconds()))*time.Millisecond, relayNewsSpread)
+		c.spread = time.Duration(min(max(in.SpreadMS, 0), time.Hour.Milliseconds())) * time.Millisecond
 		c.mu.Unlock()
 		c.poke(wakeRelays)
 	case in.Type == InboxWake && c.cfg.OnWake != nil:

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/fnwire/fnwire/internal/job"
 )
 
@@ -30,3 +32,19 @@ type LinkedReply = linkedReply
 
 // ParseLinked reads one.
 func ParseLinked(b []byte) (linked, ok bool) { return parseLinked(b) }
+
+// Hear is what c does with a message that arrives in its inbox.
+func (c *Client) Hear(message Inbox) error {
+	b, err := json.Marshal(message)
+	if err == nil {
+		c.onInbox(&nats.Msg{Data: b})
+	}
+	return err
+}
+
+// LeaseOf is what a client that has none makes of a lease that it is told, in milliseconds.
+func LeaseOf(ms int64) time.Duration {
+	var c Client
+	c.setLease(ms)
+	return c.lease
+}

@@ -126,8 +126,8 @@ func (c *Client) patient(ctx context.Context, limit time.Duration, do func(conte
 		if err == nil || !passing(err) || ctx.Err() != nil {
 			return err
 		}
-		if errors.Is(err, ErrUnavailable) {
-			c.proven(ctx, proveWithinBusy)
+		if unanswered(err) {
+			c.proven(ctx, proveWithinBusy())
 		}
 		if errors.Is(err, ErrNoService) {
 			if alone.IsZero() {
@@ -181,16 +181,27 @@ func (c *Client) join(ctx context.Context, offers []Envelope) (*Joined, error) {
 	if r.Epoch == 0 || r.LeaseMS < minLease.Milliseconds() {
 		return nil, fmt.Errorf("%w: reply without epoch or lease", ErrUnavailable)
 	}
-	lease := time.Duration(r.LeaseMS) * time.Millisecond
 	c.mu.Lock()
-	c.epoch, c.lease = max(c.epoch, r.Epoch), lease
+	c.epoch = max(c.epoch, r.Epoch)
+	c.setLease(r.LeaseMS)
+	lease := c.lease
 	c.seen, c.hints = max(c.seen, r.ParkedTo), r.Hard
 	c.mu.Unlock()
 	return &Joined{Epoch: r.Epoch, Lease: lease, Relays: r.Relays, Parked: r.Parked, tag: r.RelaysTag}, nil
 }
 
 // minLease keeps a client from renewing without pause at the word of a service.
-const minLease = 100 * time.Millisecond
+const (
+	minLease = 100 * time.Millisecond
+	maxLease = 24 * time.Hour
+)
+
+// setLease notes how long the name is held, in milliseconds. c.mu is held.
+func (c *Client) setLease(ms int64) {
+	if ms >= minLease.Milliseconds() {
+		c.lease = time.Duration(min(ms, maxLease.Milliseconds())) * time.Millisecond
+	}
+}
 
 // Leave gives the name up at once rather than at the end of the lease. Parked offers stay.
 func (c *Client) Leave(ctx context.Context) error {

@@ -11,14 +11,11 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Run keeps the name: it renews the lease when half of it has passed, or a little sooner, joins again after the connection or the
+// Run keeps the name: it renews the lease when half of it has passed, 30 s at most, or a little sooner, joins again after the connection or the
 // service was away, and hands new relays and tokens to OnRelays. It needs a Join before. It returns
 // ErrFenced when a newer instance has taken the name, ErrClosed after Close, and otherwise ctx's error.
 func (c *Client) Run(ctx context.Context) error {
-	c.mu.Lock()
-	lease, epoch := c.lease, c.epoch
-	c.mu.Unlock()
-	if epoch == 0 {
+	if c.Epoch() == 0 {
 		return fmt.Errorf("rendezvous: run: %w", ErrUnknown)
 	}
 	if c.isFenced() {
@@ -29,11 +26,10 @@ func (c *Client) Run(ctx context.Context) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	watch.Go(func() { c.watch(watching) })
-	// Instances that have joined together, as those of a job do, need not renew together.
-	due := time.Now().Add(lease/2 - rand.N(lease*3/8))
+	due := time.Now().Add(c.apart())
 	timer := time.NewTimer(time.Until(due))
 	defer timer.Stop()
-	failed := 0
+	failed, tries := 0, 0
 	for {
 		away := false
 		select {
@@ -50,10 +46,7 @@ func (c *Client) Run(ctx context.Context) error {
 				away = true
 			case wakeRenew:
 			case wakeRelays:
-				c.mu.Lock()
-				spread := min(c.spread, lease/2)
-				c.mu.Unlock()
-				if at := time.Now().Add(rand.N(spread)); at.Before(due) {
+				if at := time.Now().Add(c.soon()); at.Before(due) {
 					due = at
 					timer.Reset(time.Until(due))
 				}
@@ -69,25 +62,58 @@ func (c *Client) Run(ctx context.Context) error {
 			return ctx.Err()
 		case err != nil:
 			c.log.Warn("rendezvous: name not renewed; trying again", "err", err)
-			if errors.Is(err, ErrUnavailable) {
-				c.proven(ctx, proveWithinBusy)
+			if !unanswered(err) || !c.proven(ctx, proveWithinBusy()) { // else it is busy, and has not forgotten us
+				failed++
 			}
-			failed++
-			due = time.Now().Add(jitter(min(reconnectMin<<min(failed, 10), lease/6)))
+			tries++
+			due = time.Now().Add(jitter(min(reconnectMin<<min(tries, 10), c.period()/3)))
+		case away || tries > 0:
+			failed, tries = 0, 0
+			due = time.Now().Add(c.apart())
 		default:
-			failed = 0
-			due = time.Now().Add(jitter(lease / 2))
+			due = time.Now().Add(jitter(c.period()))
 		}
 		timer.Reset(time.Until(due))
 	}
 }
 
-// How long the server may take to answer a ping before its connection is remade: after a freeze, and after a request that was not answered, which
-// a server that is too busy may be the reason for.
+// period is from one renewal to the next.
+func (c *Client) period() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return min(c.lease/2, renewMost)
+}
+
+// apart is until the first renewal after a join: instances that have joined together, as those of a job do and all do when the service
+// returns, need not renew together.
+func (c *Client) apart() time.Duration {
+	p := c.period()
+	return p - rand.N(p*3/4)
+}
+
+// soon is until the renewal that news of relays asks for.
+func (c *Client) soon() time.Duration {
+	p := c.period()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return rand.N(min(max(c.spread, relayNewsSpread), p))
+}
+
 const (
-	proveWithin     = 500 * time.Millisecond
-	proveWithinBusy = 2 * time.Second
+	// renewMost is the longest time between two renewals, which show that the connection is dead.
+	renewMost = 30 * time.Second
+	// proveWithin is how long the server may take to answer a ping, after a freeze, before its connection is remade.
+	proveWithin = 500 * time.Millisecond
 )
+
+// proveWithinBusy is the same after a request that was not answered. A server that is too busy may be the reason, and many may ask it.
+func proveWithinBusy() time.Duration { return 2*time.Second + rand.N(2*time.Second) }
+
+// unanswered tells whether nobody has said anything to a request.
+func unanswered(err error) bool {
+	var refused *RefusedError
+	return errors.Is(err, ErrUnavailable) && !errors.As(err, &refused)
+}
 
 // watch does what Check asks for, beside Run, which may be waiting for an answer on a connection that is dead.
 func (c *Client) watch(ctx context.Context) {
@@ -106,12 +132,12 @@ func (c *Client) watch(ctx context.Context) {
 }
 
 // proven reports whether the server answers. If not, the connection is remade, without the pause between two attempts.
-func (c *Client) proven(ctx context.Context, within time.Duration) bool {
-	ctx, cancel := context.WithTimeout(ctx, within)
+func (c *Client) proven(asked context.Context, within time.Duration) bool {
+	ctx, cancel := context.WithTimeout(asked, within)
 	defer cancel()
 	err := nats.ErrDisconnected
 	if c.nc.IsConnected() {
-		if err = c.nc.FlushWithContext(ctx); err == nil || errors.Is(err, context.Canceled) {
+		if err = c.nc.FlushWithContext(ctx); err == nil || asked.Err() != nil {
 			return true
 		}
 	}
@@ -137,9 +163,9 @@ func (c *Client) pause(ctx context.Context, d time.Duration) error {
 // keep renews once, or joins again if the service may have lost us.
 func (c *Client) keep(ctx context.Context, away bool) error {
 	c.mu.Lock()
-	lease, seen, tag := c.lease, c.seen, c.tag
+	seen, tag := c.seen, c.tag
 	c.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, max(lease/6, time.Second))
+	ctx, cancel := context.WithTimeout(ctx, min(max(c.period()/2, time.Second), attempt))
 	defer cancel()
 	if away {
 		return c.rejoin(ctx)
@@ -156,6 +182,7 @@ func (c *Client) keep(ctx context.Context, away bool) error {
 	}
 	c.mu.Lock()
 	c.seen, c.newer, c.hints = max(c.seen, r.ParkedTo), 0, r.Hard
+	c.setLease(r.LeaseMS)
 	c.mu.Unlock()
 	if r.RelaysTag == "" || r.RelaysTag != req.RelaysTag {
 		c.tell(r.Relays, r.RelaysTag, false)

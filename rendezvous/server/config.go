@@ -34,6 +34,7 @@ const DefaultLease = 30 * time.Second
 
 const (
 	minLease        = 300 * time.Millisecond
+	maxLease        = 24 * time.Hour
 	defaultJobStore = 1 << 30
 )
 
@@ -141,8 +142,8 @@ func complete(in Config) (*config, error) {
 		}
 		c.TokenKey = key
 	}
-	if c.Lease != 0 && c.Lease < minLease {
-		return nil, fmt.Errorf("lease of %v, at least %v", c.Lease, minLease)
+	if c.Lease != 0 && (c.Lease < minLease || c.Lease > maxLease) {
+		return nil, fmt.Errorf("lease of %v: want %v to %v", c.Lease, minLease, maxLease)
 	}
 	c.Listen = cmp.Or(c.Listen, "127.0.0.1:0")
 	c.TokenTTL = cmp.Or(c.TokenTTL, 5*time.Minute)

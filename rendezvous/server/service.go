@@ -22,7 +22,7 @@ const (
 	requestTimeout = 5 * time.Second         // table work for one request
 	ackTimeout     = 1500 * time.Millisecond // an instance that does not acknowledge is frozen or gone
 	newsDelay      = 50 * time.Millisecond   // several relays that come at once make one piece of news
-	newsPace       = time.Millisecond        // from one instance that has heard of them and renews to the next, on average
+	newsPace       = 250 * time.Microsecond  // from one instance that has heard of them and renews to the next, on average
 )
 
 // service answers requests. It does not know which table it has.
@@ -254,12 +254,13 @@ func (v *service) tellRelays(ctx context.Context) {
 	}
 	jobs := make(map[job.ID]bool)
 	now := time.Now()
+	spread := time.Duration(0)
 	for k, r := range records {
 		if r.live(now) {
 			jobs[k.job] = true
+			spread += newsPace
 		}
 	}
-	spread := time.Duration(len(records)) * newsPace
 	for j := range jobs {
 		v.publish(nats.NewMsg(rendezvous.SubjectInboxAll(j)), rendezvous.Inbox{V: 1, Type: rendezvous.InboxRelays, SpreadMS: spread.Milliseconds()})
 	}
