@@ -87,7 +87,12 @@ func killed(t *testing.T, u user, args []string, at time.Duration, sig unix.Sign
 	lines := bufio.NewScanner(stderr)
 	var timer *time.Timer
 	var watched map[int]int
-	spaces := make(map[string]bool)
+	spaces := make(map[string]*os.File) // held open, since the number of one that has gone is given to another, which may be of another test
+	defer func() {
+		for _, f := range spaces {
+			_ = f.Close()
+		}
+	}()
 	stopped := make(chan struct{})
 	var all []string
 	for lines.Scan() {
@@ -98,8 +103,13 @@ func killed(t *testing.T, u user, args []string, at time.Duration, sig unix.Sign
 				_ = cmd.Process.Signal(unix.SIGSTOP) // so that it starts nothing while its processes are listed
 				watched = watchAll(t, cmd.Process.Pid)
 				for pid := range watched {
-					for _, ns := range namespaces(strconv.Itoa(pid)) {
-						spaces[ns] = true
+					for ns, path := range namespaces(strconv.Itoa(pid)) {
+						if spaces[ns] != nil {
+							continue
+						}
+						if f, err := os.Open(path); err == nil {
+							spaces[ns] = f
+						}
 					}
 				}
 				_ = cmd.Process.Signal(sig)
@@ -121,8 +131,11 @@ func killed(t *testing.T, u user, args []string, at time.Duration, sig unix.Sign
 		}
 		_ = unix.Close(fd)
 	}
-	for _, ns := range namespaces("self") {
-		delete(spaces, ns)
+	for ns := range namespaces("self") {
+		if f := spaces[ns]; f != nil {
+			_ = f.Close()
+			delete(spaces, ns)
+		}
 	}
 	left := "" // of which one is gone when its last process has been reaped
 	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
@@ -134,23 +147,24 @@ func killed(t *testing.T, u user, args []string, at time.Duration, sig unix.Sign
 	return said
 }
 
-// namespaces are those of a process.
-func namespaces(pid string) (all []string) {
+// namespaces are those of a process, and where they are.
+func namespaces(pid string) map[string]string {
+	all := make(map[string]string)
 	links, _ := filepath.Glob("/proc/" + pid + "/ns/*") // the pattern is good
 	for _, path := range links {
 		if ns, err := os.Readlink(path); err == nil {
-			all = append(all, ns)
+			all[ns] = path
 		}
 	}
 	return all
 }
 
 // inUse names a process that is in one of the namespaces; empty is none.
-func inUse(spaces map[string]bool) string {
+func inUse(spaces map[string]*os.File) string {
 	procs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is good
 	for _, dir := range procs {
-		for _, ns := range namespaces(filepath.Base(dir)) {
-			if spaces[ns] {
+		for ns := range namespaces(filepath.Base(dir)) {
+			if spaces[ns] != nil {
 				return fmt.Sprintf("process %s is left in %s", filepath.Base(dir), ns)
 			}
 		}

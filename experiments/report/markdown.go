@@ -23,7 +23,7 @@ func (d *document) markdown() string {
 		fmt.Fprintf(&b, "**%s**\n\n", md(d.Tally))
 	}
 	if len(d.Answers) > 0 {
-		fmt.Fprintf(&b, "\n%s\n\n", md(method))
+		fmt.Fprintf(&b, "%s\n\n", md(method))
 	}
 	if len(d.Warnings) > 0 {
 		b.WriteString("**Why not to trust it**\n\n")

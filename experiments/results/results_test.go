@@ -161,7 +161,24 @@ func TestCPUTime(t *testing.T) {
 	}
 }
 
-// A machine that works at its speed, whatever else it does, is not taken for a slow one; windows are counted.
+// One probe that was interrupted makes no slow window, and most that took long do.
+func TestSlowed(t *testing.T) {
+	for name, c := range map[string]struct {
+		took []time.Duration
+		want bool
+	}{
+		"steady":      {[]time.Duration{10, 11, 10, 12, 10}, false},
+		"sibling":     {[]time.Duration{16, 15, 16, 10, 16}, false},
+		"interrupted": {[]time.Duration{10, 11, 900, 12, 300}, false},
+		"slowed":      {[]time.Duration{50, 60, 10, 12, 70}, true},
+	} {
+		if got := results.Slowed(c.took, 10); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// Windows are counted, while the machine is watched.
 func TestSteady(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -171,7 +188,7 @@ func TestSteady(t *testing.T) {
 	}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		slow, all := s.Windows()
-		if slow > all {
+		if slow < 0 || slow > all {
 			t.Fatalf("%d of %d windows are slow", slow, all)
 		}
 		if all >= 3 {

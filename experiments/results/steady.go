@@ -3,6 +3,7 @@ package results
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -10,7 +11,7 @@ import (
 const (
 	steadyPause  = 10 * time.Millisecond // between two probes
 	steadyProbe  = 20_000                // rounds of scramble: some 40 us
-	steadyWindow = 10                    // probes that are taken together
+	steadyWindow = 10                    // probes, of whose times the median counts: an interrupt may be on the account of the thread that it hits
 	steadySlow   = 2                     // times what a probe takes at best. A busy sibling of the core (SMT) makes it 1.3 to 1.6
 )
 
@@ -35,22 +36,21 @@ func (s *Steady) watch(ctx context.Context) {
 	runtime.LockOSThread() // the thread ends with the goroutine
 	tick := time.NewTicker(steadyPause)
 	defer tick.Stop()
-	var best, sum time.Duration
-	for n, x := 0, uint64(1); ; {
+	var best time.Duration
+	took := make([]time.Duration, 0, steadyWindow)
+	for x := uint64(1); ; {
 		before, _ := threadTime()
 		x = scramble(x)
 		after, _ := threadTime()
-		took := after - before
-		if best == 0 || took < best {
-			best = took
+		if took = append(took, after-before); best == 0 || after-before < best {
+			best = after - before
 		}
-		sum += took
-		if n++; n == steadyWindow {
-			if sum > steadySlow*steadyWindow*best {
+		if len(took) == steadyWindow {
+			s.all.Add(1)
+			if slowed(took, best) {
 				s.slow.Add(1)
 			}
-			s.all.Add(1)
-			n, sum = 0, 0
+			took = took[:0]
 		}
 		select {
 		case <-tick.C:
@@ -58,6 +58,12 @@ func (s *Steady) watch(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// slowed tells whether the machine had less than half its speed during a window. It changes the order of the times.
+func slowed(took []time.Duration, best time.Duration) bool {
+	slices.Sort(took)
+	return took[len(took)/2] > steadySlow*best
 }
 
 // scramble is the fixed piece of work: a xorshift generator (Marsaglia 2003), which needs no memory.
