@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
@@ -47,7 +48,8 @@ type Crowd struct {
 	arrived, refused atomic.Int64
 	packets          atomic.Int64
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex      // guards what follows
+	steady    *results.Steady // nil before Join
 	instances []*instance
 	stop      []context.CancelFunc // of their renewals and sessions; none before Join
 	running   sync.WaitGroup       // those
@@ -81,6 +83,7 @@ func (c *Crowd) Join(ctx context.Context, a JoinArgs) ([]time.Duration, error) {
 		return nil, errors.New("crowd: has joined before")
 	}
 	life := c.outlive(ctx)
+	c.steady = results.WatchSteady(life)
 	c.key, c.instances = key, make([]*instance, a.Count)
 	took := make([]time.Duration, a.Count)
 	all, jctx := errgroup.WithContext(ctx)

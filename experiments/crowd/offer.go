@@ -17,6 +17,7 @@ const (
 	parkedAtOne    = 8       // offers that wait for one name, of rendezvous.MaxParked
 	mostOffers     = 1 << 20 // of one call
 	offersInFlight = 1024
+	calmBefore     = 200 * time.Millisecond // for what has piled up
 )
 
 // OfferArgs say what is offered.
@@ -34,6 +35,7 @@ type Offered struct {
 	Delivered []time.Duration `json:"delivered"`
 	Parked    []time.Duration `json:"parked"`
 	Late      []time.Duration `json:"late"`   // that a holder did not acknowledge in time: it has them with its next renewal
+	Calm      []time.Duration `json:"calm"`   // of all these, those during and just before which nothing outside slowed the machine
 	Failed    int             `json:"failed"` // and those to nobody that were delivered
 	Error     string          `json:"error"`  // of the first that failed
 	Bytes     int64           `json:"bytes"`  // of the envelopes' bodies
@@ -81,13 +83,14 @@ func (c *Crowd) Offer(ctx context.Context, a OfferArgs) (Offered, error) {
 		return Offered{}, err
 	}
 	c.mu.Lock()
-	instances := c.instances
+	instances, steady := c.instances, c.steady
 	c.mu.Unlock()
 	if len(instances) == 0 {
 		return Offered{}, errors.New("crowd: nobody has joined")
 	}
 	var out Offered
-	var mu sync.Mutex // guards out
+	var answered []made
+	var mu sync.Mutex // guards out and answered
 	var wg sync.WaitGroup
 	random := rand.New(rand.NewPCG(a.Seed, 0))
 	slots := make(chan struct{}, offersInFlight)
@@ -105,12 +108,28 @@ func (c *Crowd) Offer(ctx context.Context, a OfferArgs) (Offered, error) {
 			took := time.Since(began) - a.due(i)
 			mu.Lock()
 			defer mu.Unlock()
-			out.note(bytes, took, a.parks(i), delivered, err)
+			if out.note(bytes, took, a.parks(i), delivered, err); err == nil {
+				answered = append(answered, made{began.Add(a.due(i)), took})
+			}
 		})
 	}
 	wg.Wait()
 	out.Took = time.Since(began)
-	return out, ctx.Err()
+	if err := until(ctx, time.Now().Add(calmBefore)); err != nil { // until the last windows have ended
+		return out, err
+	}
+	for _, m := range answered {
+		if !steady.Slow(m.due.Add(-calmBefore), m.due.Add(m.took)) {
+			out.Calm = append(out.Calm, m.took)
+		}
+	}
+	return out, nil
+}
+
+// made is an offer that was answered.
+type made struct {
+	due  time.Time
+	took time.Duration
 }
 
 func (o *Offered) note(bytes int, took time.Duration, parked, delivered bool, err error) {

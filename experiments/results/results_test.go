@@ -178,6 +178,26 @@ func TestSlowed(t *testing.T) {
 	}
 }
 
+// What overlaps a slow window was slow.
+func TestSlowSpans(t *testing.T) {
+	var s results.Steady
+	at := func(ms int) time.Time { return time.Unix(1000, 0).Add(time.Duration(ms) * time.Millisecond) }
+	for i, slow := range []bool{false, true, false, false, true} {
+		s.NoteWindow(at(100*i), at(100*i+100), slow)
+	}
+	for _, c := range []struct {
+		from, to int
+		want     bool
+	}{{0, 50, false}, {50, 120, true}, {120, 130, true}, {150, 350, true}, {210, 390, false}, {350, 450, true}, {501, 600, false}, {-50, 1000, true}} {
+		if got := s.Slow(at(c.from), at(c.to)); got != c.want {
+			t.Errorf("%d to %d ms: %v", c.from, c.to, got)
+		}
+	}
+	if slow, all := s.Windows(); slow != 2 || all != 5 {
+		t.Errorf("%d of %d", slow, all)
+	}
+}
+
 // Windows are counted, while the machine is watched.
 func TestSteady(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())

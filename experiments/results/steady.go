@@ -4,7 +4,7 @@ import (
 	"context"
 	"runtime"
 	"slices"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
@@ -12,13 +12,21 @@ const (
 	steadyPause  = 10 * time.Millisecond // between two probes
 	steadyProbe  = 20_000                // rounds of scramble: some 40 us
 	steadyWindow = 10                    // probes, of whose times the median counts: an interrupt may be on the account of the thread that it hits
+	steadyKept   = 6000                  // slow windows that are remembered
 	steadySlow   = 2                     // times what a probe takes at best. A busy sibling of the core (SMT) makes it 1.3 to 1.6
 )
 
 // Steady tells how often the machine is slower than it can be, for a reason that lies outside it: a fixed piece of work takes longer by the CPU
 // time of the thread that does it, which does not count what else the machine does. On a virtual machine this is the host, which need not
 // own up to it as stolen time. Its methods may be called from several goroutines.
-type Steady struct{ slow, all atomic.Int64 }
+type Steady struct {
+	mu    sync.Mutex // guards what follows
+	slow  []span     // windows in which the machine was slow, the last steadyKept
+	slows int64      // how many there were
+	all   int64      // windows
+}
+
+type span struct{ from, to time.Time }
 
 // WatchSteady watches the machine until ctx ends. It takes 0.4 % of a core. Where threads' CPU time is not known, it sees nothing.
 func WatchSteady(ctx context.Context) *Steady {
@@ -30,7 +38,41 @@ func WatchSteady(ctx context.Context) *Steady {
 }
 
 // Windows returns how many windows of 100 ms or more there were so far, and in how many the machine had less than half its speed.
-func (s *Steady) Windows() (slow, all int64) { return s.slow.Load(), s.all.Load() }
+func (s *Steady) Windows() (slow, all int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.slows, s.all
+}
+
+// Slow tells whether the machine had less than half its speed at some time between two, of the last ten minutes. What happens in a window
+// is known when it has ended.
+func (s *Steady) Slow(from, to time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range slices.Backward(s.slow) {
+		if w.to.Before(from) {
+			return false
+		}
+		if !w.from.After(to) {
+			return true
+		}
+	}
+	return false
+}
+
+// note counts a window.
+func (s *Steady) note(w span, slow bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all++; !slow {
+		return
+	}
+	s.slows++
+	if len(s.slow) == steadyKept {
+		s.slow = append(s.slow[:0], s.slow[1:]...)
+	}
+	s.slow = append(s.slow, w)
+}
 
 func (s *Steady) watch(ctx context.Context) {
 	runtime.LockOSThread() // the thread ends with the goroutine
@@ -38,6 +80,7 @@ func (s *Steady) watch(ctx context.Context) {
 	defer tick.Stop()
 	var best time.Duration
 	took := make([]time.Duration, 0, steadyWindow)
+	began := time.Now()
 	for x := uint64(1); ; {
 		before, _ := threadTime()
 		x = scramble(x)
@@ -46,11 +89,9 @@ func (s *Steady) watch(ctx context.Context) {
 			best = after - before
 		}
 		if len(took) == steadyWindow {
-			s.all.Add(1)
-			if slowed(took, best) {
-				s.slow.Add(1)
-			}
-			took = took[:0]
+			now := time.Now()
+			s.note(span{began, now}, slowed(took, best))
+			took, began = took[:0], now
 		}
 		select {
 		case <-tick.C:

@@ -30,7 +30,8 @@ func rendezvousOf() Experiment {
 	return Experiment{
 		Name: "rendezvous",
 		Summary: "many instances without links, each with a key, a connection and a name that it renews, join one rendezvous with embedded NATS on the same machine; then nothing happens, and then they " +
-			"make offers at a steady rate to one another and to names that nobody holds: joins a second, latency of an offer from when it was due, memory of the rendezvous for each " +
+			"make offers at a steady rate to one another and to names that nobody holds: joins a second, latency of an offer from when it was due, and the same (calm_) of those made while the machine had its speed, " +
+			"which the host of a virtual one may take from it, memory of the rendezvous for each " +
 			"instance, and its CPU in each phase",
 		Settings: []Setting{
 			{"instances", "1000,10000", "200", "how many join, for each case; the rendezvous needs a file descriptor for each (ulimit -n)"},
@@ -262,11 +263,12 @@ func (g *gathering) offer(ctx context.Context, rec *results.Record, a crowd.Offe
 	if err != nil {
 		return 0, err
 	}
-	var delivered, parked, late []time.Duration
+	var delivered, parked, late, calm []time.Duration
 	var failed int
 	var why string
 	for _, o := range came {
 		delivered, parked, late = append(delivered, o.Delivered...), append(parked, o.Parked...), append(late, o.Late...)
+		calm = append(calm, o.Calm...)
 		rec.Bytes += o.Bytes
 		rec.Seconds = max(rec.Seconds, o.Took.Seconds())
 		if failed += o.Failed; o.Failed > 0 {
@@ -278,6 +280,8 @@ func (g *gathering) offer(ctx context.Context, rec *results.Record, a crowd.Offe
 	all := slices.Concat(delivered, parked, late)
 	rec.Measured["offers_per_s"] = float64(len(all)) / rec.Seconds
 	noteLatency(rec, "offer_ms", all)
+	rec.Measured["offers_calm"] = float64(len(calm))
+	noteLatency(rec, "calm_offer_ms", calm)
 	noteLatency(rec, "delivered_ms", delivered)
 	noteLatency(rec, "parked_ms", parked)
 	if failed > 0 {
