@@ -279,6 +279,7 @@ func (e *Endpoint) install(r *remote, class Class, conn *quic.Conn, dialled bool
 	if u, ok := l.remote.(*net.UDPAddr); ok {
 		l.gen.Store(uint32(u.Port))
 	}
+	l.identify()
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
@@ -296,6 +297,13 @@ func (e *Endpoint) install(r *remote, class Class, conn *quic.Conn, dialled bool
 	}
 	go func() {
 		defer e.wg.Done()
+		if l.ID() == (LinkID{}) { // the handshake goes on, at a side that does not dial
+			select {
+			case <-l.conn.HandshakeComplete():
+				l.identify()
+			case <-l.conn.Context().Done():
+			}
+		}
 		l.follow()
 		if id := l.ID(); id != (LinkID{}) {
 			r.last[class].Store(&id)

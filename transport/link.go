@@ -26,7 +26,8 @@ type Link struct {
 	conn    *quic.Conn
 	dialled bool
 	since   time.Time
-	remote  net.Addr      // of the handshake; at the dialling side quic-go's own getter races with Switch
+	remote  net.Addr // of the handshake; at the dialling side quic-go's own getter races with Switch
+	id      atomic.Pointer[LinkID]
 	gen     atomic.Uint32 // of the path that QUIC sends on, at the dialling side
 
 	lastSent, lastLost uint64 // packets; this and lossy are touched by Endpoint.mind only
@@ -50,17 +51,25 @@ type LinkID [16]byte
 
 // ID is zero until the handshake is done.
 func (l *Link) ID() (id LinkID) {
+	if p := l.id.Load(); p != nil {
+		id = *p
+	}
+	return id
+}
+
+// identify notes the link's ID, if the handshake is done. quic-go's state of a connection races with Switch, so it is asked before.
+func (l *Link) identify() {
 	select {
 	case <-l.conn.HandshakeComplete():
 	default:
-		return id
+		return
 	}
+	var id LinkID
 	state := l.conn.ConnectionState().TLS
-	b, err := state.ExportKeyingMaterial("EXPORTER-fnwire-link", nil, len(id))
-	if err == nil {
+	if b, err := state.ExportKeyingMaterial("EXPORTER-fnwire-link", nil, len(id)); err == nil {
 		copy(id[:], b)
+		l.id.Store(&id)
 	}
-	return id
 }
 
 // LostLink is the last link of a class with a peer if it has ended; zero if one is up or none is known.
