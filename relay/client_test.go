@@ -36,6 +36,7 @@ type fake struct {
 	refuse   relay.Reason
 	loseNext int           // frames
 	far      time.Duration // more than usual, until it answers
+	freeze   time.Duration // at the next ping, for once
 	nonce    relay.Nonce   // of the last PROVE
 }
 
@@ -46,20 +47,31 @@ type event struct {
 
 func newFake(t *testing.T, tok []byte) *fake {
 	t.Helper()
+	return newFarFake(t, tok, 0)
+}
+
+// newFarFake is farther away than usual from the first bind on.
+func newFarFake(t *testing.T, tok []byte, far time.Duration) *fake {
+	t.Helper()
 	id, err := ident.FromEd25519(testKey())
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{t: t, instance: 1, lifetime: 3600}
+	f := &fake{t: t, instance: 1, lifetime: 3600, far: far}
 	begin := time.Now()
 	f.client = relay.NewClient(relay.Config{
 		ID: "relay-1", Addr: netip.MustParseAddrPort("192.0.2.1:3478"), Token: tok, Identity: id,
 		Send: func(_ netip.AddrPort, b []byte, _ int) error {
 			f.mu.Lock()
-			defer f.mu.Unlock()
 			f.sent = append(f.sent, event{time.Since(begin), b[0]})
 			b = bytes.Clone(b)
-			time.AfterFunc(2*oneWay+f.far, func() { f.answer(b) })
+			frozen := time.Duration(0)
+			if b[0] == relay.TypePing {
+				frozen, f.freeze = f.freeze, 0
+			}
+			time.AfterFunc(max(2*oneWay+f.far, frozen), func() { f.answer(b) })
+			f.mu.Unlock()
+			time.Sleep(frozen)
 			return nil
 		},
 	})
@@ -276,26 +288,61 @@ func TestDoubt(t *testing.T) {
 	})
 }
 
-// The round-trip time is known also of a relay that is farther away than the first try waits for: so it is not doubted, and pinged once at a time.
+// The round-trip time is known also of a relay that is farther away than the first try waits for, from the beginning or since its path got longer: so it is
+// not doubted, and pinged once at a time.
 func TestFarRelay(t *testing.T) {
+	const far = 400 * time.Millisecond
+	for _, c := range []struct {
+		name       string
+		first, now time.Duration // round trips
+		settle     time.Duration // until it is known
+		low, high  time.Duration // what is known then
+	}{
+		{"always", far, far, 20 * time.Second, far, far},
+		{"farther", 2 * oneWay, far, 20 * time.Second, far / 2, far},
+		{"nearer", far, 2 * oneWay, 3 * time.Minute, 2 * oneWay, far / 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFarFake(t, goodToken(), c.first-2*oneWay)
+				defer f.stop()
+				time.Sleep(time.Second)
+				f.set(func() { f.far = c.now - 2*oneWay })
+				time.Sleep(c.settle)
+				f.since(relay.TypePing)
+				doubted := 0
+				for range 600 {
+					time.Sleep(100 * time.Millisecond)
+					if !f.client.Usable() {
+						doubted++
+					}
+				}
+				if pings := f.since(relay.TypePing); doubted > 0 || len(pings) > 8 {
+					t.Errorf("doubted %d times of 600, %d pings in a minute", doubted, len(pings))
+				}
+				if rtt := f.client.RTT(); rtt < c.low || rtt > c.high {
+					t.Errorf("RTT %v, want %v to %v", rtt, c.low, c.high)
+				}
+			})
+		})
+	}
+}
+
+// What a process hears when it is thawed does not tell how far the relay is: one that dies then is doubted as soon as ever.
+func TestThawIsNoRTT(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const far = 400 * time.Millisecond
 		f := newFake(t, goodToken())
 		defer f.stop()
-		f.set(func() { f.far = far - 2*oneWay })
-		time.Sleep(20 * time.Second)
+		time.Sleep(time.Second)
 		f.since(relay.TypePing)
-		doubted := 0
-		for range 600 {
-			time.Sleep(100 * time.Millisecond)
-			if !f.client.Usable() {
-				doubted++
-			}
+		f.set(func() { f.freeze = 10 * time.Second }) // longer than a try waits, and than the answer takes
+		time.Sleep(40 * time.Second)
+		if pings := f.since(relay.TypePing); len(pings) == 0 {
+			t.Fatal("no ping")
 		}
-		if pings := f.since(relay.TypePing); doubted > 0 || len(pings) > 5 || f.client.RTT() < far || f.client.RTT() > far+time.Millisecond {
-			t.Errorf("doubted %d times of 600, %d pings in a minute, RTT %v", doubted, len(pings), f.client.RTT())
+		if rtt := f.client.RTT(); rtt != 2*oneWay {
+			t.Errorf("RTT %v", rtt)
 		}
-		f.set(func() { f.far = 0 })
 	})
 }
 

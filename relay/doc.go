@@ -49,7 +49,7 @@
 //	PING       0x25  client to relay, 20 bytes
 //	     0     4  0x25, version, 0, 0
 //	     4     8  Short of the client
-//	    12     8  nonce
+//	    12     8  nonce, random but for the last byte, which is the try
 //
 //	PONG       0x26  relay to client, 20 bytes
 //	     0     4  0x26, version, 0, 0

@@ -20,7 +20,8 @@ const (
 	firstPing   = 50 * time.Millisecond  // to the second, or one and a half round trips; then as long again, then doubling
 	doubtTries  = 2                      // unanswered: other ways are better
 	pingTries   = 5
-	refusedWait = time.Second // doubles to
+	mostRTT     = 3 * time.Second // an answer later than that tells that this process was frozen, not how far the relay is
+	refusedWait = time.Second     // doubles to
 	refusedMost = 30 * time.Second
 )
 
@@ -52,10 +53,10 @@ type session struct {
 	tries      int
 	refusals   int
 
-	ping     Nonce // under way if pinging
+	ping     Nonce // under way if pinging; the last byte is the try
 	pinging  bool
-	pingSent time.Time
-	look     time.Time // when to look at sent and heard; zero while idle
+	asked    [pingTries]time.Time // when each try of the ping was sent
+	look     time.Time            // when to look at sent and heard; zero while idle
 	expires  time.Time
 	observed netip.AddrPort
 	instance uint64
@@ -75,17 +76,27 @@ func (s *session) startPing() {
 	s.pinging, s.tries, s.next = true, 0, time.Time{}
 }
 
-// sample notes the time from the first of so many tries to the answer, which may be to any of them. If there was more than one it is only an upper bound,
-// which is better than nothing: of a relay farther away than the first try waits, no answer would ever be to one try alone.
-func (s *session) sample(d time.Duration, tries int) {
-	once := tries == 1
+// sample notes the time from a frame to its answer. A rise counts at once for half, since a relay that is waited for too short a time is doubted; a fall
+// counts for a quarter. If the frame was sent more than once, so that the answer may be to any of them, d is an upper bound from the first: better than
+// nothing, and no more.
+func (s *session) sample(d time.Duration, once bool) {
 	switch {
-	case d < 0 || tries < 1:
+	case d < 0 || d > mostRTT:
 	case s.rtt == 0, s.most && once:
 		s.rtt, s.most = d, !once
+	case once && d > s.rtt:
+		s.rtt += (d - s.rtt) / 2
 	case once:
-		s.rtt += (d - s.rtt) / 8
+		s.rtt += (d - s.rtt) / 4
 	}
+}
+
+// tried returns which try of the ping under way has this nonce.
+func (s *session) tried(n Nonce) (try int, ok bool) {
+	last := len(n) - 1
+	try = int(n[last])
+	n[last] = 0
+	return try, s.pinging && n == s.ping && try < s.tries
 }
 
 // Run binds, keeps the session alive and binds again when it is lost, until ctx ends; it then returns
@@ -237,17 +248,19 @@ func (c *Client) stepBound(now time.Time) ([]byte, time.Time) {
 		return c.stepBind(now)
 	}
 	if c.tries == 0 {
-		// Sent again with the same nonce, so that late answers count.
 		c.ping = newNonce()
-		c.pingSent = now
+		c.ping[len(c.ping)-1] = 0
 	}
+	n := c.ping // an answer to any try counts, however late
+	n[len(n)-1] = byte(c.tries)
+	c.asked[c.tries] = now
 	if c.tries >= doubtTries && !c.doubt {
 		c.log.Debug("relay: pings unanswered", "rtt", c.rtt)
 		c.doubt = true
 	}
 	c.next = now.Add(min(max(firstPing, c.rtt*3/2)<<max(c.tries-1, 0), lastRetry))
 	c.tries++
-	return AppendPing(nil, Ping{Short: c.short, Nonce: c.ping}), c.wakeAt()
+	return AppendPing(nil, Ping{Short: c.short, Nonce: n}), c.wakeAt()
 }
 
 // busy reports, once in each busyPing while packets are sent and once after, whether nothing came. When a conversation falls silent
@@ -291,7 +304,7 @@ func (c *Client) control(b []byte, now time.Time) bool {
 		if !ok || c.phase != phaseBind || m.Nonce != c.nonce || c.frame == nil {
 			return false
 		}
-		c.sample(now.Sub(c.made), c.tries)
+		c.sample(now.Sub(c.made), c.tries == 1)
 		c.cookie, c.boundNonce = m.Cookie, m.Nonce
 		c.phase, c.frame, c.tries, c.next, c.started = phaseProve, nil, 0, time.Time{}, now
 		c.doubt, c.draining = false, false
@@ -307,16 +320,17 @@ func (c *Client) control(b []byte, now time.Time) bool {
 		return true
 	case TypePong:
 		m, ok := ParsePong(b)
-		if !ok || !c.pinging || c.tries == 0 || m.Nonce != c.ping {
+		try, asked := c.tried(m.Nonce)
+		if !ok || !asked {
 			return false
 		}
-		c.sample(now.Sub(c.pingSent), c.tries)
+		c.sample(now.Sub(c.asked[try]), true)
 		c.pinging, c.tries, c.next, c.doubt = false, 0, now.Add(jitter(idlePing)), false
 		c.heard.Store(true)
 		return true
 	case TypeUnbound:
 		n, ok := ParseUnbound(b)
-		if !ok || !c.pinging || c.tries == 0 || n != c.ping {
+		if _, asked := c.tried(n); !ok || !asked {
 			return false
 		}
 		c.log.Info("relay: session lost; binding again")
@@ -343,7 +357,7 @@ func (c *Client) control(b []byte, now time.Time) bool {
 }
 
 func (c *Client) bound(m Bound, now time.Time) {
-	c.sample(now.Sub(c.made), c.tries)
+	c.sample(now.Sub(c.made), c.tries == 1)
 	if c.instance != 0 && c.instance != m.Instance {
 		c.log.Info("relay: it was restarted")
 	}
