@@ -21,7 +21,10 @@ const (
 	// quietFor is the pause after which a send begins a new question: the last word of a conversation, an
 	// acknowledgement, is never answered.
 	quietFor = 5 * time.Second
-	flowing  = 4 // sends without such a pause; keep-alives come to two on each side
+	// wordAfter is how long after the first send into a silence a further one is no such last word, but is to be answered: QUIC sends nothing
+	// else unasked.
+	wordAfter = 250 * time.Millisecond
+	flowing   = 4 // sends without such a pause; keep-alives come to two on each side
 )
 
 // leg returns the relay that reaches the peer, or nil: its home, or, while that does not work, the one by which it came
@@ -63,6 +66,7 @@ func (h *hub) otherLeg(than Relay) Relay {
 type talk struct {
 	asked atomic.Int64 // first send since anything was heard, in hub.now units; 0 = heard since
 	used  atomic.Int64 // last send
+	owed  atomic.Int64 // first send since anything was heard that the peer has to answer for certain; 0 = none
 	heard atomic.Int64 // last time that anything was heard after a send
 	width width
 
@@ -90,12 +94,16 @@ func (p *remote) hear(now int64, class Class, by Relay) {
 	}
 	t.heard.Store(now)
 	t.asked.Store(0)
+	t.owed.Store(0)
 }
 
 // ask notes that something is sent to the peer at now, and returns for how long it has been silent.
 func (p *remote) ask(now int64, class Class) time.Duration {
 	t := &p.talks[class]
 	asked := t.asked.Load()
+	if asked != 0 && time.Duration(now-asked) > wordAfter {
+		t.owed.CompareAndSwap(0, now)
+	}
 	if asked == 0 || time.Duration(now-t.used.Load()) > quietFor {
 		t.asked.Store(now)
 		asked = now
@@ -116,10 +124,10 @@ func (p *remote) flow(now int64) {
 	}
 }
 
-// silent returns since when and for how long the peer has not answered; 0 if it has.
-func (t *talk) silent() (since int64, d time.Duration) {
-	if since = t.asked.Load(); since != 0 {
-		d = time.Duration(t.used.Load() - since)
+// silent returns since when and for how long, at now, the peer has owed an answer; 0 if it owes none. However rarely QUIC, whose pauses double, asks again.
+func (t *talk) silent(now int64) (since int64, d time.Duration) {
+	if since = t.owed.Load(); since != 0 {
+		d = time.Duration(now - since)
 	}
 	return since, d
 }

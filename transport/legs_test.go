@@ -87,7 +87,7 @@ func TestHomeThatLostThePeer(t *testing.T) {
 
 // The last word of a conversation is never answered; that is no silence.
 func TestTrailingAcknowledgement(t *testing.T) {
-	twoRelays(t, func(_ *hub, r *remote, send func(string), home, other *namedLeg, from func(*namedLeg)) {
+	twoRelays(t, func(h *hub, r *remote, send func(string), home, other *namedLeg, from func(*namedLeg)) {
 		send("question")
 		from(home)
 		send("thanks")
@@ -95,9 +95,35 @@ func TestTrailingAcknowledgement(t *testing.T) {
 		send("another")
 		sent(t, "after a pause", home, "question", "thanks", "another")
 		sent(t, "after a pause", other)
-		if _, d := r.talks[Auto].silent(); d != 0 {
+		if _, d := r.talks[Auto].silent(h.now()); d != 0 {
 			t.Errorf("counts as silent for %v", d)
 		}
+	})
+}
+
+// Whoever does not answer is silent for as long as that lasts, also when QUIC, after some attempts, asks again only after pauses longer than any of a conversation.
+func TestSilenceLasts(t *testing.T) {
+	twoRelays(t, func(h *hub, r *remote, send func(string), _, _ *namedLeg, from func(*namedLeg)) {
+		send("thanks")
+		wantSilent := func(want time.Duration) {
+			t.Helper()
+			if _, d := r.talks[Auto].silent(h.now()); d != want {
+				t.Errorf("silent for %v, want %v", d, want)
+			}
+		}
+		time.Sleep(time.Minute)
+		wantSilent(0)
+		send("question")
+		time.Sleep(time.Second)
+		send("again")
+		time.Sleep(2 * quietFor)
+		send("again")
+		wantSilent(2*quietFor + time.Second)
+		time.Sleep(quietFor)
+		wantSilent(3*quietFor + time.Second)
+		send("again")
+		from(r.leg().(*namedLeg))
+		wantSilent(0)
 	})
 }
 

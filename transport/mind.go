@@ -118,7 +118,7 @@ func (e *Endpoint) careForLinks() {
 		if t.width.isPieced() {
 			s.link.renew()
 		}
-		since, silent := t.silent()
+		since, silent := t.silent(r.hub.now())
 		if silent >= repeatAfter {
 			r.repeat(k.class, againFirst)
 		}
@@ -129,13 +129,13 @@ func (e *Endpoint) careForLinks() {
 	}
 }
 
-func (e *Endpoint) askAbout(r *remote, t *talk, asked int64) {
+func (e *Endpoint) askAbout(r *remote, t *talk, owed int64) {
 	defer func() {
 		e.mu.Lock()
 		r.asking = false
 		e.mu.Unlock()
 	}()
-	since := r.hub.epoch.Add(time.Duration(asked - 1))
+	since := r.hub.epoch.Add(time.Duration(owed - 1))
 	for range 2 {
 		ctx, cancel := context.WithTimeout(e.ctx, askPause)
 		gone := e.cfg.Gone(ctx, r.id, since)
@@ -148,7 +148,7 @@ func (e *Endpoint) askAbout(r *remote, t *talk, asked int64) {
 		case <-e.ctx.Done():
 			return
 		}
-		if t.asked.Load() != asked {
+		if t.owed.Load() != owed {
 			return // it has spoken
 		}
 	}

@@ -22,50 +22,83 @@ func openTree(dir string) (*state, error) {
 	return &state{key: filepath.Base(abs) + ".tar", size: -1, r: t, close: t.close}, nil
 }
 
-// tree is a directory as a tar stream. It can be read again from its beginning, and is then what the directory holds then.
+// tree is a directory as a tar stream. It can be read again from its beginning, and is then what the directory holds then. It may be closed
+// while a Read is under way, for which Send does not wait.
 type tree struct {
 	dir string
-	pr  *io.PipeReader // nil before the first Read
-	at  int64
-	wg  sync.WaitGroup
+
+	mu     sync.Mutex     // guards what follows
+	pr     *io.PipeReader // nil before the first Read
+	ended  chan struct{}  // closed when nobody writes to pr any more
+	at     int64
+	closed bool
 }
 
 func (t *tree) Read(b []byte) (int, error) {
+	pr, err := t.open()
+	if err != nil {
+		return 0, err
+	}
+	n, err := pr.Read(b)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if pr == t.pr {
+		t.at += int64(n)
+	}
+	return n, err
+}
+
+func (t *tree) open() (*io.PipeReader, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil, fs.ErrClosed
+	}
 	if t.pr == nil {
 		pr, pw := io.Pipe()
-		t.pr = pr
-		t.wg.Go(func() {
+		ended := make(chan struct{})
+		t.pr, t.ended = pr, ended
+		go func() {
+			defer close(ended)
 			w := tar.NewWriter(pw)
 			err := w.AddFS(os.DirFS(t.dir))
 			if err == nil {
 				err = w.Close()
 			}
 			_ = pw.CloseWithError(err) // never fails
-		})
+		}()
 	}
-	n, err := t.pr.Read(b)
-	t.at += int64(n)
-	return n, err
+	return t.pr, nil
 }
 
 // Seek tells where it is and goes back to the beginning; it does nothing else.
 func (t *tree) Seek(offset int64, whence int) (int64, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	switch {
 	case whence == io.SeekCurrent && offset == 0:
 		return t.at, nil
 	case whence == io.SeekStart && offset == 0:
-		t.close()
+		t.stop()
 		return 0, nil
 	}
 	return 0, errors.New("a directory can only be read from its beginning")
 }
 
-func (t *tree) close() {
+// stop ends the stream at hand.
+func (t *tree) stop() {
 	if t.pr != nil {
 		_ = t.pr.Close() // never fails
-		t.wg.Wait()
+		<-t.ended
 		t.pr, t.at = nil, 0
 	}
+}
+
+func (t *tree) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stop()
+	t.closed = true
 }
 
 // unpack writes what a tar stream holds below a directory: files, directories, and links that stay inside. Of what an archive

@@ -3,7 +3,9 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -244,4 +246,35 @@ func FuzzUnpack(f *testing.F) {
 			t.Fatalf("%v, %v", entries, err)
 		}
 	})
+}
+
+// Send returns while a Read of its state is under way, and the state is closed then.
+func TestTreeIsClosedWhileRead(t *testing.T) {
+	dir := t.TempDir()
+	sparse := filepath.Join(dir, "a") // which takes minutes to read
+	if err := errors.Join(os.WriteFile(sparse, nil, 0o600), os.Truncate(sparse, 1<<36)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := openTree(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reading, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		b := make([]byte, 1<<10)
+		_, err := s.r.Read(b)
+		close(reading)
+		for err == nil {
+			_, err = s.r.Read(b)
+		}
+		ended <- err
+	}()
+	<-reading
+	s.close()
+	if err := <-ended; errors.Is(err, io.EOF) {
+		t.Error("read to its end")
+	}
+	if _, err := s.r.Read(make([]byte, 1)); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("read after close: %v", err)
+	}
 }
