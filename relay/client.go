@@ -215,8 +215,10 @@ func (c *Client) Check() {
 		if !c.pinging {
 			c.startPing()
 		}
-	default:
+	case phaseRefused:
 		c.startBind()
+	default:
+		c.next = time.Time{} // what is under way goes again: of a bind anew, asked for each second, a far relay would never answer the last one
 	}
 	c.mu.Unlock()
 	c.nudge()

@@ -47,7 +47,7 @@ type session struct {
 	stamp      int64 // milliseconds, of the last bind
 	cookie     Cookie
 	frame      []byte    // BIND or PROVE under way
-	made       time.Time // when frame was made
+	made, last time.Time // when frame was made, and sent last
 	started    time.Time // of the phase
 	next       time.Time // when to send or look again; zero is at once
 	tries      int
@@ -77,17 +77,28 @@ func (s *session) startPing() {
 }
 
 // sample notes the time from a frame to its answer. A rise counts at once for half, since a relay that is waited for too short a time is doubted; a fall
-// counts for a quarter. If the frame was sent more than once, so that the answer may be to any of them, d is an upper bound from the first: better than
-// nothing, and no more.
-func (s *session) sample(d time.Duration, once bool) {
+// counts for a quarter.
+func (s *session) sample(d time.Duration) {
 	switch {
 	case d < 0 || d > mostRTT:
-	case s.rtt == 0, s.most && once:
-		s.rtt, s.most = d, !once
-	case once && d > s.rtt:
+	case s.rtt == 0, s.most:
+		s.rtt, s.most = d, false
+	case d > s.rtt:
 		s.rtt += (d - s.rtt) / 2
-	case once:
+	default:
 		s.rtt += (d - s.rtt) / 4
+	}
+}
+
+// sampleFrame notes the answer to frame. If that was sent more than once, so that the answer may be to any of them, the time from the first is an upper
+// bound: better than nothing, and than what the time from the last one shows to be too little.
+func (s *session) sampleFrame(now time.Time) {
+	d := now.Sub(s.made)
+	switch {
+	case s.tries == 1:
+		s.sample(d)
+	case d >= 0 && d <= mostRTT && (s.rtt == 0 || now.Sub(s.last) > s.rtt):
+		s.rtt, s.most = d, true
 	}
 }
 
@@ -222,6 +233,7 @@ func (c *Client) stepProve(now time.Time) ([]byte, time.Time) {
 
 func (s *session) retry(now time.Time) {
 	s.next = now.Add(min(firstRetry<<min(s.tries, 10), lastRetry))
+	s.last = now
 	s.tries++
 }
 
@@ -258,7 +270,8 @@ func (c *Client) stepBound(now time.Time) ([]byte, time.Time) {
 		c.log.Debug("relay: pings unanswered", "rtt", c.rtt)
 		c.doubt = true
 	}
-	c.next = now.Add(min(max(firstPing, c.rtt*3/2)<<max(c.tries-1, 0), lastRetry))
+	wait := max(firstPing, c.rtt*3/2)
+	c.next = now.Add(max(wait, min(wait<<max(c.tries-1, 0), lastRetry)))
 	c.tries++
 	return AppendPing(nil, Ping{Short: c.short, Nonce: n}), c.wakeAt()
 }
@@ -304,7 +317,7 @@ func (c *Client) control(b []byte, now time.Time) bool {
 		if !ok || c.phase != phaseBind || m.Nonce != c.nonce || c.frame == nil {
 			return false
 		}
-		c.sample(now.Sub(c.made), c.tries == 1)
+		c.sampleFrame(now)
 		c.cookie, c.boundNonce = m.Cookie, m.Nonce
 		c.phase, c.frame, c.tries, c.next, c.started = phaseProve, nil, 0, time.Time{}, now
 		c.doubt, c.draining = false, false
@@ -324,7 +337,7 @@ func (c *Client) control(b []byte, now time.Time) bool {
 		if !ok || !asked {
 			return false
 		}
-		c.sample(now.Sub(c.asked[try]), true)
+		c.sample(now.Sub(c.asked[try]))
 		c.pinging, c.tries, c.next, c.doubt = false, 0, now.Add(jitter(idlePing)), false
 		c.heard.Store(true)
 		return true
@@ -357,7 +370,7 @@ func (c *Client) control(b []byte, now time.Time) bool {
 }
 
 func (c *Client) bound(m Bound, now time.Time) {
-	c.sample(now.Sub(c.made), c.tries == 1)
+	c.sampleFrame(now)
 	if c.instance != 0 && c.instance != m.Instance {
 		c.log.Info("relay: it was restarted")
 	}
@@ -377,6 +390,9 @@ func (c *Client) refused(r Reason, now time.Time) {
 	c.next = now.Add(jitter(min(refusedWait<<min(c.refusals, 10), refusedMost)))
 	c.refusals++
 	err := &RefusedError{Relay: c.cfg.ID, Reason: r}
+	if r == ReasonClock {
+		c.backup.stamps.Store(0) // which a clock that was ahead has made too high, for as long
+	}
 	if c.state != StateRefused {
 		c.log.Warn("relay: refused", "reason", r.String())
 	}
