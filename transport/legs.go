@@ -92,6 +92,9 @@ func (p *remote) hear(now int64, class Class, by Relay) {
 			p.shun.Store(now + int64(shunFor))
 		}
 	}
+	if owed := t.owed.Load(); owed != 0 && time.Duration(now-owed) > repeatAfter {
+		p.repeat(class, againFirst) // what the peer says need not be an answer to that
+	}
 	t.heard.Store(now)
 	t.asked.Store(0)
 	t.owed.Store(0)
@@ -100,11 +103,11 @@ func (p *remote) hear(now int64, class Class, by Relay) {
 // ask notes that something is sent to the peer at now, and returns for how long it has been silent.
 func (p *remote) ask(now int64, class Class) time.Duration {
 	t := &p.talks[class]
-	asked := t.asked.Load()
-	if asked != 0 && time.Duration(now-asked) > wordAfter {
+	asked, owed := t.asked.Load(), t.owed.Load()
+	if asked != 0 && owed == 0 && time.Duration(now-asked) > wordAfter {
 		t.owed.CompareAndSwap(0, now)
 	}
-	if asked == 0 || time.Duration(now-t.used.Load()) > quietFor {
+	if asked == 0 || owed == 0 && time.Duration(now-t.used.Load()) > quietFor {
 		t.asked.Store(now)
 		asked = now
 	}
@@ -160,6 +163,12 @@ func (p *remote) repeat(class Class, wait time.Duration) {
 	}
 	_ = p.hub.route(p, class, t.gen, t.b, len(t.b), now, time.Duration(now-asked)) // at worst a lost packet
 	t.timer = time.AfterFunc(wait, func() { p.repeat(class, min(2*wait, againMost)) })
+}
+
+func (t *talk) repeats() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.timer != nil
 }
 
 // batches has batches sent by one system call from now on, or each packet by its own.

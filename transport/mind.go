@@ -119,7 +119,7 @@ func (e *Endpoint) careForLinks() {
 			s.link.renew()
 		}
 		since, silent := t.silent(r.hub.now())
-		if silent >= repeatAfter {
+		if silent >= repeatAfter && !t.repeats() {
 			r.repeat(k.class, againFirst)
 		}
 		if silent >= silentAfter && e.cfg.Gone != nil && !r.asking {
