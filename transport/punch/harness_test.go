@@ -50,6 +50,7 @@ type side struct {
 	mute   bool
 	serial int // of the wake-up that counts
 	frozen bool
+	wall   time.Duration // by which its wall clock was set forward since the beginning; see simConfig.clocks
 	wanted bool
 
 	sent, received, relayReceived time.Time
@@ -74,18 +75,23 @@ type sim struct {
 }
 
 type simConfig struct {
-	seed  uint64
-	a, b  place
-	rtt   time.Duration // by the relay, too
-	loss  float64
-	lan   bool          // b shares a's NAT
-	pause time.Duration // that other peers have shown to fit, at both sides
-	mute  bool          // neither side tells what NAT it is behind, as older versions do
-	tweak func(*Config)
+	seed   uint64
+	a, b   place
+	rtt    time.Duration // by the relay, too
+	loss   float64
+	lan    bool          // b shares a's NAT
+	pause  time.Duration // that other peers have shown to fit, at both sides
+	clocks bool          // times have a monotonic part, as real ones do
+	mute   bool          // neither side tells what NAT it is behind, as older versions do
+	tweak  func(*Config)
 }
 
 func newSim(t testing.TB, c simConfig) *sim {
-	s := &sim{t: t, rtt: c.rtt, pause: c.pause, net: natsim.New(c.seed, epoch, c.rtt/2)}
+	begin := epoch
+	if c.clocks {
+		begin = time.Now()
+	}
+	s := &sim{t: t, rtt: c.rtt, pause: c.pause, net: natsim.New(c.seed, begin, c.rtt/2)}
 	s.net.Loss = func(_, _ netip.Addr) float64 { return c.loss }
 	s.relayLoss = c.loss
 	s.a = s.newSide("a", c.a, 1, true, c.tweak)
@@ -213,7 +219,7 @@ func (x *side) step(ev Event) {
 	}
 	before := x.m.State()
 	now := x.sim.net.Now()
-	out := x.m.Step(now, ev)
+	out := x.m.Step(setWall(now, x.wall), ev)
 	x.check(before, out)
 	if out.Died > 0 {
 		x.died = out.Died
@@ -238,7 +244,7 @@ func (x *side) step(ev Event) {
 		} else if x.atOnce > 4 {
 			x.sim.t.Fatalf("%s at %v: wake-ups do not move on: %+v", x.name, x.at(), x.m.State())
 		}
-		x.sim.net.At(out.Wake, func() {
+		x.sim.net.After(out.Wake.Sub(now), func() {
 			if serial == x.serial {
 				x.tick()
 			}

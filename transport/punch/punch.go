@@ -193,9 +193,10 @@ func (m *Machine) Step(now time.Time, ev Event) Output {
 	if now.Before(m.now) {
 		now = m.now
 	}
+	frozen := m.frozen(now)
 	m.now, m.out = now, Output{}
 	before := m.look()
-	if m.frozen() {
+	if frozen {
 		m.disturb("process was frozen")
 	}
 	switch e := ev.(type) {
@@ -225,10 +226,11 @@ func (m *Machine) Step(now time.Time, ev Event) Output {
 }
 
 // frozen compares both clocks: a suspended virtual machine may not count the pause in its monotonic
-// clock, and a stopped process sees no step of its wall clock.
-func (m *Machine) frozen() bool {
-	return !m.wake.IsZero() &&
-		(m.now.Sub(m.wake) > frozenAfter || m.now.Round(0).Sub(m.wake.Round(0)) > frozenAfter)
+// clock, and a stopped process sees no step of its wall clock. What wall clock wake carries is not known:
+// it may come from a time of the owner's (Traffic), read before the clock was set.
+func (m *Machine) frozen(now time.Time) bool {
+	stepped := now.Round(0).Sub(m.now.Round(0)) - now.Sub(m.now)
+	return !m.wake.IsZero() && (now.Sub(m.wake) > frozenAfter || stepped > frozenAfter)
 }
 
 func (m *Machine) disturb(reason string) {

@@ -1,0 +1,48 @@
+package punch
+
+import (
+	"testing"
+	"time"
+	"unsafe"
+)
+
+// setWall returns t with its wall clock set forward by whole seconds and the same monotonic one, which package time has no
+// way to make.
+func setWall(t time.Time, d time.Duration) time.Time {
+	if d == 0 {
+		return t
+	}
+	was := t
+	(*struct{ wall uint64 })(unsafe.Pointer(&t)).wall += uint64(d/time.Second) << 30
+	if !t.Equal(was) || t.Round(0).Sub(was.Round(0)) != d {
+		panic("package time lays out a Time in another way")
+	}
+	return t
+}
+
+// A step of the wall clock looks like the pause of a suspended virtual machine, which the monotonic clock need not count. It is taken for a
+// freeze once, though the times that the owner tells carry the old wall clock from then on.
+func TestWallClockIsSet(t *testing.T) {
+	for _, step := range []time.Duration{-time.Hour, 4 * time.Second, 10 * time.Second, time.Hour} {
+		s := directPair(t, simConfig{clocks: true})
+		s.talk(s.a, 50*ms, time.Second)
+		want := 0
+		for range 2 {
+			s.a.wall += step
+			if step > frozenAfter {
+				want++
+			}
+			s.talk(s.a, 50*ms, 10*time.Second)
+			s.net.Run(time.Minute)
+			got := 0
+			for _, h := range s.a.history {
+				if h.Reason == "process was frozen" {
+					got++
+				}
+			}
+			if got != want || !s.bothDirect() {
+				t.Errorf("set by %v: frozen %d times, want %d\n%s", step, got, want, s.a.story())
+			}
+		}
+	}
+}
