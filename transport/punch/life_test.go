@@ -65,6 +65,18 @@ func TestPathThatComesAndGoesDoesNotFlap(t *testing.T) {
 	}
 }
 
+// However often: the hold stays at a minute.
+func TestHoldStays(t *testing.T) {
+	m := New(Config{})
+	m.now, m.path.since = epoch, epoch
+	for n := range 100 {
+		m.strike()
+		if hold := m.hold.Sub(m.now); n > 5 && hold != mostHold {
+			t.Fatalf("held for %v after %d lost paths", hold, n+1)
+		}
+	}
+}
+
 // A path whose MTU shrinks below the packets that are sent on it carries small probes still. It is left, and taken again as a new
 // one, on which QUIC begins with small packets; whoever sends.
 func TestPathThatNarrows(t *testing.T) {

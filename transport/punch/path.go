@@ -423,7 +423,7 @@ func (m *Machine) strike() {
 		m.strikes = 0
 	}
 	if m.strikes++; m.strikes > 1 {
-		m.hold = m.now.Add(min(firstHold<<(m.strikes-2), mostHold))
+		m.hold = m.now.Add(min(firstHold<<min(m.strikes-2, 5), mostHold)) // 2 s << 5 is more
 	}
 }
 
