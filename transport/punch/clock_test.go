@@ -46,3 +46,21 @@ func TestWallClockIsSet(t *testing.T) {
 		}
 	}
 }
+
+// A Machine that was made anew after the clock was set back is not refused as a replay of the old one.
+func TestNewMachineAfterClockWasSetBack(t *testing.T) {
+	for _, which := range []string{"a", "b"} {
+		s := directPair(t, simConfig{clocks: true})
+		x := s.a
+		if which == "b" {
+			x = s.b
+		}
+		x.m, x.wall = New(x.m.cfg), -time.Minute
+		x.step(SetLocal{Candidates: x.cands})
+		s.connect(x, 20*ms)
+		s.net.Run(3 * time.Second)
+		if !s.bothDirect() {
+			t.Errorf("%s\n%s\n%s", which, s.a.story(), s.b.story())
+		}
+	}
+}
