@@ -20,6 +20,9 @@ const (
 
 	talkPause = 300 * time.Millisecond // without a word: what came until then was a talk
 	longTalk  = 500 * time.Millisecond // after which the path is probed once when it falls silent
+
+	measureEvery = KeepAliveMost   // the RTT, while the peer talks: no keep-alive does it then
+	chatPause    = 5 * time.Second // without a word: what came until then is worth measuring for; QUIC's keep-alives are further apart
 )
 
 // path is the selected direct path; its zero value means none.
@@ -38,6 +41,8 @@ type path struct {
 	checks     int       // probes sent since unanswered
 	talk       time.Time // when the peer began to talk, with no pause of talkPause since,
 	talked     time.Time // and its last word; zero = the silence after it was looked into
+	chat       bool      // the word before that was less than chatPause earlier
+	measure    time.Time // when a probe is due if the peer talks
 	relayFirst time.Time // first relayed data known after heard; zero = none
 	relayLast  time.Time
 	idle       time.Duration // the keep-alive, jittered
@@ -97,6 +102,7 @@ func (p *path) listen(t time.Time) {
 		p.talk = t
 	}
 	if t.After(p.heard) {
+		p.chat = t.Sub(p.talked) < chatPause
 		p.talked = t
 	}
 }
@@ -106,8 +112,8 @@ func (p *path) listen(t time.Time) {
 func (p *path) confirm(now time.Time, t transaction) {
 	p.hear(now)
 	p.answer()
-	p.confirmed = now
-	p.addRTT(now.Sub(t.at))
+	p.addRTT(now.Sub(t.at), now.Sub(p.confirmed) >= measureEvery)
+	p.confirmed, p.measure = now, now.Add(measureEvery)
 	if p.doubt.IsZero() || t.at.Before(p.doubt) {
 		return
 	}
@@ -121,12 +127,17 @@ func (p *path) confirm(now time.Time, t transaction) {
 // checkSize is that of probes which a path in doubt must carry.
 func (p *path) checkSize() int { return max(p.size, PaddedSize) }
 
-func (p *path) addRTT(d time.Duration) {
-	if p.rtt == 0 {
+// addRTT smooths. A fall counts for half if the last sample is old: a talk has few, and a failure is noticed late until the RTT has
+// fallen. Where samples are many, that would make a path that jitters seem faster than it is, and doubted.
+func (p *path) addRTT(d time.Duration, old bool) {
+	switch {
+	case p.rtt == 0:
 		p.rtt = d
-		return
+	case d < p.rtt && old:
+		p.rtt -= (p.rtt - d) / 2
+	default:
+		p.rtt += (d - p.rtt) / 8
 	}
-	p.rtt += (d - p.rtt) / 8
 }
 
 // choose selects a path; an older one is forgotten.
@@ -136,7 +147,7 @@ func (m *Machine) choose(addr end, generation uint16, rtt time.Duration) {
 	}
 	m.path = path{
 		addr: addr, generation: generation, rtt: rtt, since: m.now, sent: m.now, heard: m.now,
-		confirmed: m.now, observed: m.observed, mapped: m.observed, confirms: confirmCount,
+		confirmed: m.now, measure: m.now.Add(measureEvery), observed: m.observed, mapped: m.observed, confirms: confirmCount,
 	}
 	m.path.idle = m.keepAlive()
 	m.path.nextConf = m.now.Add(m.confirmGap())
@@ -263,6 +274,15 @@ func (m *Machine) silentAt() time.Time {
 	return p.talked.Add(max(talkPause, p.rtt*3/2))
 }
 
+// measureAt is when a path is probed only to learn its RTT: a talk keeps checks and keep-alives away.
+func (m *Machine) measureAt() time.Time {
+	p := &m.path
+	if !p.chat || p.measure.After(p.talked.Add(chatPause)) {
+		return time.Time{}
+	}
+	return p.measure
+}
+
 func (m *Machine) idleAt() time.Time {
 	p := &m.path
 	if p.sent.After(p.heard) {
@@ -310,6 +330,9 @@ func (m *Machine) advancePath() {
 		case m.due(m.silentAt()):
 			p.talked = time.Time{}
 			m.probePath(0, ProbeSize)
+		case m.due(m.measureAt()):
+			p.measure = m.now.Add(measureEvery)
+			m.probePath(0, ProbeSize)
 		case m.due(m.idleAt()):
 			p.idle = m.keepAlive()
 			m.probePath(0, ProbeSize)
@@ -342,6 +365,7 @@ func (m *Machine) wakePath(w *time.Time) {
 		earlier(w, m.doubtAt())
 		earlier(w, m.checkAt())
 		earlier(w, m.silentAt())
+		earlier(w, m.measureAt())
 		earlier(w, m.idleAt())
 		if t := m.relayDoubtAt(); m.now.Before(t) {
 			earlier(w, t)

@@ -133,6 +133,37 @@ func TestOutageLosesLittle(t *testing.T) {
 	}
 }
 
+// A path that was chosen while it was slow is known to have become faster after five minutes of talk, so its end is noticed as soon as that of
+// any such path. That costs a probe in 25 s; words that are further apart, as QUIC's keep-alives are, cost none.
+func TestPathGetsFaster(t *testing.T) {
+	for _, gap := range []time.Duration{50 * ms, 3 * time.Second} {
+		for _, first := range []time.Duration{600 * ms, 2 * time.Second} {
+			s := directPair(t, simConfig{rtt: first})
+			s.talk(s.a, gap, 10*time.Second)
+			s.net.Delay = func(_, _ netip.Addr) time.Duration { return 20 * ms }
+			s.rtt = 40 * ms
+			s.talk(s.a, gap, 4*time.Minute)
+			probes := s.a.m.State().Counters.Probes
+			s.talk(s.a, gap, time.Minute)
+			if n := s.a.m.State().Counters.Probes - probes; gap < time.Second && n > 3 {
+				t.Errorf("a word every %v, RTT %v at first: %d probes in a minute", gap, first, n)
+			}
+			cut := s.net.Now()
+			s.cut(true, true)
+			s.talk(s.a, gap, 5*time.Second)
+			both, ok := s.a.since(cut, func(h State) bool { return h.Route == RouteBoth })
+			if limit := doubtAfter(40*ms) + 70*ms; !ok || both > limit {
+				t.Errorf("a word every %v, RTT %v at first: both ways after %v (%v), want %v", gap, first, both, ok, limit)
+			}
+		}
+	}
+	s := directPair(t, simConfig{})
+	s.talk(s.a, 25*time.Second, 10*time.Minute)
+	if s.a.m.path.chat || s.b.m.path.chat {
+		t.Error("keep-alives are taken for a talk")
+	}
+}
+
 func TestShortOutageKeepsPath(t *testing.T) {
 	s := directPair(t, simConfig{})
 	s.talk(s.a, 10*ms, time.Second)
