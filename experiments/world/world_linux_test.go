@@ -214,7 +214,7 @@ func TestUDPBlocked(t *testing.T) {
 // stream goes on.
 func TestUDPBlockedMidway(t *testing.T) {
 	w := raise(t, lab.Host{Name: "a", NAT: lab.Symmetric}, lab.Host{Name: "b", NAT: lab.Symmetric})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	a, b, err := w.Pair(ctx, "a", "b")
 	if err != nil {
