@@ -42,6 +42,12 @@ var (
 )
 
 func newBubble(t *testing.T, rtt time.Duration) *bubble {
+	w := bubbleWithoutRelay(t, rtt)
+	w.addRelay("r1", relayMain, relaySTUN)
+	return w
+}
+
+func bubbleWithoutRelay(t *testing.T, rtt time.Duration) *bubble {
 	w := &bubble{t: t, rtt: rtt, key: job.NewKey(), net: natsim.New(1, time.Now(), rtt/2)}
 	var err error
 	w.rdv, err = rdv.New(rdv.Config{Allow: []job.ID{w.key.ID()}, DontListen: true, Logger: logger()})
@@ -49,7 +55,6 @@ func newBubble(t *testing.T, rtt time.Duration) *bubble {
 		t.Fatal(err)
 	}
 	run(t, w.rdv.Run, w.rdv.Ready())
-	w.addRelay("r1", relayMain, relaySTUN)
 	return w
 }
 

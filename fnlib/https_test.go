@@ -6,12 +6,16 @@ import (
 	"crypto/rand"
 	"io"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/fnwire/fnwire/fnlib"
+	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/udpx"
 	relay "github.com/fnwire/fnwire/relay/server"
 	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/transport"
 )
 
 // Functions whose packets to the relay vanish (its announced UDP address is a socket that nobody reads) reach
@@ -70,5 +74,55 @@ func TestUDPBlocked(t *testing.T) {
 	}
 	if r.Path != "relay" {
 		t.Errorf("went by %s", r.Path)
+	}
+}
+
+// coldSocket loses what it is to send, until it is warm, as a fresh network interface may.
+type coldSocket struct {
+	*udpx.Conn
+	warm atomic.Bool
+}
+
+func (s *coldSocket) Write(b []byte, seg int, ecn byte, to netip.AddrPort) error {
+	if !s.warm.Load() {
+		return nil
+	}
+	return s.Conn.Write(b, seg, ecn, to)
+}
+
+// Where UDP passes later than TLS does, it was not blocked.
+func TestUDPComesLater(t *testing.T) {
+	w := newWorld(t, 0)
+	s, err := relay.New(relay.Config{ID: "r1", Listen: loopbackAny, HTTPS: loopbackAny, TokenKey: w.rdv.TokenKey, Logger: logger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, s.Run, s.Ready())
+	info := rendezvous.RelayInfo{ID: "r1", Addr: s.Addr(), STUN: s.STUNAddrs(), HTTPS: s.HTTPSAddr().String(), CertSHA256: s.CertSHA256()}
+	if err := w.rdv.AddRelay(info); err != nil {
+		t.Fatal(err)
+	}
+	id, err := ident.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := udpx.Listen("udp4", loopbackAny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := &coldSocket{Conn: c}
+	n, err := fnlib.JoinOver(t.Context(), w.config("a"), id, socket, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	for n.Relays()[0].Via != "wss" { // most often Join has waited for it, and taken UDP for blocked
+		time.Sleep(10 * time.Millisecond)
+	}
+	socket.warm.Store(true)
+	for deadline := time.Now().Add(time.Minute); n.NAT().Mapping != transport.MappingNone; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("NAT is %q, relays %+v", n.NAT().Mapping, n.Relays())
+		}
 	}
 }

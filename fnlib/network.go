@@ -8,13 +8,14 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/transport"
 )
 
 const (
 	askTimeout  = 1500 * time.Millisecond
-	doubtPause  = time.Second // between two looks at all relays because of a path that failed
-	learnWithin = 2 * time.Second
+	doubtPause  = time.Second      // between two looks at all relays because of a path that failed
 	rehomeEvery = 15 * time.Second // as often as an idle leg measures how near its relay is
+	learnPause  = 5 * time.Minute  // the most between two times that STUN servers are asked which do not answer, though UDP passes
 )
 
 // disturbed notes that the process was frozen, or that addresses have changed.
@@ -34,18 +35,33 @@ func poke(c chan struct{}) {
 }
 
 // runNetwork brings the node in line with a network that has changed, or may have: relays are asked whether they still know it,
-// its mapped address is learnt anew, its name is renewed. It also takes a nearer relay for home, when there is one.
+// its mapped address is learnt anew, its name is renewed. It also takes a nearer relay for home, when there is one, and learns
+// what the join had no time for.
 func (n *Node) runNetwork() {
 	rehome := time.NewTicker(rehomeEvery)
 	defer rehome.Stop()
+	answered := true  // by STUN, the last time
+	var due time.Time // when to ask again, unless UDP comes up before
+	pause := rehomeEvery
 	for {
 		select {
 		case <-rehome.C:
 			n.relays.look()
+			switch {
+			case answered && n.learnt():
+				pause = rehomeEvery
+			case n.relays.overUDP() && !time.Now().Before(due):
+				answered = n.relearn()
+				due, pause = time.Now().Add(pause), min(2*pause, learnPause)
+			}
+		case <-n.udpUp:
+			if !answered || !n.learnt() {
+				answered = n.relearn()
+			}
 		case <-n.disturbances:
 			n.relays.check()
 			n.client.Check()
-			n.relearn()
+			answered = n.relearn()
 		case <-n.doubts:
 			n.relays.check() // which tells if the NAT has another address now
 			select {
@@ -61,20 +77,32 @@ func (n *Node) runNetwork() {
 	}
 }
 
-// relearn asks the STUN servers again. What they answer goes to the peers.
-func (n *Node) relearn() {
-	ctx, cancel := context.WithTimeout(n.ctx, learnWithin)
-	defer cancel()
+// learnt tells whether STUN has shown where the node is. One answer has not, if there are more servers.
+func (n *Node) learnt() bool {
+	switch nat := n.ep.NAT(); nat.Mapping {
+	case transport.MappingBlocked:
+		return false
+	case transport.MappingUnknown, "":
+		return len(nat.Reflexive) >= len(n.relays.stunServers())
+	}
+	return true
+}
+
+// relearn asks the STUN servers again, for 3.1 s at most, which is how long a question is repeated, and reports whether one answers
+// if there is any. What they answer goes to the peers.
+func (n *Node) relearn() bool {
 	servers := n.relays.stunServers()
 	if len(servers) == 0 {
-		return
+		return true
 	}
-	if _, err := n.ep.Discover(ctx, servers, stunSettle); err != nil && n.ctx.Err() == nil {
-		n.log.Warn("fnlib: own address unknown after a change of network", "error", err)
+	if _, err := n.ep.Discover(n.ctx, servers, stunSettle); err != nil && n.ctx.Err() == nil {
+		n.log.Warn("fnlib: own address unknown, direct paths are unlikely", "error", err)
 		if n.relays.overTLS() {
 			n.ep.SetBlocked()
 		}
+		return false
 	}
+	return true
 }
 
 // gone asks about a linked peer that has been silent since a time. A process that is frozen is not gone, however long its lease has

@@ -48,8 +48,8 @@ type Node struct {
 	answers chan struct{} // one for each answer under way
 	again   chan struct{} // closed and replaced (under mu) when the rendezvous came back
 
-	disturbances, doubts chan struct{} // for runNetwork, capacity 1
-	remap                chan struct{} // for mapPort, capacity 1
+	disturbances, doubts, udpUp chan struct{} // for runNetwork, capacity 1
+	remap                       chan struct{} // for mapPort, capacity 1
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -129,7 +129,8 @@ func join(ctx context.Context, cfg Config, w wires) (*Node, error) {
 		listeners: make(map[string]*Listener),
 		traffic:   make(map[*transport.Link]*traffic),
 
-		disturbances: make(chan struct{}, 1), doubts: make(chan struct{}, 1), remap: make(chan struct{}, 1),
+		disturbances: make(chan struct{}, 1), doubts: make(chan struct{}, 1), udpUp: make(chan struct{}, 1),
+		remap: make(chan struct{}, 1),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

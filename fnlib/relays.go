@@ -85,6 +85,7 @@ func (r *relays) add(info rendezvous.RelayInfo) {
 		ID: info.ID, Addr: info.Addr, Token: info.Token, Identity: r.n.id, Job: r.n.key.ID(),
 		Send: r.n.ep.Write, Logger: r.n.log,
 		OnGone: func(peer ident.Short) { r.n.ep.RelayGone(info.ID, peer) }, OnChange: r.n.ep.RelayChanged, OnMoved: r.n.disturbed,
+		OnUDP: func() { poke(r.n.udpUp) },
 		HTTPS: info.HTTPS, CertSHA256: info.CertSHA256, UDPBlocked: &r.udpBlocked,
 		Deliver: func(leg *relay.Client, frames []byte, seg int) { r.n.ep.HandleRelayed(leg, frames, seg) },
 	})
@@ -234,6 +235,18 @@ func (r *relays) overTLS() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.home != nil && r.home.Via() == "wss"
+}
+
+// overUDP tells whether a relay is reached by UDP, so that STUN can be answered.
+func (r *relays) overUDP() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.legs {
+		if l.client.Via() == "udp" {
+			return true
+		}
+	}
+	return false
 }
 
 // trouble tells why there is no home relay, or nil.

@@ -252,7 +252,7 @@ func (b *backup) connect(parent context.Context) error {
 func (b *backup) newLeg(out *Outbox, hangUp func()) *Client {
 	c := b.c
 	cfg := c.cfg
-	cfg.HTTPS, cfg.Deliver, cfg.UDPBlocked, cfg.OnMoved, cfg.Logger = "", nil, nil, nil, c.log
+	cfg.HTTPS, cfg.Deliver, cfg.UDPBlocked, cfg.OnMoved, cfg.OnUDP, cfg.Logger = "", nil, nil, nil, nil, c.log
 	cfg.Send = func(_ netip.AddrPort, frames []byte, seg int) error {
 		if out.Put(frames, seg) > 0 {
 			return errSlow

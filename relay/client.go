@@ -65,6 +65,7 @@ type Config struct {
 	// OnChange is called when Usable has changed, OnMoved when the relay sees the client at another address than before. They
 	// must not wait, and of the client's methods may call Send and Usable only; optional.
 	OnChange, OnMoved func()
+	OnUDP             func()       // the relay has confirmed a session over UDP; as OnChange
 	Logger            *slog.Logger // nil discards
 
 	// HTTPS is the HOST:PORT where the relay takes the same frames over WebSocket on TLS, for networks that
@@ -316,6 +317,9 @@ func (c *Client) HandlePacket(b []byte) (from ident.Short, tag uint32, packet []
 		c.backup.retire()
 		if c.cfg.UDPBlocked != nil {
 			c.cfg.UDPBlocked.Store(false)
+		}
+		if c.cfg.OnUDP != nil {
+			c.cfg.OnUDP()
 		}
 	}
 	if isGone && c.cfg.OnGone != nil {
