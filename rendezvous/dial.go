@@ -26,7 +26,8 @@ type InProcess interface {
 }
 
 const (
-	connectTimeout = 5 * time.Second  // of one attempt, TCP and NATS handshake apart
+	connectTimeout = 5 * time.Second  // of TCP, of which a server that is down takes all before the next of a list is tried
+	helloTimeout   = 10 * time.Second // of NATS' handshake after that: two round trips, or three with TLS, and what is lost is sent again after 1 s, then 2 s
 	pingInterval   = 10 * time.Second // two missed pongs and the connection is given up
 	clientPing     = time.Minute      // the same for a [Client], whose renewals and requests show it sooner
 	reconnectMin   = 50 * time.Millisecond
@@ -104,7 +105,7 @@ func connect(ctx context.Context, c natsConfig) (*nats.Conn, error) {
 }
 
 func connectOnce(ctx context.Context, c natsConfig, opts []nats.Option) (*nats.Conn, error) {
-	timeout := connectTimeout
+	timeout := helloTimeout
 	if t, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(t))
 	}

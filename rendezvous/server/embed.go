@@ -21,8 +21,8 @@ import (
 const (
 	accountFnwire  = "FNWIRE"
 	accountStore   = "STORE"
-	maxNATSPayload = 1 << 20 // NATS' own default; a join reply with 16 parked offers stays below
-	natsTLSTimeout = 5 * time.Second
+	maxNATSPayload = 1 << 20          // NATS' own default; a join reply with 16 parked offers stays below
+	handshakeMost  = 10 * time.Second // of TLS, and then from NATS' INFO to CONNECT, which is a round trip; package rendezvous waits as long
 	syncInterval   = 10 * time.Second // between two times that JetStream has the disk write what the kernel holds
 )
 
@@ -40,7 +40,7 @@ func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
 	jetStream := c.JetStream || c.StorePassword != "" || c.Replicated || c.StoreBytes > 0
 	opts := &natsserver.Options{
 		ServerName: "fnwire-rendezvous", NoSigs: true, NoLog: true, DontListen: c.DontListen,
-		AlwaysEnableNonce: true, DisableJetStreamBanner: true,
+		AuthTimeout: handshakeMost.Seconds(), AlwaysEnableNonce: true, DisableJetStreamBanner: true,
 		MaxPayload: maxNATSPayload, MaxConn: c.Limits.Connections, MaxSubs: 0, MaxControlLine: 4096,
 		WriteDeadline: 10 * time.Second, PingInterval: 20 * time.Second, MaxPingsOut: 3,
 		Accounts: []*natsserver.Account{natsserver.NewAccount(accountFnwire), natsserver.NewAccount(accountStore)},
@@ -61,7 +61,7 @@ func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
 	if c.Certificate != nil {
 		opts.Websocket.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*c.Certificate}}
 		opts.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*c.Certificate}}
-		opts.TLSTimeout = natsTLSTimeout.Seconds()
+		opts.TLSTimeout = handshakeMost.Seconds()
 		e.scheme = "tls"
 	}
 	if jetStream {
