@@ -98,6 +98,7 @@ type Client struct {
 	tag    string        // what the service knows them by
 	spread time.Duration // over which those who heard of new relays renew
 	hints  Hints
+	rtt    time.Duration // of the last join, renewal or ping that was answered
 }
 
 type wake int

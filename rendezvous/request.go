@@ -127,7 +127,7 @@ func (c *Client) patient(ctx context.Context, limit time.Duration, do func(conte
 			return err
 		}
 		if unanswered(err) {
-			c.proven(ctx, proveWithinBusy())
+			c.proven(ctx, c.proveWithinBusy())
 		}
 		if errors.Is(err, ErrNoService) {
 			if alone.IsZero() {
@@ -175,12 +175,14 @@ func (c *Client) join(ctx context.Context, offers []Envelope) (*Joined, error) {
 	}
 	req := JoinRequest{Head: c.head(c.cfg.Name), Exclusive: c.cfg.Exclusive, Epoch: c.Epoch(), Offers: offers}
 	var r JoinReply
+	began := time.Now()
 	if err := c.request(ctx, VerbJoin, &req, &r); err != nil {
 		return nil, err
 	}
 	if r.Epoch == 0 || r.LeaseMS < minLease.Milliseconds() {
 		return nil, fmt.Errorf("%w: reply without epoch or lease", ErrUnavailable)
 	}
+	c.answered(began)
 	c.mu.Lock()
 	c.epoch = max(c.epoch, r.Epoch)
 	c.setLease(r.LeaseMS)

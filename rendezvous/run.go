@@ -62,7 +62,7 @@ func (c *Client) Run(ctx context.Context) error {
 			return ctx.Err()
 		case err != nil:
 			c.log.Warn("rendezvous: name not renewed; trying again", "err", err)
-			if !unanswered(err) || !c.proven(ctx, proveWithinBusy()) { // else it is busy, and has not forgotten us
+			if !unanswered(err) || !c.proven(ctx, c.proveWithinBusy()) { // else it is busy, and has not forgotten us
 				failed++
 			}
 			tries++
@@ -102,12 +102,28 @@ func (c *Client) soon() time.Duration {
 const (
 	// renewMost is the longest time between two renewals, which show that the connection is dead.
 	renewMost = 30 * time.Second
-	// proveWithin is how long the server may take to answer a ping, after a freeze, before its connection is remade.
-	proveWithin = 500 * time.Millisecond
+	// proveLeast and proveMost bound proveWithin: a join of which the service was slow says little of the round trip.
+	proveLeast, proveMost = 500 * time.Millisecond, 6 * time.Second
 )
 
+// proveWithin is how long the server may take to answer a ping, after a freeze, before its connection is remade: three round trips.
+func (c *Client) proveWithin() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return min(max(proveLeast, 3*c.rtt), proveMost)
+}
+
 // proveWithinBusy is the same after a request that was not answered. A server that is too busy may be the reason, and many may ask it.
-func proveWithinBusy() time.Duration { return 2*time.Second + rand.N(2*time.Second) }
+func (c *Client) proveWithinBusy() time.Duration {
+	return max(c.proveWithin(), 2*time.Second+rand.N(2*time.Second))
+}
+
+// answered notes that something that was sent at began is answered now.
+func (c *Client) answered(began time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rtt = time.Since(began)
+}
 
 // unanswered tells whether nobody has said anything to a request.
 func unanswered(err error) bool {
@@ -120,7 +136,7 @@ func (c *Client) watch(ctx context.Context) {
 	for {
 		select {
 		case <-c.checks:
-			if c.proven(ctx, proveWithin) {
+			if c.proven(ctx, c.proveWithin()) {
 				c.poke(wakeRenew)
 			} // else the new connection has Run join again
 		case <-ctx.Done():
@@ -137,7 +153,11 @@ func (c *Client) proven(asked context.Context, within time.Duration) bool {
 	defer cancel()
 	err := nats.ErrDisconnected
 	if c.nc.IsConnected() {
-		if err = c.nc.FlushWithContext(ctx); err == nil || asked.Err() != nil {
+		began := time.Now()
+		if err = c.nc.FlushWithContext(ctx); err == nil {
+			c.answered(began)
+		}
+		if err == nil || asked.Err() != nil {
 			return true
 		}
 	}
@@ -173,6 +193,7 @@ func (c *Client) keep(ctx context.Context, away bool) error {
 	req := c.renewal()
 	req.Seen, req.RelaysTag = seen, tag
 	var r RenewReply
+	began := time.Now()
 	err := c.request(ctx, VerbRenew, req, &r)
 	if errors.Is(err, ErrUnknown) {
 		return c.rejoin(ctx)
@@ -180,6 +201,7 @@ func (c *Client) keep(ctx context.Context, away bool) error {
 	if err != nil {
 		return err
 	}
+	c.answered(began)
 	c.mu.Lock()
 	c.seen, c.newer, c.hints = max(c.seen, r.ParkedTo), 0, r.Hard
 	c.setLease(r.LeaseMS)

@@ -60,7 +60,8 @@ func (f *far) carry(to, from net.Conn) {
 	}
 }
 
-// A function joins from as far away as 4 s there and back.
+// A function joins from as far away as 4 s there and back, and a connection that is well is not remade because the answer to
+// a ping takes a while.
 func TestFarAway(t *testing.T) {
 	for _, rtt := range []time.Duration{40 * time.Millisecond, 600 * time.Millisecond, 2100 * time.Millisecond, 4 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -73,6 +74,16 @@ func TestFarAway(t *testing.T) {
 				return
 			}
 			in.join(t)
+			in.run(t)
+			for i := range 20 {
+				in.Check()
+				time.Sleep(10 * time.Second)
+				if f.made.Load() > 1 {
+					t.Errorf("%v: another connection after %d checks", rtt, i+1)
+					_ = in.Close()
+					return
+				}
+			}
 		})
 	}
 }
