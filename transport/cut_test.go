@@ -112,6 +112,40 @@ func TestMeasure(t *testing.T) {
 	})
 }
 
+// From farther away than the pause between two looks, an answer is waited for, and one that does not come is missed all the same.
+func TestMeasureFarAway(t *testing.T) {
+	twoRelays(t, func(h *hub, r *remote, send func(string), home, _ *namedLeg, from func(*namedLeg)) {
+		const rtt, rto = 1500 * time.Millisecond, 1600 * time.Millisecond
+		there := joining(r)
+		r.joins.Store(true)
+		long := string(shortPacket(1200))
+		// talk sends long packets, is answered, and looks once a second.
+		talk := func(seconds int, wide bool) (cut bool) {
+			for range seconds {
+				time.Sleep(mindEvery)
+				send(long)
+				send(long)
+				from(home)
+				home.take()
+				r.measure(Auto, rto)
+				for _, q := range home.take() {
+					if m, err := there.Open([]byte(q[2:])); err == nil && wide {
+						time.AfterFunc(rtt, func() { h.piece(h.tables.Load(), r, home, relayGeneration, there.Reply(nil, m)) })
+					}
+				}
+				cut = cut || r.talks[Auto].width.cuts(relayGeneration)
+			}
+			return cut
+		}
+		if talk(60, true) {
+			t.Error("in pieces on a path that is wide")
+		}
+		if !talk(10, false) {
+			t.Error("not in pieces on one that is narrow")
+		}
+	})
+}
+
 func TestCuttingDoesNotAllocate(t *testing.T) {
 	h, _, _, r, _ := testHub(t, 2, punch.RouteDirect)
 	h.v4 = sink{h.v4}

@@ -172,13 +172,18 @@ func (h *hub) join(t *tables, p *remote, leg Relay, gen uint16, b []byte) {
 	}
 }
 
-// measure asks the peer, once a second while long packets are sent, whether one as long arrives. It tells whether QUIC is to begin
-// anew: with small packets, on another path. rto is how long QUIC waits for an answer.
+// measure asks the peer, once a second while long packets are sent, whether one as long arrives. A question is given as long for its
+// answer as silence is. It tells whether QUIC is to begin anew: with small packets, on another path. rto is how long QUIC waits for an answer.
 func (p *remote) measure(class Class, rto time.Duration) (narrow bool) {
 	t := &p.talks[class]
 	w := &t.width
-	w.patience.Store(int64(max(leastPatience, 2*rto)))
-	q, v := w.question.Load(), w.size.Swap(0)
+	patience := max(leastPatience, 2*rto)
+	w.patience.Store(int64(patience))
+	q := w.question.Load()
+	if w.asked != 0 && q>>32 != uint64(w.answered.Load()) && time.Duration(p.hub.now()-w.asked) < patience {
+		return false
+	}
+	v := w.size.Swap(0)
 	about := uint32(q)
 	if v == 0 && w.missed > 0 && w.missed < narrowAfter {
 		v = about

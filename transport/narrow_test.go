@@ -42,6 +42,7 @@ type mesh struct {
 	mu      sync.Mutex // guards what follows
 	sockets map[netip.AddrPort]*meshSocket
 	mtu     func(from, to netip.AddrPort) int // of the path between two
+	farther time.Duration                     // than oneWay
 }
 
 type meshSocket struct {
@@ -75,7 +76,7 @@ func (m *mesh) set(mtu func(from, to netip.AddrPort) int) {
 
 func (s *meshSocket) Write(b []byte, seg int, _ byte, to netip.AddrPort) error {
 	s.mesh.mu.Lock()
-	far, mtu := s.mesh.sockets[to], s.mesh.mtu(s.addr, to)
+	far, mtu, due := s.mesh.sockets[to], s.mesh.mtu(s.addr, to), time.Now().Add(oneWay+s.mesh.farther)
 	s.mesh.mu.Unlock()
 	if seg <= 0 {
 		seg = len(b)
@@ -84,7 +85,7 @@ func (s *meshSocket) Write(b []byte, seg int, _ byte, to netip.AddrPort) error {
 		n := min(seg, len(b))
 		if n+ipAndUDP <= mtu {
 			select {
-			case far.queue <- meshPacket{time.Now().Add(oneWay), s.addr, append([]byte(nil), b[:n]...)}:
+			case far.queue <- meshPacket{due, s.addr, append([]byte(nil), b[:n]...)}:
 			default: // lost, as in a full buffer
 			}
 		}
@@ -270,6 +271,54 @@ func TestNarrowLine(t *testing.T) {
 	}
 }
 
+// A peer that is farther away than a second gets packets as they are, for as long as the path is wide.
+func TestFarAway(t *testing.T) {
+	lent, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lent.Close()
+	synctest.Test(t, func(t *testing.T) {
+		const rtt, near, settles, far = 1500 * time.Millisecond, 3 * time.Second, 20 * time.Second, 30 * time.Second
+		m := &mesh{sockets: make(map[netip.AddrPort]*meshSocket)}
+		m.set(func(_, _ netip.AddrPort) int { return ethernet })
+		client, server := meshPair(t, m, lent, true)
+		lc, ls := meshLinks(t, client, server, transport.RelayOnly, "r")
+		go func() { _ = pour(t.Context(), lc, chunk/4, chunkPace) }()
+		go func() { _, _ = drain(ls, time.Now()) }()
+		time.Sleep(near)
+		m.mu.Lock()
+		m.farther = rtt/4 - oneWay // two lines there, two back
+		m.mu.Unlock()
+		time.Sleep(settles)
+		before := client.Stats().Cut
+		for range far / time.Second {
+			time.Sleep(time.Second)
+			if st := lc.Status(); client.Stats().Cut != before || st.RTT < rtt-oneWay {
+				t.Fatalf("%d packets in pieces; %+v", client.Stats().Cut-before, st)
+			}
+		}
+	})
+}
+
+// meshLinks links two endpoints.
+func meshLinks(t *testing.T, client, server *transport.Endpoint, class transport.Class, relay string) (lc, ls *transport.Link) {
+	t.Helper()
+	for _, p := range [][2]*transport.Endpoint{{client, server}, {server, client}} {
+		if err := p[0].Admit(describe(p[1], relay), class, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lc, err := client.Link(t.Context(), server.PeerID(), class)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ls, err = server.Link(t.Context(), client.PeerID(), class); err != nil {
+		t.Fatal(err)
+	}
+	return lc, ls
+}
+
 func (n narrowing) path() string {
 	if n.blocked || n.class == transport.RelayOnly {
 		return "relay"
@@ -296,19 +345,7 @@ func (n narrowing) run(t *testing.T, lent *net.UDPConn, clientSends bool) {
 	if n.alone {
 		relay = ""
 	}
-	for _, p := range [][2]*transport.Endpoint{{client, server}, {server, client}} {
-		if err := p[0].Admit(describe(p[1], relay), n.class, false); err != nil {
-			t.Fatal(err)
-		}
-	}
-	lc, err := client.Link(t.Context(), server.PeerID(), n.class)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ls, err := server.Link(t.Context(), client.PeerID(), n.class)
-	if err != nil {
-		t.Fatal(err)
-	}
+	lc, ls := meshLinks(t, client, server, n.class, relay)
 	from, to, sender := lc, ls, client
 	if !clientSends {
 		from, to, sender = ls, lc, server
