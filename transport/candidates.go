@@ -165,7 +165,7 @@ func (e *Endpoint) SetMapped(a netip.AddrPort) {
 // gather puts the candidates together and tells the peers. It runs under e.mu.
 func (e *Endpoint) gather() {
 	cands := append(e.hostCandidates(), e.nat.Reflexive...)
-	if e.nat.Mapping == MappingDepends {
+	if e.nat.Mapping == MappingDepends && e.nat.Reflexive[0].Addr().Is4() {
 		// Some NATs with a mapping for each destination still forward the local port.
 		cands = append(cands, netip.AddrPortFrom(e.nat.Reflexive[0].Addr(), e.LocalPort()))
 	}
@@ -180,29 +180,30 @@ func sameIP(a, b NAT) bool {
 	return len(a.Reflexive) > 0 && len(b.Reflexive) > 0 && a.Reflexive[0].Addr() == b.Reflexive[0].Addr()
 }
 
-// classify takes the answers of STUN servers in the order in which they were asked.
+// classify takes the answers of STUN servers in the order in which they were asked. The kind is that of the IPv4 NAT, where there is
+// IPv4; those answers come first in Reflexive.
 func classify(got, host []netip.AddrPort) NAT {
-	var n NAT
+	var of, rest []netip.AddrPort
+	has4 := slices.ContainsFunc(got, func(a netip.AddrPort) bool { return a.Addr().Is4() })
 	for _, a := range got {
-		if !slices.Contains(n.Reflexive, a) {
-			n.Reflexive = append(n.Reflexive, a)
+		if a.Addr().Is4() == has4 {
+			of = append(of, a)
+		} else {
+			rest = append(rest, a)
 		}
 	}
-	// A relay on this machine sees a loopback address, which is nobody's mapping.
-	own := slices.Contains(host, n.Reflexive[0]) || n.Reflexive[0].Addr().IsLoopback()
-	n.PortPreserved = len(host) > 0 && slices.ContainsFunc(host, func(h netip.AddrPort) bool { return h.Port() == n.Reflexive[0].Port() })
-	v4 := 0
-	for _, a := range n.Reflexive {
-		if a.Addr().Is4() {
-			v4++
-		}
-	}
+	mapped := limitCandidates(of)
+	first := mapped[0]
+	n := NAT{Reflexive: append(mapped, limitCandidates(rest)...)}
+	n.PortPreserved = slices.ContainsFunc(host, func(h netip.AddrPort) bool {
+		return h.Addr().Is4() == has4 && h.Port() == first.Port()
+	})
 	switch {
-	case own:
+	case slices.Contains(host, first) || first.Addr().IsLoopback(): // a relay on this machine sees a loopback address, which is nobody's mapping
 		n.Mapping = MappingNone
-	case v4 > 1:
-		n.Mapping, n.Step = MappingDepends, portStep(n.Reflexive)
-	case len(got) > 1:
+	case len(mapped) > 1:
+		n.Mapping, n.Step = MappingDepends, portStep(mapped)
+	case len(of) > 1:
 		n.Mapping = MappingEndpoint
 	default:
 		n.Mapping = MappingUnknown

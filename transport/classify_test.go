@@ -2,11 +2,13 @@ package transport
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 )
 
 func TestClassify(t *testing.T) {
-	host := []netip.AddrPort{netip.MustParseAddrPort("10.0.0.2:4000"), netip.MustParseAddrPort("10.1.0.2:4000")}
+	host := []netip.AddrPort{netip.MustParseAddrPort("10.0.0.2:4000"), netip.MustParseAddrPort("10.1.0.2:4000"), netip.MustParseAddrPort("[2001:db8::2]:4001")}
+	own6 := host[2].String()
 	for name, c := range map[string]struct {
 		got       []string
 		want      Mapping
@@ -19,13 +21,25 @@ func TestClassify(t *testing.T) {
 		"two mappings":     {[]string{"192.0.2.1:9", "192.0.2.1:10"}, MappingDepends, false},
 		"a single answer":  {[]string{"192.0.2.1:9"}, MappingUnknown, false},
 		"a single one own": {[]string{"10.0.0.2:4000"}, MappingNone, true},
+
+		"IPv6 first":                 {[]string{own6, "192.0.2.1:9", "192.0.2.1:30"}, MappingDepends, false},
+		"IPv6 last":                  {[]string{"192.0.2.1:9", "192.0.2.1:30", own6}, MappingDepends, false},
+		"one of each":                {[]string{"192.0.2.1:9", own6}, MappingUnknown, false},
+		"the port of another family": {[]string{"192.0.2.1:4001", "192.0.2.1:4001"}, MappingEndpoint, false},
+		"IPv6 alone":                 {[]string{own6, own6}, MappingNone, true},
 	} {
 		var got []netip.AddrPort
 		for _, s := range c.got {
 			got = append(got, netip.MustParseAddrPort(s))
 		}
-		if n := classify(got, host); n.Mapping != c.want || n.PortPreserved != c.preserved {
+		n := classify(got, host)
+		if n.Mapping != c.want || n.PortPreserved != c.preserved {
 			t.Errorf("%s: %+v", name, n)
+		}
+		for _, a := range got {
+			if !slices.Contains(n.Reflexive, a) {
+				t.Errorf("%s: no %v in %v", name, a, n.Reflexive)
+			}
 		}
 	}
 }
