@@ -164,16 +164,23 @@ func (e *Endpoint) SetMapped(a netip.AddrPort) {
 
 // gather puts the candidates together and tells the peers. It runs under e.mu.
 func (e *Endpoint) gather() {
-	cands := append(e.hostCandidates(), e.nat.Reflexive...)
-	if e.nat.Mapping == MappingDepends && e.nat.Reflexive[0].Addr().Is4() {
-		// Some NATs with a mapping for each destination still forward the local port.
-		cands = append(cands, netip.AddrPortFrom(e.nat.Reflexive[0].Addr(), e.LocalPort()))
-	}
+	var seen []netip.AddrPort // from outside
 	if a := e.nat.Forwarded; a.IsValid() {
-		cands = append([]netip.AddrPort{a}, cands...) // the limit must not leave it out
+		seen = append(seen, a)
 	}
-	e.local = limitCandidates(cands)
+	if n := e.nat; n.Mapping == MappingDepends && n.Reflexive[0].Addr().Is4() {
+		// Some NATs with a mapping for each destination still forward the local port.
+		seen = append(seen, netip.AddrPortFrom(n.Reflexive[0].Addr(), e.LocalPort()))
+	}
+	e.local = share(e.hostCandidates(), append(seen, e.nat.Reflexive...))
 	e.tellPeers()
+}
+
+// share limits candidates: to as many of the host as leave room for those seen from outside, or half of all.
+func share(host, seen []netip.AddrPort) []netip.AddrPort {
+	seen = limitCandidates(seen)
+	host = host[:min(len(host), max(MaxCandidates-len(seen), MaxCandidates/2))]
+	return limitCandidates(append(slices.Clone(host), seen...))
 }
 
 func sameIP(a, b NAT) bool {
@@ -252,7 +259,8 @@ func portStep(addrs []netip.AddrPort) int {
 	return step
 }
 
-// Candidates are the addresses at which the endpoint may be reached: host first, then reflexive. The slice is not nil.
+// Candidates are the addresses at which the endpoint may be reached: host first, as many as leave room for the others, or half of all.
+// The slice is not nil.
 func (e *Endpoint) Candidates() []netip.AddrPort {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -278,28 +286,37 @@ func limitCandidates(c []netip.AddrPort) []netip.AddrPort {
 }
 
 // hostCandidates are the addresses of the local interfaces, at the sockets' ports. Loopback is left
-// out unless a socket is bound to it, or there is nothing else.
+// out unless a socket is bound to it, or there is nothing else. IPv4 and IPv6 take turns.
 func (e *Endpoint) hostCandidates() []netip.AddrPort {
-	var out []netip.AddrPort
-	for _, s := range []udpx.Socket{e.hub.v4, e.hub.v6} {
+	var of [2][]netip.AddrPort
+	for i, s := range []udpx.Socket{e.hub.v4, e.hub.v6} {
 		if s == nil {
 			continue
 		}
 		local := s.LocalAddr()
 		if !local.Addr().IsUnspecified() {
-			out = append(out, local)
+			of[i] = append(of[i], local)
 			continue
 		}
 		for _, a := range interfaceAddrs() {
 			if a.Is4() == local.Addr().Unmap().Is4() {
-				out = append(out, netip.AddrPortFrom(a, local.Port()))
+				of[i] = append(of[i], netip.AddrPortFrom(a, local.Port()))
 			}
 		}
 	}
+	out := inTurn(of[0], of[1])
 	if len(out) == 0 && e.hub.v4 != nil {
 		out = append(out, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), e.LocalPort()))
 	}
 	return limitCandidates(out)
+}
+
+// inTurn takes one of each list in turn, then the rest of the longer one.
+func inTurn(a, b []netip.AddrPort) (out []netip.AddrPort) {
+	for ; len(a) > 0 && len(b) > 0; a, b = a[1:], b[1:] {
+		out = append(out, a[0], b[0])
+	}
+	return append(append(out, a...), b...)
 }
 
 // interfaceAddrs leaves out what no peer elsewhere can reach: loopback, link-local, and the bridges

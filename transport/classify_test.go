@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -41,5 +42,30 @@ func TestClassify(t *testing.T) {
 				t.Errorf("%s: no %v in %v", name, a, n.Reflexive)
 			}
 		}
+	}
+}
+
+// However many addresses the machine has, peers are told of those that are seen from outside; however many these are, of some of
+// the machine's.
+func TestManyAddresses(t *testing.T) {
+	many := func(format string) (out []netip.AddrPort) {
+		for i := range 20 {
+			out = append(out, netip.MustParseAddrPort(fmt.Sprintf(format, i+1)))
+		}
+		return out
+	}
+	host4, host6, seen := many("10.0.0.%d:4000"), many("[2001:db8::%x]:4001"), many("192.0.2.1:%d")
+	host := inTurn(host4[:3], host6)
+	for name, c := range map[string]struct{ seen, want []netip.AddrPort }{
+		"nothing seen": {want: host[:16]},
+		"one mapping":  {seen: seen[:1], want: slices.Concat(host[:15], seen[:1])},
+		"many":         {seen: seen, want: slices.Concat(host[:8], seen[:8])},
+	} {
+		if got := share(host, c.seen); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+	if !slices.Contains(host[:4], host4[1]) || !slices.Contains(host[:4], host6[1]) {
+		t.Errorf("IPv4 and IPv6 do not take turns: %v", host)
 	}
 }
