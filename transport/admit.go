@@ -14,6 +14,9 @@ import (
 	"github.com/fnwire/fnwire/transport/punch"
 )
 
+// forgetAfter is how long a peer without a link is kept: longer than it may take it for one that stands (idleTimeout).
+const forgetAfter = 10 * time.Minute
+
 // Peer is what a verified offer or answer says about its sender.
 type Peer struct {
 	ID         peer.ID
@@ -130,6 +133,7 @@ func (e *Endpoint) remote(p Peer) (*remote, error) {
 			// An instance has one nonce for life. Another one is no news of it, and would not open its probes.
 			return nil, fmt.Errorf("transport: %s has another nonce than before", p.ID)
 		}
+		r.admitted = e.hub.now()
 		return r, nil
 	}
 	if len(e.peers) >= MaxPeers && !e.evict() {
@@ -141,57 +145,84 @@ func (e *Endpoint) remote(p Peer) (*remote, error) {
 	}
 	key := e.probeKey(p.Nonce)
 	short := ident.ShortOf(e.cfg.Key.ID(), pub)
-	tag := punch.TagOf(key)
 	m := punch.New(punch.Config{Key: key, Controlling: e.Dials(p.ID), NoRelay: true}) // until run sees one
 	m.Step(time.Now(), e.setLocal())
 	r := newRemote(e.hub, p.ID, short, m)
-	r.moved, r.nonce = e.look, p.Nonce
+	r.moved, r.nonce, r.tag, r.admitted = e.look, p.Nonce, punch.TagOf(key), e.hub.now()
 	r.pieces = pieces.New(e.cfg.Key.MAC("packet piece", e.nonce[:], p.Nonce[:]), e.cfg.Key.MAC("packet piece", p.Nonce[:], e.nonce[:]))
 	e.peers[p.ID] = r
 	e.hub.update(func(t *tables) {
 		t.peers[short] = r
-		t.tags[tag] = r
+		t.tags[r.tag] = r
 	})
-	ctx, cancel := context.WithCancel(e.ctx)
-	r.stop = func() {
-		cancel()
-		r.endTalks()
-		e.hub.update(func(t *tables) {
-			delete(t.peers, short)
-			delete(t.tags, tag)
-			if path := r.route.Load().path; t.paths[path] == r {
-				delete(t.paths, path)
-			}
-		})
-	}
-	r.ctx = ctx
+	r.ctx, r.stop = context.WithCancel(e.ctx)
 	e.wg.Go(r.run)
 	return r, nil
 }
 
-// evict forgets a peer without links, the one that was idle longest. It runs under e.mu.
+// evict forgets the peer without a link that has been idle longest. It runs under e.mu.
 func (e *Endpoint) evict() bool {
-	busy := make(map[peer.ID]bool)
-	for k, s := range e.links {
-		if s.link != nil || s.dialing || s.waiting > 0 {
-			busy[k.peer] = true
-		}
-	}
 	var victim *remote
-	for id, r := range e.peers {
-		if !busy[id] && (victim == nil || r.used.Load() < victim.used.Load()) {
+	for _, r := range e.peers {
+		if (victim == nil || r.idleSince() < victim.idleSince()) && !e.busy(r.id) {
 			victim = r
 		}
 	}
 	if victim == nil {
 		return false
 	}
-	victim.stop()
-	delete(e.peers, victim.id)
-	for class := range classes {
-		delete(e.links, linkKey{victim.id, class}) // at most the error of the last attempt
-	}
+	e.forget(victim)
 	return true
+}
+
+// forgetIdle forgets peers that have been idle for long, and have no link.
+func (e *Endpoint) forgetIdle() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var idle []*remote
+	for _, r := range e.peers {
+		if r.since(r.idleSince()) > forgetAfter && !e.busy(r.id) {
+			idle = append(idle, r)
+		}
+	}
+	if len(idle) > 0 {
+		e.forget(idle...)
+	}
+}
+
+// idleSince is when something was sent to the peer, or it was admitted, in hub.now units: who was admitted a moment ago may be dialling.
+// It runs under Endpoint.mu.
+func (p *remote) idleSince() int64 { return max(p.used.Load(), p.admitted) }
+
+// busy reports whether there is a link with a peer, or will be. It runs under e.mu.
+func (e *Endpoint) busy(id peer.ID) bool {
+	for class := range classes {
+		if s := e.links[linkKey{id, class}]; s != nil && (s.link != nil || s.dialing || s.waiting > 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// forget ends what there is of peers without links. It runs under e.mu.
+func (e *Endpoint) forget(peers ...*remote) {
+	for _, r := range peers {
+		r.stop()
+		r.endTalks()
+		delete(e.peers, r.id)
+		for class := range classes {
+			delete(e.links, linkKey{r.id, class}) // at most the error of the last attempt
+		}
+	}
+	e.hub.update(func(t *tables) {
+		for _, r := range peers {
+			delete(t.peers, r.short)
+			delete(t.tags, r.tag)
+			if path := r.route.Load().path; t.paths[path] == r {
+				delete(t.paths, path)
+			}
+		}
+	})
 }
 
 // probeKey authenticates punch probes between this instance and one peer. Both sides get the same key.

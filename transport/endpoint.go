@@ -23,7 +23,7 @@ import (
 	"github.com/fnwire/fnwire/internal/udpx"
 )
 
-// MaxPeers is the most peers an endpoint keeps; peers without a link make room first.
+// MaxPeers is the most peers an endpoint keeps; of those without a link the one that was idle longest makes room.
 const MaxPeers = 4096
 
 // Nonce is an instance's share of the key that authenticates punch probes.

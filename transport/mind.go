@@ -43,6 +43,7 @@ func (e *Endpoint) mind() {
 			last = now
 			e.checkAddresses()
 			e.careForLinks()
+			e.forgetIdle()
 		case <-e.looks:
 			if !e.checkAddresses() && e.cfg.OnDoubt != nil {
 				e.cfg.OnDoubt()

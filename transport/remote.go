@@ -30,7 +30,9 @@ type remote struct {
 	short     ident.Short
 	nonce     Nonce        // the peer's share of the probe key
 	relayAddr *net.UDPAddr // virtual, generation 1
-	stop      func()       // ends run and leaves the hub's tables
+	tag       [4]byte      // of its probes
+	admitted  int64        // by the last offer or answer, in hub.now units; guarded by Endpoint.mu
+	stop      func()       // ends run
 	moved     func()       // told when packets take another way
 
 	route      atomic.Pointer[route]
