@@ -202,6 +202,9 @@ func AnnounceRelay(ctx context.Context, cfg AnnounceConfig) error {
 	return a.run(ctx)
 }
 
+// announceTimeout is how long an announcement waits for its answer.
+const announceTimeout = 5 * time.Second
+
 var errSecret = fmt.Errorf("%w: the rendezvous has another relay secret, or none", ErrUnauthorized)
 
 type announcer struct {
@@ -212,7 +215,34 @@ type announcer struct {
 	nc     *nats.Conn
 	again  chan struct{}
 	key    ed25519.PublicKey
-	issued time.Time
+	issues issues
+}
+
+// issues are the times of a relay's announcements, which must grow: also when the clock is set back, and also past one that is not
+// answered, as it may be accepted yet. Those that are refused as stale do not count: the clock may have been wrong.
+type issues struct {
+	last     time.Time // sent
+	accepted time.Time
+}
+
+// next returns the time of an announcement that is sent now.
+func (i *issues) next(now time.Time) time.Time {
+	now = now.UTC() // and without the monotonic clock, by which it would grow though the other was set back
+	if !now.After(i.last) {
+		now = i.last.Add(1)
+	}
+	i.last = now
+	return now
+}
+
+// answered takes what came of the last announcement.
+func (i *issues) answered(err error) {
+	switch {
+	case err == nil:
+		i.accepted = i.last
+	case errors.Is(err, ErrStale):
+		i.last = i.accepted
+	}
 }
 
 func (a *announcer) run(ctx context.Context) error {
@@ -244,13 +274,9 @@ func (a *announcer) run(ctx context.Context) error {
 }
 
 func (a *announcer) once(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, announceTimeout)
 	defer cancel()
-	ann := Announcement{V: 1, Relay: a.relay, Issued: time.Now().UTC()}
-	if !ann.Issued.After(a.issued) {
-		ann.Issued = a.issued.Add(1)
-	}
-	a.issued = ann.Issued
+	ann := Announcement{V: 1, Relay: a.relay, Issued: a.issues.next(time.Now())}
 	_, _ = rand.Read(ann.Nonce[:]) // never fails (crypto/rand)
 	req, err := a.secret.SealAnnouncement(ann)
 	if err != nil {
@@ -268,6 +294,7 @@ func (a *announcer) once(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	r, err := a.secret.openReply(m.Data, req)
+	a.issues.answered(err)
 	if err != nil {
 		return err
 	}

@@ -48,3 +48,12 @@ func LeaseOf(ms int64) time.Duration {
 	c.setLease(ms)
 	return c.lease
 }
+
+// Issues are the times of a relay's announcements.
+type Issues = issues
+
+// Next is next.
+func (i *issues) Next(now time.Time) time.Time { return i.next(now) }
+
+// Answered is answered.
+func (i *issues) Answered(err error) { i.answered(err) }
