@@ -17,6 +17,7 @@ import (
 
 	"github.com/fnwire/fnwire/fnlib/store"
 	"github.com/fnwire/fnwire/fnlib/store/internal/source"
+	"github.com/fnwire/fnwire/internal/filelock"
 )
 
 const (
@@ -198,6 +199,25 @@ func (s *Store) commit(tmp, name string) error {
 		}
 	}
 	return nil
+}
+
+// lock locks the directory against all others, or, if it is not exclusive, against those who lock it exclusively. A file system that
+// knows no locks is never swept, so what puts there needs none.
+func (s *Store) lock(exclusive bool) (unlock func(), err error) {
+	f, err := s.root.OpenFile(lockFile, os.O_CREATE|os.O_RDWR, fileMode)
+	if err != nil {
+		return nil, err
+	}
+	if exclusive {
+		err = filelock.Exclusive(f)
+	} else {
+		_ = filelock.Shared(f)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return func() { _ = f.Close() }, nil
 }
 
 // makeDirs makes a directory and those above it, and returns the directories in which it made one.
