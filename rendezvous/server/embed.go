@@ -31,8 +31,9 @@ type embedded struct {
 	ns       *natsserver.Server
 	scheme   string // of its URL: nats or tls
 	password string
-	temp     string // directory to remove; empty if there is none
-	stores   stores // of jobs, if there are any
+	temp     string   // directory to remove; empty if there is none
+	lock     *os.File // of a data directory; nil if there is none
+	stores   stores   // of jobs, if there are any
 }
 
 func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
@@ -73,6 +74,11 @@ func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
 		}
 		if err = os.MkdirAll(opts.StoreDir, 0o700); err != nil {
 			return nil, fmt.Errorf("data directory: %w", err)
+		}
+		if c.DataDir != "" {
+			if e.lock, err = lockDir(c.DataDir); err != nil {
+				return nil, fmt.Errorf("data directory: %w", err)
+			}
 		}
 		opts.JetStream = true
 		opts.JetStreamMaxStore = room(opts.StoreDir)
@@ -159,6 +165,9 @@ func (e *embedded) stop() {
 	if e.ns != nil {
 		e.ns.Shutdown()
 		e.ns.WaitForShutdown()
+	}
+	if e.lock != nil {
+		_ = e.lock.Close() // nothing was written
 	}
 	if e.temp != "" {
 		_ = os.RemoveAll(e.temp) // nothing to be done about a leftover in the temporary directory

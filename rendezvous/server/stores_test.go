@@ -247,6 +247,27 @@ func TestStoreOutlivesServer(t *testing.T) {
 	}
 }
 
+// Two servers on one data directory would remove what the other has stored.
+func TestDataDirectoryIsOfOne(t *testing.T) {
+	cfg := server.Config{Open: true, DataDir: t.TempDir(), StoreBytes: 64 * mib, JobStoreBytes: 16 * mib}
+	key := job.NewKey()
+	s := start(t, cfg)
+	st := openStore(t, s, key)
+	first := putState(t, st, "first", 100)
+	second, err := server.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Run(within(t)); err == nil || !strings.Contains(err.Error(), "another rendezvous uses "+cfg.DataDir) {
+		t.Errorf("a second server: %v", err)
+	}
+	later := putState(t, st, "later", 100)
+	s.stop(t)
+	st = openStore(t, start(t, cfg), key)
+	wantState(t, st, "first", first)
+	wantState(t, st, "later", later)
+}
+
 // A store that is empty and that nobody uses makes room for another job's, which finds nothing in it.
 func TestStoreIsGivenOn(t *testing.T) {
 	dir := t.TempDir()
