@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
 
 	"github.com/fnwire/fnwire/internal/ident"
@@ -234,6 +235,21 @@ func TestUsageErrors(t *testing.T) {
 	if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), "--public") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A limit that is negative would be none.
+func TestNegativeLimits(t *testing.T) {
+	newCommand().Flags().VisitAll(func(f *pflag.Flag) {
+		if !strings.HasPrefix(f.Value.Type(), "int") {
+			return
+		}
+		cmd := newCommand()
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		cmd.SetArgs([]string{"--id", "a", "--token-key", "x", "--" + f.Name, "-1"})
+		if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), "--"+f.Name) {
+			t.Errorf("--%s -1: got %v", f.Name, err)
+		}
+	})
 }
 
 // ANCHORS, relay: metrics and pprof on loopback or behind auth. There is no pprof.

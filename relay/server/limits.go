@@ -1,13 +1,14 @@
 package server
 
 import (
+	"errors"
 	"hash/maphash"
 	"net/netip"
 	"sync"
 	"time"
 )
 
-// Limits of a relay. In the first three zero means the default; in the rates zero means no limit.
+// Limits of a relay. In the first three zero means the default; in the rates zero means no limit. None may be negative.
 type Limits struct {
 	Sessions  int // in all; 65536
 	PerJob    int // 16384
@@ -18,12 +19,19 @@ type Limits struct {
 	TotalBytesPerSecond int64 // of all
 }
 
+func (l Limits) check() error {
+	if min(l.Sessions, l.PerJob, l.PerPrefix) < 0 || min(l.PacketsPerSecond, l.BytesPerSecond, l.TotalBytesPerSecond) < 0 {
+		return errors.New("a limit is negative")
+	}
+	return nil
+}
+
 func (l Limits) withDefaults() Limits {
 	for _, d := range []struct {
 		n   *int
 		def int
 	}{{&l.Sessions, 65536}, {&l.PerJob, 16384}, {&l.PerPrefix, 16384}} {
-		if *d.n <= 0 {
+		if *d.n == 0 {
 			*d.n = d.def
 		}
 	}
@@ -42,7 +50,7 @@ type bucket struct {
 }
 
 func (b *bucket) take(n int, now time.Duration) bool {
-	if b.rate <= 0 {
+	if b.rate == 0 {
 		return true
 	}
 	b.mu.Lock()

@@ -14,6 +14,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -88,7 +89,7 @@ type Server struct {
 	https  netip.AddrPort
 }
 
-// New makes a relay; Run brings it to life. An ID that is not a name is an error.
+// New makes a relay; Run brings it to life. An ID that is not a name is an error, as is a negative limit.
 func New(cfg Config) (*Server, error) {
 	if err := job.CheckName(cfg.ID); err != nil {
 		return nil, fmt.Errorf("relay: ID: %w", err)
@@ -102,8 +103,12 @@ func New(cfg Config) (*Server, error) {
 	if !cfg.Listen2.Addr().IsValid() {
 		cfg.Listen2 = netip.AddrPortFrom(cfg.Listen.Addr(), cfg.Listen2.Port())
 	}
-	if cfg.Sockets <= 0 {
-		cfg.Sockets = min(runtime.GOMAXPROCS(0), 8)
+	if cfg.Sockets < 0 {
+		return nil, fmt.Errorf("relay: %d sockets", cfg.Sockets)
+	}
+	cfg.Sockets = cmp.Or(cfg.Sockets, min(runtime.GOMAXPROCS(0), 8))
+	if err := cfg.Limits.check(); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
 	}
 	cfg.Limits = cfg.Limits.withDefaults()
 	s := &Server{

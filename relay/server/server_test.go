@@ -371,7 +371,10 @@ func TestHandler(t *testing.T) {
 
 func TestNewRefusesBadConfig(t *testing.T) {
 	key := func() ed25519.PublicKey { return nil }
-	for _, cfg := range []server.Config{{}, {ID: "a"}, {ID: "a b", TokenKey: key}} {
+	for _, cfg := range []server.Config{
+		{}, {ID: "a"}, {ID: "a b", TokenKey: key}, {ID: "a", TokenKey: key, Sockets: -1},
+		{ID: "a", TokenKey: key, Limits: server.Limits{Sessions: -1}}, {ID: "a", TokenKey: key, Limits: server.Limits{BytesPerSecond: -1}},
+	} {
 		if _, err := server.New(cfg); err == nil {
 			t.Errorf("took %+v", cfg)
 		}
