@@ -115,23 +115,34 @@ func Load(name string) (*Hooks, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wake: hooks: %w", err)
 	}
-	h, err := Parse(data, func(ref string) (string, error) {
-		if variable, ok := strings.CutPrefix(ref, "env:"); ok {
-			return os.Getenv(variable), nil
-		}
-		if beside, ok := strings.CutPrefix(ref, "file:"); ok {
-			if !filepath.IsAbs(beside) {
-				beside = filepath.Join(filepath.Dir(name), beside)
-			}
-			b, err := readFile(beside)
-			return string(b), err
-		}
-		return ref, nil
-	})
+	h, err := Parse(data, func(ref string) (string, error) { return resolve(ref, filepath.Dir(name)) })
 	if err != nil {
 		return nil, fmt.Errorf("%w (in %s)", err, name)
 	}
 	return h, nil
+}
+
+// resolve returns what env:VARIABLE or file:PATH, from dir on, refers to, and anything else as it is.
+func resolve(ref, dir string) (string, error) {
+	if variable, ok := strings.CutPrefix(ref, "env:"); ok {
+		s := os.Getenv(variable)
+		if strings.TrimSpace(s) == "" {
+			return "", fmt.Errorf("secret: env:%s is not set, or empty", variable)
+		}
+		return s, nil
+	}
+	beside, ok := strings.CutPrefix(ref, "file:")
+	if !ok {
+		return ref, nil
+	}
+	if !filepath.IsAbs(beside) {
+		beside = filepath.Join(dir, beside)
+	}
+	b, err := readFile(beside)
+	if err == nil && len(bytes.TrimSpace(b)) == 0 {
+		err = fmt.Errorf("secret: %s is empty", beside)
+	}
+	return string(b), err
 }
 
 func readFile(name string) ([]byte, error) {

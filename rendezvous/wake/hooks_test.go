@@ -55,6 +55,12 @@ func TestLoad(t *testing.T) {
 	if _, err := wake.Load(write("hooks2.json", `{"hooks":[{"name":"a","url":"http://a/","secret":"file:none"}]}`)); err == nil || !strings.Contains(err.Error(), "hook 1") {
 		t.Errorf("a secret that is not there: %v", err)
 	}
+	write("empty", "\n")
+	for ref, want := range map[string]string{"env:WAKE_TEST_UNSET": "env:WAKE_TEST_UNSET is not set", "file:empty": "empty is empty"} {
+		if _, err := wake.Load(write("hooks3.json", `{"hooks":[{"name":"a","url":"http://a/","secret":"`+ref+`"}]}`)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", ref, err, want)
+		}
+	}
 	write("long", strings.Repeat("x", 1<<20+1))
 	if _, err := wake.Load(filepath.Join(dir, "long")); err == nil || !strings.Contains(err.Error(), "longer") {
 		t.Errorf("a file that is too long: %v", err)
