@@ -22,6 +22,7 @@ import (
 	"github.com/fnwire/fnwire/internal/cli"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/rendezvous/bucket"
 	"github.com/fnwire/fnwire/rendezvous/server"
 	"github.com/fnwire/fnwire/rendezvous/wake"
 )
@@ -135,6 +136,9 @@ func (o *options) complete(stderr io.Writer) (err error) {
 			return cli.Usage(err)
 		}
 		c.Relays = append(c.Relays, r)
+	}
+	if c.Replicas < 1 || c.Replicas > bucket.MaxReplicas {
+		return cli.Usage(fmt.Errorf("--replicas %d: want 1 to %d", c.Replicas, bucket.MaxReplicas))
 	}
 	if c.NATS == "" {
 		c.JetStream = true

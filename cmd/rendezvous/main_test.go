@@ -204,6 +204,9 @@ func TestRefusesWithRemedy(t *testing.T) {
 		"not ours":     {[]string{"--open", "--store-bytes", "1GiB", "--nats", "nats://127.0.0.1:1"}, "existing NATS"},
 		"bad level":    {[]string{"--open", "--log-level", "loud"}, "loud"},
 		"argument":     {[]string{"x"}, "unknown command"},
+		"replicas":     {[]string{"--open", "--replicas", "99"}, "--replicas 99: want 1 to 5"},
+		"no replica":   {[]string{"--open", "--replicas", "0"}, "--replicas 0: want 1 to 5"},
+		"lease":        {[]string{"--open", "--lease", "-1s"}, "lease of -1s"},
 		"short secret": {[]string{"--open", "--relay-secret", "x"}, "at least 16"},
 		"no NATS":      {[]string{"--open", "--http", "off", "--nats", "nats://me:hidden@127.0.0.1:1"}, "no NATS server answers at nats://127.0.0.1:1"},
 	} {
@@ -213,7 +216,9 @@ func TestRefusesWithRemedy(t *testing.T) {
 			cmd.SetArgs(c.args)
 			cmd.SetOut(io.Discard)
 			cmd.SetErr(io.Discard)
-			err := cmd.ExecuteContext(t.Context())
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			err := cmd.ExecuteContext(ctx)
 			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hidden") {
 				t.Errorf("%v, want something about %q", err, c.want)
 			}

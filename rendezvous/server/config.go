@@ -13,6 +13,7 @@ import (
 
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
+	"github.com/fnwire/fnwire/rendezvous/bucket"
 	"github.com/fnwire/fnwire/rendezvous/wake"
 )
 
@@ -144,6 +145,9 @@ func complete(in Config) (*config, error) {
 	}
 	if c.Lease != 0 && (c.Lease < minLease || c.Lease > maxLease) {
 		return nil, fmt.Errorf("lease of %v: want %v to %v", c.Lease, minLease, maxLease)
+	}
+	if c.Replicas < 0 || c.Replicas > bucket.MaxReplicas {
+		return nil, fmt.Errorf("%d replicas: want 1 to %d", c.Replicas, bucket.MaxReplicas)
 	}
 	c.Listen = cmp.Or(c.Listen, "127.0.0.1:0")
 	c.TokenTTL = cmp.Or(c.TokenTTL, 5*time.Minute)

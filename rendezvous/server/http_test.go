@@ -72,6 +72,7 @@ func TestRunRefuses(t *testing.T) {
 		"WebSocket nowhere":       with(func(c *server.Config) { c.DontListen, c.WebSocket = true, ":0" }),
 		"relay without address":   with(func(c *server.Config) { c.Relays = []rendezvous.RelayInfo{{ID: "r"}} }),
 		"short relay secret":      with(func(c *server.Config) { c.RelaySecret = "short" }),
+		"too many replicas":       with(func(c *server.Config) { c.Replicas = 6 }),
 		"short lease":             with(func(c *server.Config) { c.Lease = 1 }),
 	} {
 		if _, err := server.New(c); err == nil {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -70,8 +71,7 @@ func openKV(ctx context.Context, nc *nats.Conn, c *config) (*kvTable, error) {
 func (t *kvTable) openFirst(ctx context.Context) error {
 	for until := time.Now().Add(clusterWithin); ; {
 		err := t.open(ctx)
-		if err == nil || ctx.Err() != nil || time.Now().After(until) ||
-			errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
+		if err == nil || ctx.Err() != nil || time.Now().After(until) || permanent(err) {
 			return err
 		}
 		t.log.Warn("rendezvous: NATS does not give the table yet; trying again", "err", err)
@@ -81,6 +81,13 @@ func (t *kvTable) openFirst(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// permanent tells whether NATS will not do either later what it was asked for: it has no JetStream, or one server and never more.
+func permanent(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) ||
+		errors.As(err, &api) && natsserver.ErrorIdentifier(api.ErrorCode) == natsserver.JSStreamReplicasNotSupportedErr
 }
 
 // open makes the bucket if need be and watches it until close, or until it is opened again.

@@ -1,6 +1,9 @@
 package server_test
 
 import (
+	"bytes"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -57,6 +60,20 @@ func TestSameOnBothTables(t *testing.T) {
 			_, err := a.Lookup(within(t), "b")
 			want(t, err, rendezvous.ErrNotFound)
 		})
+	}
+}
+
+// What NATS will never give is asked for once.
+func TestReplicasOfOneServer(t *testing.T) {
+	var log bytes.Buffer
+	s, err := server.New(server.Config{
+		NATS: existing(t).ClientURL(), Open: true, Replicated: true, Replicas: 3, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(within(t)); err == nil || !strings.Contains(err.Error(), "as many servers as --replicas says") || log.Len() != 0 {
+		t.Errorf("%v; log: %s", err, &log)
 	}
 }
 
