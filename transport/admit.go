@@ -145,7 +145,7 @@ func (e *Endpoint) remote(p Peer) (*remote, error) {
 	}
 	key := e.probeKey(p.Nonce)
 	short := ident.ShortOf(e.cfg.Key.ID(), pub)
-	m := punch.New(punch.Config{Key: key, Controlling: e.Dials(p.ID), NoRelay: true}) // until run sees one
+	m := punch.New(punch.Config{Key: key, Controlling: e.Dials(p.ID), NoRelay: true, Begun: e.hub.epoch}) // until run sees one
 	m.Step(time.Now(), e.setLocal())
 	r := newRemote(e.hub, p.ID, short, m)
 	r.moved, r.nonce, r.tag, r.admitted = e.look, p.Nonce, punch.TagOf(key), e.hub.now()

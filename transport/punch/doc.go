@@ -3,8 +3,8 @@
 // that path open, doubts it as soon as it falls silent, gives it up and punches again.
 //
 // It is a pure function of (state, event, time): Machine.Step takes what happened and returns the
-// datagrams to send and the time of the next call. It never opens a socket, reads a clock (but once, when the
-// process begins: see Wire format), starts a goroutine or takes a lock, and it never carries data.
+// datagrams to send and the time of the next call. It never opens a socket, reads a clock, starts a
+// goroutine or takes a lock, and it never carries data.
 //
 // # Roles
 //
@@ -72,7 +72,7 @@
 // The generation in plain probes and their replies lets a Machine that was made anew continue above
 // the old one, and its peer notice that a path was forgotten.
 //
-// Sequence numbers of PROBE and CALL are one series, which starts at the microseconds since 1970 when the sender's process began, by its
+// Sequence numbers of PROBE and CALL are one series, which starts at the microseconds since 1970 when the sender's endpoint began, by its
 // clock then, and those since, by its monotonic clock, and grows by one: a new Machine goes on above an older one with the
 // same key, though the clock was set back. A CALL must be newer than all before it; a PROBE must not have been seen before and
 // must not be 256 or more behind the newest.

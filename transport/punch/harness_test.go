@@ -112,7 +112,7 @@ func newSim(t testing.TB, c simConfig) *sim {
 
 func (s *sim) newSide(name string, p place, n byte, controlling bool, tweak func(*Config)) *side {
 	rng := rand.New(rand.NewPCG(uint64(n), s.net.Rand().Uint64()))
-	cfg := Config{Key: testKy, Controlling: controlling, Rand: func(b []byte) {
+	cfg := Config{Key: testKy, Controlling: controlling, Begun: s.net.Now(), Rand: func(b []byte) {
 		for i := range b {
 			b[i] = byte(rng.Uint32())
 		}

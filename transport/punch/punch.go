@@ -13,6 +13,10 @@ type Config struct {
 	Key         [32]byte // shared by the two instances alone
 	Controlling bool     // exactly one of the two is
 
+	// Begun is when the endpoint began, of which Key is. Sequence numbers count from then, so that they go on if the Machine is made anew,
+	// also when the wall clock has been set back since. Zero: from the first one.
+	Begun time.Time
+
 	// Rand fills a slice, for jitter only; nil = crypto/rand.
 	Rand func([]byte)
 

@@ -375,13 +375,13 @@ func (m *Machine) send(to end, msg message) {
 	m.out.Send = append(m.out.Send, Datagram{To: to.AddrPort, Socket: to.Socket, Data: m.seal.seal(msg)})
 }
 
-// begun is from when on Machines count sequence numbers, by the monotonic clock: one that is made anew goes on above the old one, though
-// the wall clock was set back. No Machine of another process had its key, which is made of both endpoints' nonces.
-var begun = time.Now()
-
 func (m *Machine) nextSequence() uint64 {
 	if m.sequence == 0 {
-		m.sequence = uint64(max(begun.Add(m.now.Sub(begun)).UnixMicro(), 0))
+		now := m.now
+		if begun := m.cfg.Begun; !begun.IsZero() {
+			now = begun.Add(now.Sub(begun)) // by the monotonic clock
+		}
+		m.sequence = uint64(max(now.UnixMicro(), 0))
 	}
 	m.sequence++
 	return m.sequence
