@@ -2,6 +2,7 @@ package report_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io/fs"
 	"maps"
@@ -55,7 +56,7 @@ func Example() {
 	//   join   2.00 (2.00 to 2.00)
 }
 
-// save writes records to a new directory.
+// save writes records to a new directory, with what each must have.
 func save(t *testing.T, rs []results.Record) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -64,6 +65,8 @@ func save(t *testing.T, rs []results.Record) string {
 		t.Fatal(err)
 	}
 	for _, r := range rs {
+		r.Experiment = cmp.Or(r.Experiment, "odd")
+		r.Time = cmp.Or(r.Time, time.Unix(0, 0).UTC())
 		if err := w.Write(r); err != nil {
 			t.Fatal(err)
 		}

@@ -106,6 +106,7 @@ func (r Record) Key() string {
 // Writer appends records to a file. It is for one goroutine.
 type Writer struct {
 	file   *os.File
+	whole  int64 // bytes of whole lines
 	before []Record
 	done   map[string]bool
 }
@@ -127,11 +128,8 @@ func Open(dir string) (*Writer, error) {
 		return nil, errors.Join(fmt.Errorf("results: %s: %w", f.Name(), err), f.Close())
 	}
 	records, whole, err := read(f)
-	if err == nil {
+	if w.whole = whole; err == nil {
 		err = f.Truncate(whole)
-	}
-	if err == nil {
-		_, err = f.Seek(whole, io.SeekStart)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("results: %w", err), f.Close())
@@ -149,15 +147,17 @@ func (w *Writer) Has(r Record) bool { return w.done[r.Key()] }
 // Before returns the records that were there when the file was opened.
 func (w *Writer) Before() []Record { return w.before }
 
-// Write appends a record.
+// Write appends a record, all of it or nothing: what is left of one that could not be written is cut off, or written over by the next.
 func (w *Writer) Write(r Record) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("results: %w", err)
 	}
-	if _, err := w.file.Write(append(b, '\n')); err != nil {
-		return fmt.Errorf("results: %w", err)
+	n, err := w.file.WriteAt(append(b, '\n'), w.whole)
+	if err != nil {
+		return fmt.Errorf("results: %w", errors.Join(err, w.file.Truncate(w.whole)))
 	}
+	w.whole += int64(n)
 	w.done[r.Key()] = w.done[r.Key()] || r.OK
 	return nil
 }
@@ -180,8 +180,8 @@ func Load(dir string) ([]Record, error) {
 }
 
 // read returns the records and how many bytes of whole lines there are.
-func read(r io.Reader) (records []Record, whole int64, err error) {
-	b, err := io.ReadAll(r)
+func read(f *os.File) (records []Record, whole int64, err error) {
+	b, err := io.ReadAll(f)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -191,8 +191,12 @@ func read(r io.Reader) (records []Record, whole int64, err error) {
 			return records, whole, nil
 		}
 		var r Record
-		if err := json.Unmarshal(line, &r); err != nil {
-			return nil, 0, fmt.Errorf("line %d: %w", n, err)
+		err := json.Unmarshal(line, &r)
+		if err == nil && (r.Experiment == "" || r.Time.IsZero()) {
+			err = errors.New("it has no experiment or no time")
+		}
+		if err != nil {
+			return nil, 0, fmt.Errorf("%s: line %d is no measurement: %w: take that line out of the file, or use another directory", f.Name(), n, err)
 		}
 		records, b, whole = append(records, r), rest, whole+int64(len(line))+1
 	}

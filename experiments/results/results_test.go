@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	r := results.Record{Experiment: "transfer", Case: "direct", Bytes: 1000, Seconds: 0.5, OK: true}
+	r := results.Record{Experiment: "transfer", Case: "direct", Bytes: 1000, Seconds: 0.5, OK: true, Time: time.Now()}
 	if err := w.Write(r); err != nil {
 		panic(err)
 	}
@@ -99,14 +100,24 @@ func TestReopen(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("loaded %+v, %v, want %+v", got, err, want)
 	}
-	if err := os.WriteFile(path, []byte("garbage\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := results.Load(dir); err == nil {
-		t.Error("garbage is loaded")
-	}
-	if _, err := results.Open(dir); err == nil {
-		t.Error("garbage is appended to")
+}
+
+// What is no measurement is neither loaded nor appended to, and the error says where it is and what to do.
+func TestForeign(t *testing.T) {
+	for _, line := range []string{"garbage", "{}", "null", `{"experiment":"e"}`, `{"time":"2026-01-02T03:04:05Z"}`} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, results.FileName)
+		good := `{"experiment":"e","time":"2026-01-02T03:04:05Z"}`
+		if err := os.WriteFile(path, []byte(good+"\n"+line+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, loaded := results.Load(dir)
+		_, opened := results.Open(dir)
+		for _, err := range []error{loaded, opened} {
+			if err == nil || !strings.Contains(err.Error(), path+": line 2") || !strings.Contains(err.Error(), "take that line out") {
+				t.Errorf("%s: %v", line, err)
+			}
+		}
 	}
 }
 

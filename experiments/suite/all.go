@@ -84,19 +84,23 @@ func runAll(ctx context.Context, todo []Experiment, o Options, set func(Experime
 		show = func(string) {}
 	}
 	for i, e := range todo {
-		made, missing := 0, []string(nil)
+		made, missing, lost := 0, []string(nil), error(nil)
 		eo := o
 		eo.Set = set(e)
 		eo.Progress = func(what string) {
 			show(fmt.Sprintf("[%d of %d, about %v left] %s", i+1, len(todo), w.left(), what))
 		}
 		eo.Emit = func(r results.Record) error {
-			made++
-			if r.Skipped {
-				made--
-				missing = append(missing, r.Error)
+			if err := o.Emit(r); err != nil {
+				lost = err
+				return err
 			}
-			return o.Emit(r)
+			if r.Skipped {
+				missing = append(missing, r.Error)
+			} else {
+				made++
+			}
+			return nil
 		}
 		w.at, w.began = i, time.Now()
 		err := e.Run(ctx, eo)
@@ -115,6 +119,9 @@ func runAll(ctx context.Context, todo []Experiment, o Options, set func(Experime
 			w.expected, w.took = w.expected+e.Takes(o.Quick), w.took+took
 		}
 		summary = append(summary, became(e.Name, made, took, missing, err)...)
+		if lost != nil { // nor could what comes next be kept
+			return summary, failed
+		}
 	}
 	return summary, failed
 }

@@ -77,6 +77,12 @@ func TestAllEnds(t *testing.T) {
 	if _, err := runAll(ctx, []Experiment{fake("a", 0, nil), fake("b", 0, nil)}, o, func(Experiment) map[string]string { return nil }); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+	full, emitted := errors.New("no space left"), 0
+	o.Emit = func(results.Record) error { emitted++; return full }
+	summary, err := runAll(t.Context(), []Experiment{fake("a", 0, nil), fake("b", 0, nil)}, o, func(Experiment) map[string]string { return nil })
+	if !errors.Is(err, full) || emitted != 1 || len(summary) != 1 {
+		t.Errorf("nothing can be stored: %v, %d measured, %q", err, emitted, summary)
+	}
 	o.Emit = func(results.Record) error { return nil }
 	set := func(Experiment) map[string]string { return map[string]string{"bytes": "many"} }
 	if _, err := runAll(t.Context(), []Experiment{fake("a", 0, nil)}, o, set); !errors.Is(err, ErrSettings) {
