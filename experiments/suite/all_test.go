@@ -17,7 +17,7 @@ import (
 // fake is an experiment with two measurements, each of which takes a while and ends with err.
 func fake(name string, each time.Duration, err error) Experiment {
 	return Experiment{Name: name, Settings: []Setting{{Name: "bytes", Default: "1KiB"}}, run: func(ctx context.Context, r *run) error {
-		if _, err := r.bytes("bytes"); err != nil {
+		if _, err := r.bytes("bytes", 0, mostBytes); err != nil {
 			return err
 		}
 		for rep := range 2 {

@@ -71,23 +71,23 @@ type attackRun struct {
 
 func runAttack(ctx context.Context, r *run) (err error) {
 	t := &attackRun{seed: r.o.Seed, args: flood.Args{Network: attackNetwork()}}
-	reps, err := r.count("reps")
+	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {
 		return err
 	}
-	if t.args.For, err = r.duration("for"); err != nil {
+	if t.args.For, err = r.duration("for", shortest); err != nil {
 		return err
 	}
 	if t.args.For <= settleFor || t.args.For > time.Minute {
 		return fmt.Errorf("%w: for: %v: want more than %v and at most a minute", ErrSettings, t.args.For, settleFor)
 	}
-	if t.args.Rate, err = r.count("rate"); err != nil {
+	if t.args.Rate, err = r.count("rate", 1, mostRate); err != nil {
 		return err
 	}
-	if t.args.Addresses, err = r.count("from"); err != nil {
+	if t.args.Addresses, err = r.count("from", 1, 1<<(32-attackNetwork().Bits())); err != nil {
 		return err
 	}
-	if t.load, err = r.bytes("load"); err != nil {
+	if t.load, err = r.bytes("load", 0, mostFlow); err != nil {
 		return err
 	}
 	cases := r.list("cases")

@@ -47,15 +47,15 @@ func connect() Experiment {
 }
 
 func runConnect(ctx context.Context, r *run) error {
-	reps, err := r.count("reps")
+	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {
 		return err
 	}
-	settle, err := r.duration("settle")
+	settle, err := r.duration("settle", 0)
 	if err != nil {
 		return err
 	}
-	size, err := r.bytes("bytes")
+	size, err := r.bytes("bytes", 1, mostBytes)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func runConnect(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	small, err := realState(ctx, max(size, 1))
+	small, err := realState(ctx, size)
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,9 @@ package suite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/fnwire/fnwire/experiments/dag"
@@ -16,7 +16,8 @@ import (
 const (
 	treeNumbers = 1024
 	dagLimit    = 10 * time.Minute
-	dagSeed     = 1 // of the matrix, so that all measure with the same
+	dagMost     = 1 << 30 // bytes of all leaves
+	dagSeed     = 1       // of the matrix, so that all measure with the same
 )
 
 // dagOf measures graphs of tasks that functions run on a platform, over every way to hand over.
@@ -58,7 +59,7 @@ type dagWork struct {
 
 func runDAG(ctx context.Context, r *run) error {
 	r.limit, r.divided = dagLimit, true
-	reps, err := r.count("reps")
+	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {
 		return err
 	}
@@ -111,11 +112,11 @@ const (
 
 // dagWorks are the graphs of the settings.
 func (r *run) dagWorks() (works []dagWork, err error) {
-	leaves, err := r.count("functions")
+	leaves, err := r.count("functions", 1, mostHosts)
 	if err != nil {
 		return nil, err
 	}
-	fanIn, err := r.count("fanin")
+	fanIn, err := r.count("fanin", 2, treeNumbers)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +128,10 @@ func (r *run) dagWorks() (works []dagWork, err error) {
 		}
 		some, err := make(leaves, fanIn)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrSettings, name, err)
+			if !errors.Is(err, ErrSettings) {
+				err = fmt.Errorf("%w: %s: %w", ErrSettings, name, err)
+			}
+			return nil, err
 		}
 		works = append(works, some...)
 	}
@@ -146,9 +150,9 @@ func numbers(name string, leaves, fanIn int, bytes int64, delay time.Duration) (
 
 func (r *run) trees(leaves, fanIn int) (works []dagWork, err error) {
 	for _, text := range r.list("delays") {
-		delay, err := time.ParseDuration(text)
-		if err != nil || delay < 0 {
-			return nil, fmt.Errorf("delays: %q", text)
+		delay, err := parseDuration("delays", text, 0)
+		if err != nil {
+			return nil, err
 		}
 		w, err := numbers(fmt.Sprintf("tree, %v a task", delay), leaves, fanIn, numberBytes, delay)
 		if err != nil {
@@ -161,9 +165,9 @@ func (r *run) trees(leaves, fanIn int) (works []dagWork, err error) {
 
 func (r *run) vectors(leaves, fanIn int) (works []dagWork, err error) {
 	for _, text := range r.list("bytes") {
-		size, err := workload.ParseBytes(text)
+		size, err := parseBytes("bytes", text, numberBytes, dagMost/int64(leaves))
 		if err != nil {
-			return nil, fmt.Errorf("bytes: %w", err)
+			return nil, err
 		}
 		w, err := numbers("vectors of "+workload.FormatBytes(size), leaves, fanIn, size, 0)
 		if err != nil {
@@ -175,14 +179,14 @@ func (r *run) vectors(leaves, fanIn int) (works []dagWork, err error) {
 }
 
 func (r *run) tsqrs(leaves, fanIn int) (works []dagWork, err error) {
-	rows, err := r.count("rows")
+	rows, err := r.count("rows", 1, dagMost/numberBytes/leaves)
 	if err != nil {
 		return nil, err
 	}
 	for _, text := range r.list("cols") {
-		cols, err := strconv.Atoi(text)
+		cols, err := parseCount("cols", text, 1, min(rows, dagMost/numberBytes/leaves/rows))
 		if err != nil {
-			return nil, fmt.Errorf("cols: %w", err)
+			return nil, err
 		}
 		g, err := dag.TSQR(leaves, rows, cols, fanIn, dagSeed)
 		if err != nil {

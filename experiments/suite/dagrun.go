@@ -52,7 +52,7 @@ type dagRun struct {
 
 // open raises the world, and a platform in it.
 func (d *dagRun) open(ctx context.Context, ways []string) error {
-	hosts, err := d.r.count("functions")
+	hosts, err := d.r.count("functions", 1, mostHosts)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -26,11 +25,10 @@ const (
 )
 
 const (
-	fanDistinct  = 64 // states that differ, of each size
-	fanShift     = 1 << 10
-	fanBytes     = 64 << 20 // of all rounds of one measurement, about
-	fanMost      = 20       // rounds
-	fanMostHosts = 128
+	fanDistinct = 64 // states that differ, of each size
+	fanShift    = 1 << 10
+	fanBytes    = 64 << 20 // of all rounds of one measurement, about
+	fanMost     = 20       // rounds
 )
 
 func fanPatterns() []string { return []string{fanIn, fanOut, allToAll} }
@@ -119,16 +117,20 @@ type fanRun struct {
 func runFan(ctx context.Context, r *run) (err error) {
 	r.divided = true
 	f := &fanRun{r: r, states: make(map[int64][]state), cases: make(map[string]fanCase)}
-	for name, to := range map[string]*int{"parallel": &f.parallel, "tree": &f.tree, "edges": &f.edges} {
-		if *to, err = r.count(name); err != nil {
+	for _, s := range []struct {
+		name string
+		to   *int
+		most int
+	}{{"parallel", &f.parallel, mostAtOnce}, {"tree", &f.tree, mostHosts}, {"edges", &f.edges, mostHosts * mostHosts}} {
+		if *s.to, err = r.count(s.name, 1, s.most); err != nil {
 			return err
 		}
 	}
-	reps, err := r.count("reps")
+	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {
 		return err
 	}
-	if f.most, err = r.bytes("most"); err != nil {
+	if f.most, err = r.bytes("most", 1, mostFlow); err != nil {
 		return err
 	}
 	if f.stores, err = r.stores(ctx); err != nil {
@@ -173,9 +175,9 @@ func (f *fanRun) plan(ctx context.Context) (hosts int, err error) {
 		return 0, err
 	}
 	for _, text := range f.r.list("functions") {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 2 || n > fanMostHosts {
-			return 0, fmt.Errorf("%w: functions: %q, want 2 to %d", ErrSettings, text, fanMostHosts)
+		n, err := parseCount("functions", text, 2, mostHosts)
+		if err != nil {
+			return 0, err
 		}
 		hosts = max(hosts, n)
 		for _, pattern := range f.r.list("patterns") {
@@ -192,9 +194,9 @@ func (f *fanRun) plan(ctx context.Context) (hosts int, err error) {
 
 func (f *fanRun) makeStates(ctx context.Context) (sizes []fanSize, err error) {
 	for _, text := range f.r.list("bytes") {
-		size, err := workload.ParseBytes(text)
-		if err != nil || size < 1 {
-			return nil, fmt.Errorf("%w: bytes: %q is no size of a state", ErrSettings, text)
+		size, err := parseBytes("bytes", text, 1, mostBytes)
+		if err != nil {
+			return nil, err
 		}
 		sizes = append(sizes, fanSize{text, size})
 		all, err := workload.Real(ctx, size+fanDistinct*fanShift)

@@ -53,24 +53,24 @@ type faultsRun struct {
 
 func runFaults(ctx context.Context, r *run) (err error) {
 	f := &faultsRun{r: r}
-	reps, err := r.count("reps")
+	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {
 		return err
 	}
-	parallel, err := r.count("parallel")
+	parallel, err := r.count("parallel", 1, mostAtOnce)
 	if err != nil {
 		return err
 	}
-	if f.bytes, err = r.bytes("bytes"); err != nil {
+	if f.bytes, err = r.bytes("bytes", 0, mostFlow); err != nil {
 		return err
 	}
-	if f.rate, err = r.bytes("rate"); err != nil {
+	if f.rate, err = r.bytes("rate", 0, mostFlow); err != nil {
 		return err
 	}
-	if f.long, err = r.duration("long"); err != nil {
+	if f.long, err = r.duration("long", 0); err != nil {
 		return err
 	}
-	if f.calm, err = r.duration("calm"); err != nil {
+	if f.calm, err = r.duration("calm", 0); err != nil {
 		return err
 	}
 	chosen, err := f.choose()

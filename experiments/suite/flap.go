@@ -49,23 +49,23 @@ type flapRun struct {
 
 func runFlap(ctx context.Context, r *run) (err error) {
 	f := &flapRun{seed: r.o.Seed}
-	reps, err := r.count("reps")
+	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {
 		return err
 	}
-	if f.bytes, err = r.bytes("bytes"); err != nil {
+	if f.bytes, err = r.bytes("bytes", 0, mostFlow); err != nil {
 		return err
 	}
-	if f.rate, err = r.bytes("rate"); err != nil {
+	if f.rate, err = r.bytes("rate", 0, mostFlow); err != nil {
 		return err
 	}
-	if f.cycles, err = r.count("cycles"); err != nil {
+	if f.cycles, err = r.count("cycles", 1, mostAtOnce); err != nil {
 		return err
 	}
-	if f.outage, err = r.duration("outage"); err != nil {
+	if f.outage, err = r.duration("outage", 0); err != nil {
 		return err
 	}
-	if f.calm, err = r.duration("calm"); err != nil {
+	if f.calm, err = r.duration("calm", 0); err != nil {
 		return err
 	}
 	cfg := r.o.World

@@ -54,17 +54,17 @@ type footprintRun struct {
 func runFootprint(ctx context.Context, r *run) (err error) {
 	r.limit = footprintLimit
 	f := &footprintRun{}
-	size, err := r.bytes("bytes")
+	size, err := r.bytes("bytes", 1, mostBytes)
 	if err != nil {
 		return err
 	}
-	if f.idle, err = r.duration("idle"); err != nil {
+	if f.idle, err = r.duration("idle", shortest); err != nil {
 		return err
 	}
-	if f.starts, err = r.count("starts"); err != nil {
+	if f.starts, err = r.count("starts", 1, mostAtOnce); err != nil {
 		return err
 	}
-	reps, err := r.count("reps")
+	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {
 		return err
 	}

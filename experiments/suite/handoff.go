@@ -23,6 +23,8 @@ import (
 
 const (
 	handoffSpill  = 2 * time.Second // without a link a state is stored after so long
+	handoffMost   = 100_000         // states
+	handoffBytes  = 1 << 30
 	handoffLimit  = 30 * time.Minute
 	handoffCalm   = 20 * time.Second // for receivers to find what is stored, and for their successors again
 	handoffShown  = 10               // of what is wrong
@@ -66,27 +68,28 @@ type handoffRun struct {
 func runHandoff(ctx context.Context, r *run) (err error) {
 	h := &handoffRun{r: r}
 	r.limit = handoffLimit
-	for name, to := range map[string]*int{"transfers": &h.transfers, "functions": &h.functions, "parallel": &h.parallel} {
-		if *to, err = r.count(name); err != nil {
+	for _, s := range []struct {
+		name        string
+		to          *int
+		least, most int
+	}{{"transfers", &h.transfers, 1, handoffMost}, {"functions", &h.functions, 2, mostHosts}, {"parallel", &h.parallel, 1, mostAtOnce}} {
+		if *s.to, err = r.count(s.name, s.least, s.most); err != nil {
 			return err
 		}
 	}
-	if h.functions < 2 {
-		return fmt.Errorf("%w: functions: %d, at least 2", ErrSettings, h.functions)
-	}
-	if h.largest, err = r.bytes("bytes"); err != nil {
+	if h.largest, err = r.bytes("bytes", 1, handoffBytes); err != nil {
 		return err
 	}
 	for name, to := range map[string]*time.Duration{"within": &h.within, "every": &h.every} {
-		if *to, err = r.duration(name); err != nil {
+		if *to, err = r.duration(name, shortest); err != nil {
 			return err
 		}
 	}
-	reps, err := r.count("reps")
+	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {
 		return err
 	}
-	if h.source, err = workload.Real(ctx, 2*max(h.largest, 1)); err != nil {
+	if h.source, err = workload.Real(ctx, 2*h.largest); err != nil {
 		return err
 	}
 	if err := r.calibrate(ctx); err != nil {

@@ -77,22 +77,25 @@ type matrix struct {
 
 func runNATMatrix(ctx context.Context, r *run) (err error) {
 	m := &matrix{run: r}
-	if m.reps, err = r.count("reps"); err != nil {
+	if m.reps, err = r.count("reps", 1, mostReps); err != nil {
 		return err
 	}
-	if m.traffic, err = r.duration("traffic"); err != nil {
+	if m.traffic, err = r.duration("traffic", 0); err != nil {
 		return err
 	}
-	size, err := r.bytes("bytes")
+	size, err := r.bytes("bytes", 1, mostBytes)
 	if err != nil {
 		return err
 	}
 	if m.silence, err = setting(r, "silence", parseFactor); err != nil {
 		return err
 	}
-	parallel, err := setting(r, "parallel", parseParallel)
+	parallel, err := r.count("parallel", 0, mostAtOnce)
 	if err != nil {
 		return err
+	}
+	if parallel == 0 {
+		parallel = 6 * runtime.NumCPU()
 	}
 	if m.peer = matrixPeers()[r.settings["peer"]]; m.peer == nil {
 		return fmt.Errorf("%w: peer: no %q: there are %v", ErrSettings, r.settings["peer"], slices.Sorted(maps.Keys(matrixPeers())))
@@ -101,7 +104,7 @@ func runNATMatrix(ctx context.Context, r *run) (err error) {
 	if err != nil {
 		return err
 	}
-	if m.state, err = realState(ctx, max(size, 1)); err != nil {
+	if m.state, err = realState(ctx, size); err != nil {
 		return err
 	}
 	if err := r.calibrate(ctx); err != nil {
@@ -154,17 +157,6 @@ func (m *matrix) beSilent(ctx context.Context, rec *results.Record) error {
 	}
 	rec.Measured["silence_s"] = silence.Seconds()
 	return pause(ctx, silence)
-}
-
-func parseParallel(s string) (int, error) {
-	var n int
-	if _, err := fmt.Sscanf(s, "%d", &n); err != nil || n < 0 || n > 1000 {
-		return 0, fmt.Errorf("%q: want a number from 0 to 1000", s)
-	}
-	if n == 0 {
-		n = 6 * runtime.NumCPU()
-	}
-	return n, nil
 }
 
 // cells returns all pairs of kinds in the order of the setting, each once.

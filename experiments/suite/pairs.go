@@ -27,20 +27,20 @@ func pairs() Experiment {
 }
 
 func runPairs(ctx context.Context, r *run) error {
-	reps, err := r.count("reps")
+	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {
 		return err
 	}
-	size, err := r.bytes("bytes")
+	size, err := r.bytes("bytes", coldBytes, mostBytes)
 	if err != nil {
 		return err
 	}
-	settle, err := r.duration("settle")
+	settle, err := r.duration("settle", 0)
 	if err != nil {
 		return err
 	}
 	p := &pairsRun{settle: settle}
-	if p.big, err = realState(ctx, max(size, coldBytes)); err != nil {
+	if p.big, err = realState(ctx, size); err != nil {
 		return err
 	}
 	if p.small, err = p.big.cut(coldBytes); err != nil {

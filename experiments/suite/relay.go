@@ -12,6 +12,7 @@ import (
 	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/experiments/world"
 	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/relay"
 )
 
 // relayOf measures what a relay carries.
@@ -47,15 +48,19 @@ func runRelay(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	if t.idle, err = r.duration("idle"); err != nil {
+	if t.idle, err = r.duration("idle", shortest); err != nil {
 		return err
 	}
-	if t.forward.For, err = r.duration("for"); err != nil {
+	if t.forward.For, err = r.duration("for", 0); err != nil {
 		return err
 	}
 	var pairs, reps int
-	for name, to := range map[string]*int{"pairs": &pairs, "bytes": &t.forward.Bytes, "rate": &t.forward.Rate, "reps": &reps} {
-		if *to, err = r.count(name); err != nil {
+	for _, s := range []struct {
+		name string
+		to   *int
+		most int
+	}{{"pairs", &pairs, crowdMost / 2}, {"bytes", &t.forward.Bytes, relay.MaxPacket}, {"rate", &t.forward.Rate, mostRate}, {"reps", &reps, mostReps}} {
+		if *s.to, err = r.count(s.name, 1, s.most); err != nil {
 			return err
 		}
 	}
@@ -63,9 +68,6 @@ func runRelay(ctx context.Context, r *run) error {
 		if n, _ := strconv.Atoi(c); pairs > n/2 { // checked above
 			return fmt.Errorf("%w: pairs: %d of %s sessions", ErrSettings, pairs, c)
 		}
-	}
-	if pairs > crowdMost/2 {
-		return fmt.Errorf("%w: pairs: %d, at most %d", ErrSettings, pairs, crowdMost/2)
 	}
 	t.forward.To = make([]ident.Short, pairs)
 	if err := t.forward.Check(); err != nil {

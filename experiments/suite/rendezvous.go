@@ -59,23 +59,23 @@ func runRendezvous(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	if t.idle, err = r.duration("idle"); err != nil {
+	if t.idle, err = r.duration("idle", shortest); err != nil {
 		return err
 	}
-	if t.offers.Rate, err = r.count("rate"); err != nil {
+	if t.offers.Rate, err = r.count("rate", 1, mostRate); err != nil {
 		return err
 	}
-	if t.offers.For, err = r.duration("for"); err != nil {
+	if t.offers.For, err = r.duration("for", 0); err != nil {
 		return err
 	}
-	if t.offers.Parked, err = setting(r, "parked", strconv.Atoi); err != nil {
+	if t.offers.Parked, err = r.count("parked", 0, 100); err != nil {
 		return err
 	}
 	t.offers.All = 2
 	if err := t.offers.Check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrSettings, err)
 	}
-	reps, err := r.count("reps")
+	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {
 		return err
 	}
@@ -100,8 +100,8 @@ func runRendezvous(ctx context.Context, r *run) error {
 func (r *run) crowds(name string) ([]string, error) {
 	cases := r.list(name)
 	for _, c := range cases {
-		if n, err := strconv.Atoi(c); err != nil || n < 2 || n > rendezvousMost {
-			return nil, fmt.Errorf("%w: %s: %q: want 2 to %d", ErrSettings, name, c, rendezvousMost)
+		if _, err := parseCount(name, c, 2, rendezvousMost); err != nil {
+			return nil, err
 		}
 	}
 	if len(cases) == 0 {

@@ -115,9 +115,9 @@ func (r *run) natPairs(name string) (hosts []lab.Host, names []string, err error
 // skews reads a setting of how much later one function begins than the other.
 func (r *run) skews(name string) (out []time.Duration, err error) {
 	for _, s := range r.list(name) {
-		d, err := time.ParseDuration(s)
-		if err != nil || d < 0 {
-			return nil, fmt.Errorf("%w: %s: %q", ErrSettings, name, s)
+		d, err := parseDuration(name, s, 0)
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, d)
 	}

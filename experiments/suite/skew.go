@@ -34,11 +34,11 @@ func skew() Experiment {
 }
 
 func runSkew(ctx context.Context, r *run) error {
-	reps, err := r.count("reps")
+	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {
 		return err
 	}
-	size, err := r.bytes("bytes")
+	size, err := r.bytes("bytes", 1, mostBytes)
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func runSkew(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	s, err := realState(ctx, max(size, 1))
+	s, err := realState(ctx, size)
 	if err != nil {
 		return err
 	}

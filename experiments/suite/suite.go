@@ -151,20 +151,56 @@ func setting[T any](r *run, name string, parse func(string) (T, error)) (T, erro
 	return v, nil
 }
 
-func (r *run) count(name string) (int, error) {
-	return setting(r, name, func(s string) (int, error) {
-		n, err := strconv.Atoi(s)
-		if err == nil && n < 1 {
-			err = fmt.Errorf("%d: want 1 or more", n)
-		}
-		return n, err
-	})
+// wrong is the error of a setting with a value that cannot be.
+func wrong(name, value, want string, args ...any) error {
+	return fmt.Errorf("%w: %s=%s: %s", ErrSettings, name, value, fmt.Sprintf(want, args...))
 }
 
-func (r *run) bytes(name string) (int64, error) { return setting(r, name, workload.ParseBytes) }
+func (r *run) count(name string, least, most int) (int, error) {
+	return parseCount(name, r.settings[name], least, most)
+}
 
-func (r *run) duration(name string) (time.Duration, error) {
-	return setting(r, name, time.ParseDuration)
+func parseCount(name, value string, least, most int) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < least || n > most {
+		return 0, wrong(name, value, "want %d to %d", least, most)
+	}
+	return n, nil
+}
+
+func (r *run) bytes(name string, least, most int64) (int64, error) {
+	return parseBytes(name, r.settings[name], least, most)
+}
+
+func parseBytes(name, value string, least, most int64) (int64, error) {
+	n, err := workload.ParseBytes(value)
+	if err != nil || n < least || n > most {
+		return 0, wrong(name, value, "want %s to %s", workload.FormatBytes(least), workload.FormatBytes(most))
+	}
+	return n, nil
+}
+
+// Bounds of settings.
+const (
+	shortest   = time.Millisecond // that something is divided by
+	mostReps   = 10_000
+	mostAtOnce = 1000
+	mostHosts  = 128
+	mostRate   = 10_000_000 // packets a second
+	mostBytes  = 1 << 36    // of a state
+	mostFlow   = 1 << 40    // bytes of a stream, or of its second
+)
+
+func (r *run) duration(name string, least time.Duration) (time.Duration, error) {
+	return parseDuration(name, r.settings[name], least)
+}
+
+func parseDuration(name, value string, least time.Duration) (time.Duration, error) {
+	d, err := time.ParseDuration(value)
+	if err != nil || d < least {
+		return 0, wrong(name, value, "want %v or more", least)
+	}
+	return d, nil
 }
 
 // list splits a setting at commas.

@@ -368,6 +368,11 @@ func TestSettings(t *testing.T) {
 		{"fan", "functions", "1"}, {"fan", "functions", "many"}, {"fan", "patterns", "star"}, {"fan", "ways", "pigeon"}, {"fan", "bytes", "0"}, {"fan", "tree", "0"},
 		{"fan", "most", "1KB"}, {"fan", "edges", "1"}, {"fan", "profile", "moon"},
 		{"handoff", "functions", "1"}, {"handoff", "transfers", "0"}, {"handoff", "every", "now"},
+		{"rendezvous", "idle", "-1s"}, {"rendezvous", "idle", "0s"}, {"relay", "idle", "-1s"}, {"footprint", "idle", "0s"}, {"nat-matrix", "traffic", "-1s"},
+		{"pairs", "settle", "-1s"}, {"connect", "settle", "-1s"}, {"flap", "outage", "-1s"}, {"flap", "calm", "-1s"}, {"faults", "long", "-1s"}, {"handoff", "every", "0s"},
+		{"handoff", "bytes", "0"}, {"handoff", "bytes", "NaN"}, {"handoff", "transfers", "100000000000"}, {"flap", "rate", "NaN"}, {"attack", "load", "NaN"}, {"attack", "from", "100000"},
+		{"skew", "bytes", "0"}, {"throughput", "bytes", "0"}, {"pairs", "bytes", "0"}, {"connect", "bytes", "0"}, {"footprint", "bytes", "0"}, {"transfer", "sizes", "1000GiB"},
+		{"relay", "rate", "100000000"}, {"fan", "parallel", "0"}, {"fan", "functions", "129"},
 	} {
 		e, err := suite.Find(c.experiment)
 		if err != nil {
@@ -376,6 +381,14 @@ func TestSettings(t *testing.T) {
 		if err := e.Run(t.Context(), suite.Options{Set: map[string]string{c.name: c.value}}); !errors.Is(err, suite.ErrSettings) {
 			t.Errorf("%s: %s=%s: %v", c.experiment, c.name, c.value, err)
 		}
+	}
+	e, err := suite.Find("throughput")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = e.Run(t.Context(), suite.Options{Set: map[string]string{"bytes": "1000"}})
+	if want := "throughput: wrong setting: bytes=1000: want 1 KiB to 64 GiB"; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 	if _, err := suite.Find("no-such"); err == nil {
 		t.Error("an experiment that is not there is found")

@@ -125,11 +125,11 @@ type serving struct {
 
 func runThroughput(ctx context.Context, r *run) error {
 	r.limit = transferLimit
-	size, err := r.bytes("bytes")
+	size, err := r.bytes("bytes", coldBytes, mostBytes)
 	if err != nil {
 		return err
 	}
-	reps, err := r.count("reps")
+	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func runThroughput(ctx context.Context, r *run) error {
 		return fmt.Errorf("%w: cases: none", ErrSettings)
 	}
 	t := &throughputRun{servers: make(map[string]*serving)}
-	if t.warm, err = realState(ctx, max(size, coldBytes)); err != nil {
+	if t.warm, err = realState(ctx, size); err != nil {
 		return err
 	}
 	if t.cold, err = t.warm.cut(coldBytes); err != nil {

@@ -86,9 +86,9 @@ func (t *transferRun) cases(ctx context.Context) (cases []string, err error) {
 		}
 	}
 	for _, text := range t.list("sizes") {
-		size, err := workload.ParseBytes(text)
-		if err != nil || size < 1 {
-			return nil, fmt.Errorf("%w: sizes: %q is no size of a state", ErrSettings, text)
+		size, err := parseBytes("sizes", text, 1, mostBytes)
+		if err != nil {
+			return nil, err
 		}
 		if t.states[size], err = realState(ctx, size); err != nil {
 			return nil, err
@@ -107,7 +107,7 @@ func (t *transferRun) cases(ctx context.Context) (cases []string, err error) {
 
 func runTransfer(ctx context.Context, r *run) error {
 	r.limit = transferLimit
-	reps, err := r.count("reps")
+	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {
 		return err
 	}

@@ -229,7 +229,7 @@ func ParseBytes(s string) (int64, error) {
 		}
 	}
 	v, err := strconv.ParseFloat(number, 64)
-	if err != nil || v < 0 || v*unit > 1<<50 {
+	if err != nil || !(v >= 0 && v*unit <= 1<<50) {
 		return 0, fmt.Errorf("%q is no number of bytes, such as 64MiB", s)
 	}
 	return int64(v * unit), nil

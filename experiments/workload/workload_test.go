@@ -106,7 +106,7 @@ func TestParseBytes(t *testing.T) {
 			t.Errorf("ParseBytes(%q) = %d, %v, want %d", s, got, err, want)
 		}
 	}
-	for _, s := range []string{"", "x", "-1", "MiB", "1TiB", "1e300"} {
+	for _, s := range []string{"", "x", "-1", "MiB", "1TiB", "1e300", "NaN", "NaNMiB", "Inf"} {
 		if got, err := workload.ParseBytes(s); err == nil {
 			t.Errorf("ParseBytes(%q) = %d, want an error", s, got)
 		}
