@@ -124,6 +124,8 @@ func TestLabAsTyped(t *testing.T) {
 			{args: []string{"lab", "up"}, code: 2, stderrHas: "no hosts"},
 			{args: []string{"lab", "up", "--public", "x", "--profile", "moon"}, code: 2, stderrHas: "there are none, lan, aws-region"},
 			{args: []string{"lab", "up", "--nat", "A"}, code: 2, stderrHas: "want NAME=KIND"},
+			{args: []string{"lab", "up", "--nat", "A="}, code: 2, stderrHas: "want NAME=KIND"},
+			{args: []string{"lab", "up", "--nat", "A=-"}, code: 2, stderrHas: "unknown NAT kind"},
 			{args: []string{"lab", "up", "--nat", "A=@B"}, code: 2, stderrHas: "no such host before it"},
 			{args: []string{"lab", "up", "--nat", "A=full-cone+brick"}, code: 2, stderrHas: "there are +remap"},
 			{args: []string{"lab", "up", "--help"}, stdout: "...endpoint-independent mapping, address-dependent filtering"},

@@ -82,7 +82,7 @@ func parseSpec(public, nats []string) (lab.Spec, error) {
 	}
 	for _, s := range nats {
 		name, kind, ok := strings.Cut(s, "=")
-		if !ok {
+		if !ok || kind == "" {
 			return spec, fmt.Errorf("--nat %q: want NAME=KIND or NAME=@NAME, with KIND one of %s", s, kindNames())
 		}
 		h := lab.Host{Name: name}

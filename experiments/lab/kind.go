@@ -179,8 +179,11 @@ func ParseKind(s string) (Kind, error) {
 }
 
 func parseBase(s string) (Kind, bool) {
+	if s == "" {
+		return None, true
+	}
 	switch strings.NewReplacer("-", "", "_", "", " ", "").Replace(s) {
-	case "", "none", "public", "open":
+	case "none", "public", "open":
 		return None, true
 	case "fullcone", "full", "cone", "eim", "eif", "endpointindependent":
 		return FullCone, true

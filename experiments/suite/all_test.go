@@ -90,6 +90,14 @@ func TestAllEnds(t *testing.T) {
 	}
 }
 
+// TestNothing: an experiment that measures nothing says so.
+func TestNothing(t *testing.T) {
+	e := Experiment{Name: "empty", run: func(context.Context, *run) error { return nil }}
+	if err := e.Run(t.Context(), Options{}); !errors.Is(err, ErrSettings) {
+		t.Error(err)
+	}
+}
+
 // TestTakes: of each experiment it is known how long it takes, and of none that there is not.
 func TestTakes(t *testing.T) {
 	known := 0

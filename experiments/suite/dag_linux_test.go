@@ -44,7 +44,7 @@ func TestDAG(t *testing.T) {
 func TestDAGSettings(t *testing.T) {
 	for name, bad := range map[string][]string{
 		"ways": {"x", "wukong3-x", ""}, "works": {"x", ""}, "starts": {"hot", ""}, "fanin": {"1", "x"}, "functions": {"0"}, "delays": {"-1s"}, "bytes": {"x", "4", "NaN", "1GiB"},
-		"cols": {"x", "2000"}, "rows": {"0", "10000000"}, "nat": {"x"}, "profile": {"aws-region/1"},
+		"cols": {"x", "2000"}, "rows": {"0", "10000000"}, "nat": {"x", ""}, "profile": {"aws-region/1"},
 	} {
 		for _, value := range bad {
 			e, err := suite.Find("dag")

@@ -57,6 +57,9 @@ func (d *dagRun) open(ctx context.Context, ways []string) error {
 		return err
 	}
 	kind, err := lab.ParseKind(d.r.settings["nat"])
+	if err == nil && d.r.settings["nat"] == "" {
+		err = errors.New("none")
+	}
 	if err != nil {
 		return fmt.Errorf("%w: nat: %w", ErrSettings, err)
 	}

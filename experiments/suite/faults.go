@@ -83,6 +83,9 @@ func runFaults(ctx context.Context, r *run) (err error) {
 			return fmt.Errorf("%w: modes: %q is neither bulk nor chat", ErrSettings, m)
 		}
 	}
+	if len(modes) == 0 {
+		return fmt.Errorf("%w: modes: none", ErrSettings)
+	}
 	if err := r.calibrate(ctx); err != nil {
 		return err
 	}

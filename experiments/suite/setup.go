@@ -97,6 +97,9 @@ func (c couple) becomeDirect(ctx context.Context, rec *results.Record, both int6
 func (r *run) natPairs(name string) (hosts []lab.Host, names []string, err error) {
 	for i, nats := range r.list(name) {
 		a, b, _ := strings.Cut(nats, ":")
+		if a == "" || b == "" {
+			return nil, nil, wrong(name, nats, "want two kinds, as in symmetric:none")
+		}
 		for j, kind := range []string{a, b} {
 			k, err := lab.ParseKind(kind)
 			if err != nil {
@@ -120,6 +123,9 @@ func (r *run) skews(name string) (out []time.Duration, err error) {
 			return nil, err
 		}
 		out = append(out, d)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: %s: none", ErrSettings, name)
 	}
 	return out, nil
 }

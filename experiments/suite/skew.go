@@ -106,6 +106,9 @@ func (k *skewRun) cases(r *run) (out []skewCase, err error) {
 		}
 		out = append(out, c)
 	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: cases: none", ErrSettings)
+	}
 	return out, nil
 }
 

@@ -113,6 +113,9 @@ func (e Experiment) Run(ctx context.Context, o Options) error {
 		}
 		return fmt.Errorf("%s: %w", e.Name, err)
 	}
+	if r.emitted+r.passed == 0 {
+		return fmt.Errorf("%s: %w: they leave nothing to measure", e.Name, ErrSettings)
+	}
 	if r.failed > 0 {
 		return fmt.Errorf("%s: %d of %d measurements failed, the first with: %s", e.Name, r.failed, r.emitted, r.first)
 	}

@@ -372,6 +372,7 @@ func TestSettings(t *testing.T) {
 		{"pairs", "settle", "-1s"}, {"connect", "settle", "-1s"}, {"flap", "outage", "-1s"}, {"flap", "calm", "-1s"}, {"faults", "long", "-1s"}, {"handoff", "every", "0s"},
 		{"handoff", "bytes", "0"}, {"handoff", "bytes", "NaN"}, {"handoff", "transfers", "100000000000"}, {"flap", "rate", "NaN"}, {"attack", "load", "NaN"}, {"attack", "from", "100000"},
 		{"skew", "bytes", "0"}, {"throughput", "bytes", "0"}, {"pairs", "bytes", "0"}, {"connect", "bytes", "0"}, {"footprint", "bytes", "0"}, {"transfer", "sizes", "1000GiB"},
+		{"skew", "skews", ""}, {"skew", "cases", ","}, {"faults", "modes", ""}, {"pairs", "nats", "symmetric"}, {"connect", "nats", "symmetric:"},
 		{"relay", "rate", "100000000"}, {"fan", "parallel", "0"}, {"fan", "functions", "129"},
 	} {
 		e, err := suite.Find(c.experiment)
