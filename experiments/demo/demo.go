@@ -128,7 +128,7 @@ func states(ctx context.Context, sizes []int64, res *Result) ([]state, error) {
 	out := make([]state, 0, len(sizes))
 	for _, n := range sizes {
 		s := state{src: all.Cut(n)}
-		if s.sha256, err = s.src.SHA256(); err != nil {
+		if s.sha256, err = s.src.SHA256(ctx); err != nil {
 			return nil, err
 		}
 		out = append(out, s)

@@ -68,7 +68,7 @@ func runConnect(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	small, err := realState(ctx, size)
+	small, err := r.realState(ctx, size)
 	if err != nil {
 		return err
 	}

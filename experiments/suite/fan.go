@@ -136,8 +136,11 @@ func runFan(ctx context.Context, r *run) (err error) {
 	if f.stores, err = r.stores(ctx); err != nil {
 		return err
 	}
-	hosts, err := f.plan(ctx)
+	hosts, err := f.plan()
 	if err != nil {
+		return err
+	}
+	if err := f.makeStates(ctx); err != nil {
 		return err
 	}
 	cfg := r.o.World
@@ -161,8 +164,8 @@ func runFan(ctx context.Context, r *run) (err error) {
 	return nil
 }
 
-// plan reads the settings that make the cases, makes the states, and returns how many hosts it takes.
-func (f *fanRun) plan(ctx context.Context) (hosts int, err error) {
+// plan reads the settings that make the cases, and returns how many hosts it takes.
+func (f *fanRun) plan() (hosts int, err error) {
 	for name, all := range map[string][]string{"patterns": fanPatterns(), "ways": fanWays()} {
 		for _, v := range f.r.list(name) {
 			if !slices.Contains(all, v) {
@@ -170,7 +173,7 @@ func (f *fanRun) plan(ctx context.Context) (hosts int, err error) {
 			}
 		}
 	}
-	sizes, err := f.makeStates(ctx)
+	sizes, err := f.sizes()
 	if err != nil {
 		return 0, err
 	}
@@ -192,26 +195,37 @@ func (f *fanRun) plan(ctx context.Context) (hosts int, err error) {
 	return hosts, nil
 }
 
-func (f *fanRun) makeStates(ctx context.Context) (sizes []fanSize, err error) {
+func (f *fanRun) sizes() (sizes []fanSize, err error) {
 	for _, text := range f.r.list("bytes") {
 		size, err := parseBytes("bytes", text, 1, mostBytes)
 		if err != nil {
 			return nil, err
 		}
 		sizes = append(sizes, fanSize{text, size})
-		all, err := workload.Real(ctx, size+fanDistinct*fanShift)
-		if err != nil {
-			return nil, err
-		}
-		for i := range int64(fanDistinct) {
-			s := state{Source: all.Section(i*fanShift, size)}
-			if s, err = newState(s.Source); err != nil {
-				return nil, err
-			}
-			f.states[size] = append(f.states[size], s)
-		}
 	}
 	return sizes, nil
+}
+
+// makeStates makes those of all cases.
+func (f *fanRun) makeStates(ctx context.Context) error {
+	for _, c := range f.cases {
+		if f.states[c.size] != nil {
+			continue
+		}
+		f.r.say(fmt.Sprintf("%s: reading states of %s", f.r.e.Name, sizeName(c.size)))
+		all, err := workload.Real(ctx, c.size+fanDistinct*fanShift)
+		if err != nil {
+			return err
+		}
+		for i := range int64(fanDistinct) {
+			s, err := newState(ctx, all.Section(i*fanShift, c.size))
+			if err != nil {
+				return err
+			}
+			f.states[c.size] = append(f.states[c.size], s)
+		}
+	}
+	return nil
 }
 
 // planWays plans a pattern by all ways.

@@ -73,7 +73,7 @@ func runFootprint(ctx context.Context, r *run) (err error) {
 			return err
 		}
 	}
-	if f.state, err = realState(ctx, size); err != nil {
+	if f.state, err = r.realState(ctx, size); err != nil {
 		return err
 	}
 	cfg := r.o.World

@@ -111,7 +111,7 @@ type planned struct {
 }
 
 // plan draws the transfers.
-func (h *handoffRun) plan(random *rand.Rand) ([]planned, error) {
+func (h *handoffRun) plan(ctx context.Context, random *rand.Rand) ([]planned, error) {
 	plans := make([]planned, 0, h.transfers)
 	for i := range h.transfers {
 		n := int64(math.Exp(random.Float64() * math.Log(float64(h.largest))))
@@ -127,7 +127,7 @@ func (h *handoffRun) plan(random *rand.Rand) ([]planned, error) {
 		if random.IntN(5) == 0 {
 			p.args.Path = "relay"
 		}
-		digest, err := p.args.Source.SHA256()
+		digest, err := p.args.Source.SHA256(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -151,7 +151,7 @@ func (h *handoffRun) hosts() []lab.Host {
 
 func (h *handoffRun) one(ctx context.Context, rec *results.Record) error {
 	random := rand.New(rand.NewPCG(rec.Seed, uint64(rec.Rep)))
-	plans, err := h.plan(random)
+	plans, err := h.plan(ctx, random)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package suite
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -23,31 +22,31 @@ type state struct {
 	sums map[onestream.Check]string
 }
 
-func newState(src workload.Source) (state, error) {
-	s := state{src, make(map[onestream.Check]string)}
-	for _, check := range []onestream.Check{onestream.SHA256, onestream.CRC32C} {
-		h, err := check.New()
-		if err != nil {
-			return s, err
-		}
-		r := src.Open()
-		if _, err := io.Copy(h, r); err != nil {
-			return s, errors.Join(err, r.Close())
-		}
-		s.sums[check] = hex.EncodeToString(h.Sum(nil))
+func newState(ctx context.Context, src workload.Source) (state, error) {
+	sha, err := onestream.SHA256.New()
+	if err != nil {
+		return state{}, err
 	}
-	return s, nil
+	crc, err := onestream.CRC32C.New()
+	if err != nil {
+		return state{}, err
+	}
+	err = src.CopyTo(ctx, io.MultiWriter(sha, crc))
+	return state{src, map[onestream.Check]string{
+		onestream.SHA256: hex.EncodeToString(sha.Sum(nil)), onestream.CRC32C: hex.EncodeToString(crc.Sum(nil)),
+	}}, err
 }
 
-func realState(ctx context.Context, n int64) (state, error) {
+func (r *run) realState(ctx context.Context, n int64) (state, error) {
 	src, err := workload.Real(ctx, n)
 	if err != nil {
 		return state{}, err
 	}
-	return newState(src)
+	r.say(fmt.Sprintf("%s: reading a state of %s", r.e.Name, workload.FormatBytes(n)))
+	return newState(ctx, src)
 }
 
-func (s state) cut(n int64) (state, error) { return newState(s.Cut(n)) }
+func (s state) cut(ctx context.Context, n int64) (state, error) { return newState(ctx, s.Cut(n)) }
 
 // check tells whether what was received is the state.
 func (s state) check(got worker.Received, check onestream.Check) error {

@@ -104,7 +104,7 @@ func runNATMatrix(ctx context.Context, r *run) (err error) {
 	if err != nil {
 		return err
 	}
-	if m.state, err = realState(ctx, size); err != nil {
+	if m.state, err = r.realState(ctx, size); err != nil {
 		return err
 	}
 	if err := r.calibrate(ctx); err != nil {

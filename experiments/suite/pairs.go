@@ -39,16 +39,16 @@ func runPairs(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	p := &pairsRun{settle: settle}
-	if p.big, err = realState(ctx, size); err != nil {
-		return err
-	}
-	if p.small, err = p.big.cut(coldBytes); err != nil {
-		return err
-	}
 	cfg := r.o.World
 	var names []string
 	if cfg.Hosts, names, err = r.natPairs("nats"); err != nil {
+		return err
+	}
+	p := &pairsRun{settle: settle}
+	if p.big, err = r.realState(ctx, size); err != nil {
+		return err
+	}
+	if p.small, err = p.big.cut(ctx, coldBytes); err != nil {
 		return err
 	}
 	if p.w, err = r.raise(ctx, cfg); err != nil {

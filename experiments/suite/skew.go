@@ -50,7 +50,7 @@ func runSkew(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	s, err := realState(ctx, size)
+	s, err := r.realState(ctx, size)
 	if err != nil {
 		return err
 	}

@@ -147,10 +147,10 @@ func runThroughput(ctx context.Context, r *run) error {
 		return fmt.Errorf("%w: cases: none", ErrSettings)
 	}
 	t := &throughputRun{servers: make(map[string]*serving)}
-	if t.warm, err = realState(ctx, size); err != nil {
+	if t.warm, err = r.realState(ctx, size); err != nil {
 		return err
 	}
-	if t.cold, err = t.warm.cut(coldBytes); err != nil {
+	if t.cold, err = t.warm.cut(ctx, coldBytes); err != nil {
 		return err
 	}
 	programs := make(map[string]string) // by module

@@ -77,8 +77,8 @@ type transferJob struct {
 	size int64
 }
 
-// cases returns the cases in order, and has states for them.
-func (t *transferRun) cases(ctx context.Context) (cases []string, err error) {
+// cases returns the cases in order.
+func (t *transferRun) cases() (cases []string, err error) {
 	ways := t.list("ways")
 	for _, way := range ways {
 		if !slices.Contains(transferWays(), way) {
@@ -88,9 +88,6 @@ func (t *transferRun) cases(ctx context.Context) (cases []string, err error) {
 	for _, text := range t.list("sizes") {
 		size, err := parseBytes("sizes", text, 1, mostBytes)
 		if err != nil {
-			return nil, err
-		}
-		if t.states[size], err = realState(ctx, size); err != nil {
 			return nil, err
 		}
 		for _, way := range ways {
@@ -115,9 +112,17 @@ func runTransfer(ctx context.Context, r *run) error {
 	if t.stores, err = r.stores(ctx); err != nil {
 		return err
 	}
-	cases, err := t.cases(ctx)
+	cases, err := t.cases()
 	if err != nil {
 		return err
+	}
+	for _, j := range t.jobs {
+		if _, there := t.states[j.size]; there {
+			continue
+		}
+		if t.states[j.size], err = r.realState(ctx, j.size); err != nil {
+			return err
+		}
 	}
 	cfg := r.o.World
 	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.PortRestricted}, {Name: "b", NAT: lab.PortRestricted}}

@@ -124,14 +124,32 @@ func (s Source) Section(offset, n int64) Source {
 }
 
 // SHA256 reads all of s and returns its digest in hexadecimal.
-func (s Source) SHA256() (string, error) {
+func (s Source) SHA256(ctx context.Context) (string, error) {
+	h := sha256.New()
+	err := s.CopyTo(ctx, h)
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+// CopyTo writes all of s to w, unless ctx ends before.
+func (s Source) CopyTo(ctx context.Context, w io.Writer) error {
 	r := s.Open()
 	defer r.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return "", err
+	_, err := io.Copy(w, untilEnd{ctx, r})
+	return err
+}
+
+// untilEnd is a reader that fails when ctx has ended.
+type untilEnd struct {
+	ctx context.Context //nolint:containedctx // of one call of CopyTo
+	io.Reader
+}
+
+// Read implements io.Reader.
+func (r untilEnd) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return r.Reader.Read(b)
 }
 
 // Open returns a reader of s. Files are opened as their turn comes, so the errors are those of Read.

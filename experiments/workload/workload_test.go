@@ -2,8 +2,10 @@ package workload_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -59,7 +61,7 @@ func TestCut(t *testing.T) {
 			t.Errorf("Cut(%d): %v", n, err)
 		}
 		sum := sha256.Sum256(want)
-		if digest, err := cut.SHA256(); err != nil || digest != hex.EncodeToString(sum[:]) {
+		if digest, err := cut.SHA256(t.Context()); err != nil || digest != hex.EncodeToString(sum[:]) {
 			t.Errorf("digest of %q is %s, %v", want, digest, err)
 		}
 	}
@@ -79,6 +81,33 @@ func TestReal(t *testing.T) {
 		t.Errorf("%d of %d bytes are zeros", zeros, size)
 	}
 }
+
+// TestCopyEnds: what takes long ends with its context.
+func TestCopyEnds(t *testing.T) {
+	s, err := workload.Real(t.Context(), 1<<40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	written := 0
+	err = s.CopyTo(ctx, writer(func(b []byte) (int, error) {
+		if written += len(b); written > 8<<20 {
+			return 0, errors.New("it goes on")
+		}
+		cancel()
+		return len(b), nil
+	}))
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if _, err := s.SHA256(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(b []byte) (int, error) { return w(b) }
 
 func TestShrunkFile(t *testing.T) {
 	p := filepath.Join(t.TempDir(), "file")

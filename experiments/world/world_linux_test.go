@@ -81,7 +81,7 @@ func Example() {
 		return err
 	})
 	err = both.Wait()
-	digest, _ := src.SHA256()
+	digest, _ := src.SHA256(context.Background())
 	fmt.Println(got.Key, got.Bytes, got.Path, got.Digest == digest, err)
 	fmt.Println(a.Stop(), b.Stop())
 	// Output:
@@ -165,7 +165,7 @@ func TestUDPBlocked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	digest, err := src.SHA256()
+	digest, err := src.SHA256(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
