@@ -71,8 +71,9 @@ func (w *whole) left() time.Duration {
 	return sum.Round(time.Second)
 }
 
-// RunAll runs all experiments one after the other, with the settings that set returns. One that fails does not stop the others: its error is joined to
-// those of the others. What was left out because something is missing is no error. The summary says what became of each, in lines.
+// RunAll runs all experiments one after the other, with the settings that set returns, of which all are checked first. One that fails does not stop
+// the others, unless a measurement cannot be stored: its error is joined to those of the others. What was left out because something is missing is no
+// error. The summary says what became of each, in lines.
 func RunAll(ctx context.Context, o Options, set func(Experiment) map[string]string) (summary []string, err error) {
 	return runAll(ctx, All(), o, set)
 }
@@ -82,6 +83,15 @@ func runAll(ctx context.Context, todo []Experiment, o Options, set func(Experime
 	show := o.Progress
 	if show == nil {
 		show = func(string) {}
+	}
+	var wrong error
+	for _, e := range todo {
+		eo := o
+		eo.Set = set(e)
+		wrong = errors.Join(wrong, e.Check(ctx, eo))
+	}
+	if wrong != nil {
+		return nil, wrong
 	}
 	for i, e := range todo {
 		made, missing, lost := 0, []string(nil), error(nil)
@@ -107,9 +117,7 @@ func runAll(ctx context.Context, todo []Experiment, o Options, set func(Experime
 		took := time.Since(w.began)
 		switch {
 		case ctx.Err() != nil:
-			return summary, ctx.Err()
-		case errors.Is(err, ErrSettings):
-			return summary, err
+			return summary, errors.Join(failed, ctx.Err())
 		case skipped(err):
 			missing = append(missing, err.Error())
 		case err != nil:

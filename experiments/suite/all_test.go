@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,9 @@ import (
 func fake(name string, each time.Duration, err error) Experiment {
 	return Experiment{Name: name, Settings: []Setting{{Name: "bytes", Default: "1KiB"}}, run: func(ctx context.Context, r *run) error {
 		if _, err := r.bytes("bytes", 0, mostBytes); err != nil {
+			return err
+		}
+		if err := r.checked(); err != nil {
 			return err
 		}
 		for rep := range 2 {
@@ -39,7 +43,7 @@ func TestAll(t *testing.T) {
 		missing := fmt.Errorf("tool: %w: install it with: apt-get install tool", peer.ErrMissing)
 		todo := []Experiment{
 			fake("good", 30*time.Second, nil), fake("bad", time.Second, errors.New("broken")), fake("lacks", time.Second, missing),
-			{Name: "never", run: func(context.Context, *run) error { return missing }}, fake("last", 2*time.Second, nil),
+			{Name: "never", run: func(_ context.Context, r *run) error { return cmp.Or(r.checked(), missing) }}, fake("last", 2*time.Second, nil),
 		}
 		var said []string
 		var emitted int
@@ -84,8 +88,24 @@ func TestAllEnds(t *testing.T) {
 		t.Errorf("nothing can be stored: %v, %d measured, %q", err, emitted, summary)
 	}
 	o.Emit = func(results.Record) error { return nil }
-	set := func(Experiment) map[string]string { return map[string]string{"bytes": "many"} }
-	if _, err := runAll(t.Context(), []Experiment{fake("a", 0, nil)}, o, set); !errors.Is(err, ErrSettings) {
+	// A wrong setting of the last is found before the first, and an error of the first is not forgotten when the second ends.
+	emitted, o.Emit = 0, func(results.Record) error { emitted++; return nil }
+	set := func(e Experiment) map[string]string {
+		return map[string]string{"bytes": map[string]string{"a": "1", "b": "many"}[e.Name]}
+	}
+	if _, err := runAll(t.Context(), []Experiment{fake("a", 0, nil), fake("b", 0, nil)}, o, set); !errors.Is(err, ErrSettings) || emitted > 0 {
+		t.Errorf("%d measured, %v", emitted, err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	o.Emit = func(r results.Record) error {
+		if r.Experiment == "b" {
+			cancel()
+		}
+		return nil
+	}
+	broken := fake("a", 0, errors.New("broken"))
+	if _, err := runAll(ctx, []Experiment{broken, fake("b", 0, nil)}, o, func(Experiment) map[string]string { return nil }); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "broken") {
 		t.Error(err)
 	}
 }

@@ -99,6 +99,9 @@ func runAttack(ctx context.Context, r *run) (err error) {
 	if len(cases) == 0 {
 		return fmt.Errorf("%w: cases: none", ErrSettings)
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
 	cfg := r.o.World
 	// Two symmetric NATs: the pair stays on the relay.
 	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.Symmetric}, {Name: "b", NAT: lab.Symmetric}, {Name: attackerHost}, {Name: newcomerHost, NAT: lab.PortRestricted}}

@@ -68,6 +68,9 @@ func runConnect(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
 	small, err := r.realState(ctx, size)
 	if err != nil {
 		return err

@@ -52,7 +52,7 @@ func TestDAGSettings(t *testing.T) {
 				t.Fatal(err)
 			}
 			set := map[string]string{name: value, "reps": "1"}
-			if err := e.Run(t.Context(), suite.Options{Set: set}); !errors.Is(err, suite.ErrSettings) {
+			if err := e.Check(t.Context(), suite.Options{Set: set}); !errors.Is(err, suite.ErrSettings) {
 				t.Errorf("%v: %v", set, err)
 			}
 		}

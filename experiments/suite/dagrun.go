@@ -78,6 +78,9 @@ func (d *dagRun) open(ctx context.Context, ways []string) error {
 	if d.stores, err = d.r.stores(d.life); err != nil {
 		return err
 	}
+	if err := d.r.checked(); err != nil {
+		return err
+	}
 	if d.coordinator, err = wukong3.NewCoordinator(); err != nil {
 		return err
 	}

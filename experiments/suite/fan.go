@@ -140,6 +140,9 @@ func runFan(ctx context.Context, r *run) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
 	if err := f.makeStates(ctx); err != nil {
 		return err
 	}

@@ -86,6 +86,9 @@ func runFaults(ctx context.Context, r *run) (err error) {
 	if len(modes) == 0 {
 		return fmt.Errorf("%w: modes: none", ErrSettings)
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
 	if err := r.calibrate(ctx); err != nil {
 		return err
 	}

@@ -68,6 +68,9 @@ func runFlap(ctx context.Context, r *run) (err error) {
 	if f.calm, err = r.duration("calm", 0); err != nil {
 		return err
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
 	cfg := r.o.World
 	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.PortRestricted}, {Name: "b", NAT: lab.PortRestricted}}
 	if f.w, err = r.raise(ctx, cfg); err != nil {

@@ -68,6 +68,9 @@ func runFootprint(ctx context.Context, r *run) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
 	for name, to := range map[string]*string{"function": &f.function, "empty": &f.empty} {
 		if *to, err = peer.BuildAt(ctx, filepath.Join("experiments", "footprint", name), "footprint-"+name); err != nil {
 			return err

@@ -89,6 +89,9 @@ func runHandoff(ctx context.Context, r *run) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
 	if h.source, err = workload.Real(ctx, 2*h.largest); err != nil {
 		return err
 	}

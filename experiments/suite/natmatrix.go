@@ -104,6 +104,9 @@ func runNATMatrix(ctx context.Context, r *run) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
 	if m.state, err = r.realState(ctx, size); err != nil {
 		return err
 	}

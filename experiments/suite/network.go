@@ -18,7 +18,7 @@ import (
 
 // profileSetting is the setting of experiments whose network may be emulated.
 func profileSetting() Setting {
-	return Setting{"profile", wan.None, "", "the network between the hosts: " + strings.Join(wan.ProfileNames(), ", ") + " (package experiments/wan); NAME/8 is 8 times slower"}
+	return Setting{settingProfile, wan.None, "", "the network between the hosts: " + strings.Join(wan.ProfileNames(), ", ") + " (package experiments/wan); NAME/8 is 8 times slower"}
 }
 
 // Beyond these, a measurement is of the emulator rather than of what it emulates.
@@ -37,7 +37,7 @@ func (r *run) raise(ctx context.Context, cfg world.Config) (*world.World, error)
 	if !r.emulated() {
 		return w, nil
 	}
-	r.say(fmt.Sprintf("%s: calibrating %s", r.e.Name, r.settings["profile"]))
+	r.say(fmt.Sprintf("%s: calibrating %s", r.e.Name, r.settings[settingProfile]))
 	if r.calibration, err = calibration.Lab(ctx, w.Lab(), world.Public); err != nil {
 		_ = w.Close()
 		return nil, err
@@ -48,7 +48,7 @@ func (r *run) raise(ctx context.Context, cfg world.Config) (*world.World, error)
 
 // calibrate measures the network of the setting profile in a world that is for nothing else, for an experiment that makes several worlds.
 func (r *run) calibrate(ctx context.Context) error {
-	if _, err := setting(r, "profile", wan.FindProfile); err != nil || !r.emulated() {
+	if _, err := setting(r, settingProfile, wan.FindProfile); err != nil || !r.emulated() {
 		return err
 	}
 	cfg := r.o.World
@@ -63,7 +63,7 @@ func (r *run) calibrate(ctx context.Context) error {
 
 // world makes one of several worlds, with the network of the setting profile; see calibrate and watch.
 func (r *run) world(ctx context.Context, cfg world.Config) (*world.World, error) {
-	profile, err := setting(r, "profile", wan.FindProfile)
+	profile, err := setting(r, settingProfile, wan.FindProfile)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,11 @@ func (r *run) world(ctx context.Context, cfg world.Config) (*world.World, error)
 	return world.New(ctx, cfg)
 }
 
-const settingCompress = "compress"
+// Settings that several experiments have.
+const (
+	settingProfile  = "profile"
+	settingCompress = "compress"
+)
 
 // compressSetting is the setting of experiments that compare with stores.
 func compressSetting() Setting {
@@ -88,7 +92,7 @@ func compressSetting() Setting {
 
 // slow is how many times slower the network is than its profile is called; 1: not.
 func (r *run) slow() int {
-	p, err := wan.FindProfile(r.settings["profile"])
+	p, err := wan.FindProfile(r.settings[settingProfile])
 	if err != nil { // which raise has told
 		return 1
 	}
@@ -107,7 +111,7 @@ func (r *run) dilated(rec *results.Record) {
 }
 
 // emulated tells whether there is more between hosts than cables.
-func (r *run) emulated() bool { return r.settings["profile"] != wan.None }
+func (r *run) emulated() bool { return r.settings[settingProfile] != wan.None }
 
 // watch notes in a record what the lines of a world did until done. The world of raise is watched by measure.
 func (r *run) watch(rec *results.Record, w *world.World) (done func()) {

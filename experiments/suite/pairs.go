@@ -44,6 +44,9 @@ func runPairs(ctx context.Context, r *run) error {
 	if cfg.Hosts, names, err = r.natPairs("nats"); err != nil {
 		return err
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
 	p := &pairsRun{settle: settle}
 	if p.big, err = r.realState(ctx, size); err != nil {
 		return err

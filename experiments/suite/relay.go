@@ -73,6 +73,9 @@ func runRelay(ctx context.Context, r *run) error {
 	if err := t.forward.Check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrSettings, err)
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
 	r.planned = reps * len(cases)
 	for rep := range reps {
 		for _, c := range shuffled(cases, r.o.Seed, rep) {

@@ -79,6 +79,9 @@ func runRendezvous(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
 	if err := r.calibrate(ctx); err != nil {
 		return err
 	}

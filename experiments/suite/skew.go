@@ -50,27 +50,28 @@ func runSkew(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	s, err := r.realState(ctx, size)
-	if err != nil {
-		return err
-	}
-	cfg := r.o.World
-	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.PortRestricted}, {Name: "b", NAT: lab.PortRestricted}}
-	w, err := r.raise(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	k := &skewRun{run: r, w: w, s: s, stores: stores}
+	k := &skewRun{run: r, stores: stores}
 	cases, err := k.cases(r)
 	if err != nil {
 		return err
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
+	if k.s, err = r.realState(ctx, size); err != nil {
+		return err
+	}
+	cfg := r.o.World
+	cfg.Hosts = []lab.Host{{Name: "a", NAT: lab.PortRestricted}, {Name: "b", NAT: lab.PortRestricted}}
+	if k.w, err = r.raise(ctx, cfg); err != nil {
+		return err
+	}
+	defer k.w.Close()
 	for rep := range reps {
 		for _, d := range skews {
 			for _, c := range cases {
 				err := r.measure(ctx, fmt.Sprintf(c.name, d), rep, func(mctx context.Context, rec *results.Record) error {
-					rec.Work = workload.FormatBytes(s.Size()) + ", " + rec.Case
+					rec.Work = workload.FormatBytes(size) + ", " + rec.Case
 					return c.one(mctx, d, rec)
 				})
 				if err != nil {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/fnwire/fnwire/experiments/results"
+	"github.com/fnwire/fnwire/experiments/wan"
 	"github.com/fnwire/fnwire/experiments/workload"
 	"github.com/fnwire/fnwire/experiments/world"
 )
@@ -84,25 +85,9 @@ var ErrSettings = errors.New("wrong setting")
 // Run runs the experiment. A measurement that failed is emitted with its error, and the others go on; the
 // error of Run tells how many failed. lab.Enter must have been called.
 func (e Experiment) Run(ctx context.Context, o Options) error {
-	r := &run{e: e, o: o, settings: make(map[string]string), machine: results.ThisMachine(), began: time.Now()}
-	if o.Progress == nil {
-		r.o.Progress = func(string) {}
-	}
-	if o.Has == nil {
-		r.o.Has = func(results.Record) bool { return false }
-	}
-	for _, s := range e.Settings {
-		r.settings[s.Name] = s.Default
-		if o.Quick && s.Quick != "" {
-			r.settings[s.Name] = s.Quick
-		}
-	}
-	for name, value := range o.Set {
-		if _, ok := r.settings[name]; !ok {
-			known := slices.Sorted(maps.Keys(r.settings))
-			return fmt.Errorf("%w: %s has no %q: there are %s", ErrSettings, e.Name, name, strings.Join(known, ", "))
-		}
-		r.settings[name] = value
+	r, err := e.prepare(o)
+	if err != nil {
+		return err
 	}
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
@@ -122,6 +107,66 @@ func (e Experiment) Run(ctx context.Context, o Options) error {
 	return nil
 }
 
+// Check tells whether Options.Set is right, without running the experiment.
+func (e Experiment) Check(ctx context.Context, o Options) error {
+	o.Progress = nil
+	r, err := e.prepare(o)
+	if err != nil {
+		return err
+	}
+	r.checking = true
+	if err := e.run(ctx, r); !errors.Is(err, errChecked) {
+		return fmt.Errorf("%s: %w", e.Name, err)
+	}
+	return nil
+}
+
+// errChecked ends an experiment whose settings are right and which is only checked.
+var errChecked = errors.New("checked")
+
+// checked is called by an experiment when it has read its settings, before it does anything.
+func (r *run) checked() error {
+	if _, there := r.settings[settingProfile]; there {
+		if _, err := setting(r, settingProfile, wan.FindProfile); err != nil {
+			return err
+		}
+	}
+	if _, there := r.settings[settingCompress]; there {
+		if _, err := setting(r, settingCompress, strconv.ParseBool); err != nil {
+			return err
+		}
+	}
+	if r.checking {
+		return errChecked
+	}
+	return nil
+}
+
+// prepare has the settings as they are said to be.
+func (e Experiment) prepare(o Options) (*run, error) {
+	r := &run{e: e, o: o, settings: make(map[string]string), machine: results.ThisMachine(), began: time.Now()}
+	if o.Progress == nil {
+		r.o.Progress = func(string) {}
+	}
+	if o.Has == nil {
+		r.o.Has = func(results.Record) bool { return false }
+	}
+	for _, s := range e.Settings {
+		r.settings[s.Name] = s.Default
+		if o.Quick && s.Quick != "" {
+			r.settings[s.Name] = s.Quick
+		}
+	}
+	for name, value := range o.Set {
+		if _, ok := r.settings[name]; !ok {
+			known := slices.Sorted(maps.Keys(r.settings))
+			return nil, fmt.Errorf("%w: %s has no %q: there are %s", ErrSettings, e.Name, name, strings.Join(known, ", "))
+		}
+		r.settings[name] = value
+	}
+	return r, nil
+}
+
 // run is an experiment under way.
 type run struct {
 	e        Experiment
@@ -130,6 +175,7 @@ type run struct {
 	machine  results.Machine
 	steady   *results.Steady
 	began    time.Time
+	checking bool          // nothing but the settings
 	planned  int           // measurements, if known
 	limit    time.Duration // of one measurement; 0 is 4 min
 

@@ -379,7 +379,7 @@ func TestSettings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := e.Run(t.Context(), suite.Options{Set: map[string]string{c.name: c.value}}); !errors.Is(err, suite.ErrSettings) {
+		if err := e.Check(t.Context(), suite.Options{Set: map[string]string{c.name: c.value}}); !errors.Is(err, suite.ErrSettings) {
 			t.Errorf("%s: %s=%s: %v", c.experiment, c.name, c.value, err)
 		}
 	}
@@ -401,6 +401,9 @@ func TestSettings(t *testing.T) {
 				t.Errorf("%s: setting %+v", e.Name, s)
 			}
 			names[s.Name] = true
+		}
+		if err := e.Check(t.Context(), suite.Options{Quick: true}); err != nil {
+			t.Errorf("%s: its own settings are wrong: %v", e.Name, err)
 		}
 		if !names["reps"] || e.Summary == "" {
 			t.Errorf("%s lacks reps or a summary", e.Name)

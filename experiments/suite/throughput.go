@@ -146,6 +146,9 @@ func runThroughput(ctx context.Context, r *run) error {
 	if len(cases) == 0 {
 		return fmt.Errorf("%w: cases: none", ErrSettings)
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
 	t := &throughputRun{servers: make(map[string]*serving)}
 	if t.warm, err = r.realState(ctx, size); err != nil {
 		return err

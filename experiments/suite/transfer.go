@@ -116,6 +116,9 @@ func runTransfer(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
+	if err := r.checked(); err != nil {
+		return err
+	}
 	for _, j := range t.jobs {
 		if _, there := t.states[j.size]; there {
 			continue
