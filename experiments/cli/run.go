@@ -66,7 +66,7 @@ Experiments and their settings (default, with --quick):
 	}
 	c.Flags().StringVar(&f.out, "out", "", "directory for the results (required)")
 	c.Flags().BoolVar(&f.quick, "quick", false, "a small version, mostly under a minute")
-	c.Flags().BoolVar(&f.json, "json", false, "print each measurement as JSON, as it is made, instead of a table at the end")
+	c.Flags().BoolVar(&f.json, "json", false, "print each measurement as JSON, when it is stored, instead of a table at the end")
 	c.Flags().Uint64Var(&f.seed, "seed", 1, "of whatever is random")
 	c.Flags().IntVar(&f.reps, "reps", 0, "repetitions; 0 is the experiment's default")
 	c.Flags().StringArrayVar(&f.set, "set", nil, "NAME=VALUE of a setting; may be repeated")
@@ -127,21 +127,18 @@ func (f *runFlags) run(cmd *cobra.Command, name string) (err error) {
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
 	p := newProgress(cmd.ErrOrStderr())
-	var made []results.Record
-	var summary []string
+	k := &kept{w: w}
 	o := suite.Options{
-		Quick: f.quick, Seed: f.seed, Commit: commit, Program: program, Progress: p.show, Has: w.Has, Before: w.Before(),
+		Quick: f.quick, Seed: f.seed, Commit: commit, Program: program, Progress: p.show, Has: k.has, Before: w.Before(),
 		Emit: func(r results.Record) error {
-			made = append(made, r)
-			if f.json {
-				p.clear()
-				if err := cli.PrintJSON(cmd.OutOrStdout(), r); err != nil {
-					return err
-				}
+			if err := k.add(r); err != nil || !f.json {
+				return err
 			}
-			return w.Write(r)
+			p.clear()
+			return cli.PrintJSON(cmd.OutOrStdout(), r)
 		},
 	}
+	var summary []string
 	if name == everything {
 		summary, err = suite.RunAll(cmd.Context(), o, func(e suite.Experiment) map[string]string { return set[e.Name] })
 	} else {
@@ -150,15 +147,39 @@ func (f *runFlags) run(cmd *cobra.Command, name string) (err error) {
 	}
 	p.clear()
 	if errors.Is(err, suite.ErrSettings) {
-		return cli.Usage(err)
+		err = cli.Usage(err)
 	}
-	if !f.json && len(made) > 0 {
-		err = errors.Join(err, report.WriteText(cmd.OutOrStdout(), made))
+	if !f.json && len(k.all) > 0 {
+		err = errors.Join(err, report.WriteText(cmd.OutOrStdout(), k.all))
+	}
+	if k.before > 0 {
+		summary = append(summary, fmt.Sprintf("%d of %d measurements were made before", k.before, len(k.all)))
 	}
 	for _, line := range summary {
 		fmt.Fprintln(cmd.ErrOrStderr(), line)
 	}
 	return err
+}
+
+// kept is the measurements of a run: those that it makes, and those that were made before and that it does not make again.
+type kept struct {
+	w      *results.Writer
+	all    []results.Record
+	before int
+}
+
+func (k *kept) has(r results.Record) bool {
+	found, ok := k.w.Find(r)
+	if ok {
+		k.all = append(k.all, found)
+		k.before++
+	}
+	return ok
+}
+
+func (k *kept) add(r results.Record) error {
+	k.all = append(k.all, r)
+	return k.w.Write(r)
 }
 
 // settings returns what is set for each experiment of todo, by its name. NAME=VALUE is for all that have it, and there must be one;

@@ -134,8 +134,9 @@ func TestRunAsTyped(t *testing.T) {
 				}
 			}
 		}
-		// The same again measures nothing: it is there. With one more repetition, only that is measured.
-		if stdout, stderr, code = u.types("", args...); code != 0 || stdout != "" || !strings.Contains(stderr, "there already") {
+		// The same again measures nothing, and shows what is there.
+		stdout, stderr, code = u.types("", args...)
+		if code != 0 || !strings.Contains(stdout, "receiver 100ms later") || !strings.Contains(stdout, "1 of 1") || !strings.Contains(stderr, "2 of 2 measurements were made before") {
 			t.Errorf("again: exit code %d\nstdout: %s\nstderr: %s", code, stdout, stderr)
 		}
 		records, err := results.Load(out)
@@ -176,6 +177,27 @@ func TestRunAsTyped(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestRunPrintsToNowhere: a measurement is stored before it is printed.
+func TestRunPrintsToNowhere(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	u := user{t, 0, t.TempDir()}
+	out := filepath.Join(u.newTemp(), "out")
+	args := []string{"run", "skew", "--out", out, "--quick", "--reps", "1", "--set", "skews=0s", "--set", "bytes=1KiB", "--set", "cases=receiver"}
+	u.types("", append(args, "--seed", "2")...) // ends the test here if labs are not possible
+	cmd := u.command(append(args, "--json")...)
+	cmd.Stdout = full
+	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 1 {
+		t.Error(err)
+	}
+	if records, err := results.Load(out); err != nil || len(records) != 2 {
+		t.Errorf("%d records, %v", len(records), err)
+	}
 }
 
 // newTemp makes a directory that belongs to the user the one for temporary files, until the end of the test.

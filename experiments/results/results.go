@@ -108,7 +108,7 @@ type Writer struct {
 	file   *os.File
 	whole  int64 // bytes of whole lines
 	before []Record
-	done   map[string]bool
+	done   map[string]Record // those that are OK, by their keys
 }
 
 var errBusy = errors.New("another run writes to it: wait for its end, or give another directory")
@@ -123,7 +123,7 @@ func Open(dir string) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("results: %w", err)
 	}
-	w := &Writer{file: f, done: make(map[string]bool)}
+	w := &Writer{file: f, done: make(map[string]Record)}
 	if err := lock(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("results: %s: %w", f.Name(), err), f.Close())
 	}
@@ -136,13 +136,28 @@ func Open(dir string) (*Writer, error) {
 	}
 	w.before = records
 	for _, r := range records {
-		w.done[r.Key()] = w.done[r.Key()] || r.OK
+		w.note(r)
 	}
 	return w, nil
 }
 
+func (w *Writer) note(r Record) {
+	if r.OK {
+		w.done[r.Key()] = r
+	}
+}
+
 // Has tells whether there is a record with the key of r that is OK.
-func (w *Writer) Has(r Record) bool { return w.done[r.Key()] }
+func (w *Writer) Has(r Record) bool {
+	_, ok := w.Find(r)
+	return ok
+}
+
+// Find returns the last record with the key of r that is OK.
+func (w *Writer) Find(r Record) (Record, bool) {
+	found, ok := w.done[r.Key()]
+	return found, ok
+}
 
 // Before returns the records that were there when the file was opened.
 func (w *Writer) Before() []Record { return w.before }
@@ -158,7 +173,7 @@ func (w *Writer) Write(r Record) error {
 		return fmt.Errorf("results: %w", errors.Join(err, w.file.Truncate(w.whole)))
 	}
 	w.whole += int64(n)
-	w.done[r.Key()] = w.done[r.Key()] || r.OK
+	w.note(r)
 	return nil
 }
 

@@ -127,7 +127,7 @@ func runAll(ctx context.Context, todo []Experiment, o Options, set func(Experime
 			w.expected, w.took = w.expected+e.Takes(o.Quick), w.took+took
 		}
 		summary = append(summary, became(e.Name, made, took, missing, err)...)
-		if lost != nil { // nor could what comes next be kept
+		if lost != nil { // nor could what comes next be stored
 			return summary, failed
 		}
 	}
