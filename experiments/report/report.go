@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -35,7 +36,10 @@ type Files struct {
 	Plots    string `json:"plots"`
 }
 
-// Make reads the records in a directory and writes the page there, the same in Markdown, and its plots. What was there before is replaced when all
+// plotName is how the plots are called: no other file in their directory is touched.
+var plotName = regexp.MustCompile(`^[0-9]{2,}-[0-9]{2,}\.svg$`)
+
+// Make reads the records in a directory and writes the page there, the same in Markdown, and its plots. What a report before left is replaced when all
 // is written; if anything fails it stays.
 func Make(dir string) (Files, error) {
 	f := Files{filepath.Join(dir, FileName), filepath.Join(dir, MarkdownName), filepath.Join(dir, PlotsName)}
@@ -80,15 +84,85 @@ func (f Files) write(dir string, d *document) (err error) {
 	if err := errors.Join(d.html(page), page.Close()); err != nil {
 		return err
 	}
-	// A directory cannot be renamed over another that holds files.
-	old := made("old")
-	if err := os.Rename(f.Plots, old); err != nil && !errors.Is(err, os.ErrNotExist) {
+	return f.replace(temp)
+}
+
+// replace moves the files from temp to where they belong, and what was there into temp; all of it or nothing.
+func (f Files) replace(temp string) (err error) {
+	var m moves
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.back())
+		}
+	}()
+	old := filepath.Join(temp, "old")
+	if err := os.Mkdir(old, 0o755); err != nil {
 		return err
 	}
-	if err := os.Rename(made(PlotsName), f.Plots); err != nil {
-		return errors.Join(err, os.Rename(old, f.Plots))
+	if err := m.mkdir(f.Plots); err != nil {
+		return err
 	}
-	return errors.Join(os.Rename(made(MarkdownName), f.Markdown), os.Rename(page.Name(), f.Page))
+	before, err := os.ReadDir(f.Plots)
+	if err != nil {
+		return err
+	}
+	for _, e := range before {
+		if plotName.MatchString(e.Name()) && !e.IsDir() {
+			if err := m.move(filepath.Join(f.Plots, e.Name()), filepath.Join(old, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	plots, err := os.ReadDir(filepath.Join(temp, PlotsName))
+	if err != nil {
+		return err
+	}
+	for _, e := range plots {
+		if err := m.move(filepath.Join(temp, PlotsName, e.Name()), filepath.Join(f.Plots, e.Name())); err != nil {
+			return err
+		}
+	}
+	if info, err := os.Lstat(f.Markdown); err == nil && !info.IsDir() {
+		if err := m.move(f.Markdown, filepath.Join(old, MarkdownName)); err != nil {
+			return err
+		}
+	}
+	if err := m.move(filepath.Join(temp, MarkdownName), f.Markdown); err != nil {
+		return err
+	}
+	return os.Rename(filepath.Join(temp, FileName), f.Page)
+}
+
+// moves are what has been done, each with how it is undone.
+type moves []func() error
+
+func (m *moves) move(from, to string) error {
+	err := os.Rename(from, to)
+	if err == nil {
+		*m = append(*m, func() error { return os.Rename(to, from) })
+	}
+	return err
+}
+
+// mkdir makes a directory unless it is there.
+func (m *moves) mkdir(dir string) error {
+	err := os.Mkdir(dir, 0o755)
+	if err == nil {
+		*m = append(*m, func() error { return os.Remove(dir) })
+		return nil
+	}
+	if info, serr := os.Stat(dir); serr == nil && info.IsDir() {
+		return nil
+	}
+	return fmt.Errorf("the plots need a directory: %w", err)
+}
+
+// back undoes all, the last first.
+func (m *moves) back() (err error) {
+	for _, undo := range slices.Backward(*m) {
+		err = errors.Join(err, undo())
+	}
+	return err
 }
 
 // Write writes the page for the records.

@@ -171,16 +171,55 @@ func TestMakeFails(t *testing.T) {
 	if !maps.Equal(before, after) {
 		t.Error("what was there has changed, or something is left")
 	}
-	// The page cannot be put where a directory is.
-	dir = save(t, records())
-	if err := os.MkdirAll(filepath.Join(dir, report.FileName, "x"), 0o700); err != nil {
+	// Neither the page nor its Markdown can be put where a directory is, nor plots into a file; all else stays as it was.
+	for _, name := range []string{report.FileName, report.MarkdownName, report.PlotsName} {
+		dir := save(t, append(records(), transfers(6)...))
+		if _, err := report.Make(dir); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, name)
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if name == report.PlotsName {
+			err = os.WriteFile(path, []byte("mine"), 0o600)
+		} else if err = os.Mkdir(path, 0o700); err == nil {
+			err = os.WriteFile(filepath.Join(path, "mine"), nil, 0o600)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, results.FileName), []byte(`{"experiment":"other","time":"2026-01-02T03:04:05Z"}`+"\n"), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := files(t, dir)
+		if _, err := report.Make(dir); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("something else is in the place of %s: %v", name, err)
+		}
+		if after := files(t, dir); !maps.Equal(before, after) {
+			t.Errorf("something else is in the place of %s, and what was there has changed, or something is left", name)
+		}
+	}
+}
+
+// TestMakeBeside: what is not a report's stays.
+func TestMakeBeside(t *testing.T) {
+	dir := save(t, append(records(), transfers(6)...))
+	mine := filepath.Join(dir, report.PlotsName, "mine.svg")
+	if err := os.Mkdir(filepath.Dir(mine), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := report.Make(dir); err == nil {
-		t.Error("a directory is in the page's place")
+	if err := os.WriteFile(mine, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if left, err := filepath.Glob(filepath.Join(dir, ".report-*")); err != nil || len(left) > 0 {
-		t.Errorf("left: %v, %v", left, err)
+	for range 2 {
+		if _, err := report.Make(dir); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(mine); err != nil || string(b) != "mine" {
+			t.Errorf("%q, %v", b, err)
+		}
 	}
 }
 
