@@ -32,6 +32,9 @@ through an object store (NATS') for comparison. Leaves nothing behind, also afte
 			cfg := demo.Config{}
 			for s := range strings.SplitSeq(sizes, ",") {
 				n, err := workload.ParseBytes(s)
+				if err == nil && n < 1 {
+					err = fmt.Errorf("%q: want 1 B or more", s)
+				}
 				if err != nil {
 					return cli.Usage(fmt.Errorf("--sizes: %w", err))
 				}

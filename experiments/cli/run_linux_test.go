@@ -33,7 +33,7 @@ func TestDemoAsTyped(t *testing.T) {
 			}
 		}
 		leavesNoFiles(t, tmp)
-		for _, args := range [][]string{{"demo", "x"}, {"demo", "--nat", "brick"}, {"demo", "--sizes", "big"}, {"demo", "--no-such"}} {
+		for _, args := range [][]string{{"demo", "x"}, {"demo", "--nat", "brick"}, {"demo", "--sizes", "big"}, {"demo", "--sizes", "1KiB,0"}, {"demo", "--sizes", "NaN"}, {"demo", "--no-such"}} {
 			if _, stderr, code := u.types("", args...); code != 2 {
 				t.Errorf("experiments %v: exit code %d, want 2: %s", args, code, stderr)
 			}

@@ -116,6 +116,9 @@ type state struct {
 func states(ctx context.Context, sizes []int64, res *Result) ([]state, error) {
 	var most int64
 	for _, n := range sizes {
+		if n < 1 { // whose first byte there is not
+			return nil, fmt.Errorf("demo: a state of %d bytes", n)
+		}
 		most = max(most, n)
 	}
 	all, err := workload.Real(ctx, most)

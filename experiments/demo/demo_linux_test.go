@@ -67,6 +67,12 @@ func TestRun(t *testing.T) {
 	}
 }
 
+func TestEmpty(t *testing.T) {
+	if res, err := demo.Run(t.Context(), demo.Config{Sizes: []int64{1, 0}}); err == nil {
+		t.Errorf("a state of nothing: %+v", res)
+	}
+}
+
 // A hand-over that is impossible is a row that says so; the others go on.
 func TestImpossible(t *testing.T) {
 	if testing.Short() {
