@@ -36,8 +36,8 @@ func newRun() *cobra.Command {
 		Use:   "run NAME --out DIR",
 		Short: "Run an experiment, or all; appends to DIR/results.jsonl",
 		Long: `Runs an experiment in a lab of its own and appends one line a measurement to DIR/results.jsonl. Measurements that
-are there already, made by the same program with the same settings and seed, are not made again: so a run that was
-stopped goes on where it was. Ctrl-C leaves nothing behind but the results.
+are there already, made by the same program with the same settings and seed, are not made again, but shown with the
+others: so a run that was stopped goes on where it was. Ctrl-C leaves nothing behind but the results.
 
 "all" is every experiment in turn, ` + about() + `.
 One that fails does not stop the others; the exit code is 1 then. What cannot be measured because a program is missing
