@@ -98,7 +98,7 @@ func TestCopyEnds(t *testing.T) {
 		return len(b), nil
 	}))
 	if !errors.Is(err, context.Canceled) {
-		t.Error(err)
+		t.Fatal(err)
 	}
 	if _, err := s.SHA256(ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
