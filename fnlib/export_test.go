@@ -120,6 +120,18 @@ func StoreAndResume(ctx context.Context, n *Node, to string) error {
 	return err
 }
 
+// SendAndStore sends a state, which must be refused, and stores it then, as a sender does that has not heard of it. It returns what both come to.
+func SendAndStore(ctx context.Context, n *Node, to, key string) (sent, stored error) {
+	o := newOutgoing(n, to, key, strings.NewReader(key), SendOptions{})
+	defer o.close()
+	sent = o.deliver(ctx)
+	o.opt.StoreOnly = true
+	return sent, o.deliverOrStore(ctx, new(Receipt))
+}
+
+// LookOf has n look into its store.
+func LookOf(n *Node) error { return n.lookInto() }
+
 // PutMemoryOf returns how many bytes of the states of Put are in n's memory.
 func PutMemoryOf(n *Node) int64 {
 	n.kept.mu.Lock()

@@ -27,7 +27,7 @@ type inbound struct {
 	waiting   int           // states of the store in queue
 	changed   chan struct{} // closed and replaced when queue has grown
 	live      map[inboundKey]*Incoming
-	objects   map[string]struct{} // of the store, that live states are read from
+	objects   map[string]struct{} // of the store, that live states are read from, or were and are released
 	settled   map[inboundKey]reply
 	order     []inboundKey // of settled, oldest first
 	forgotten time.Time    // when the newest state that is not remembered was settled
@@ -117,6 +117,9 @@ func (b *inbound) settle(in *Incoming, p reply) (before *reply) {
 	if b.live[k] == in {
 		b.leave(in)
 	}
+	if p.released && in.stored != nil {
+		b.objects[in.stored.key] = struct{}{} // or each look would open it
+	}
 	b.settled[k], b.times[k] = p, time.Now()
 	if b.order = append(b.order, k); len(b.order) > maxSettled {
 		old := b.order[0]
@@ -169,7 +172,7 @@ func (b *inbound) storedWaiting() int {
 	return b.waiting
 }
 
-// reads reports whether an object of the store waits for the application, or is read by it.
+// reads reports whether an object of the store waits for the application, is read by it, or was released.
 func (b *inbound) reads(object string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

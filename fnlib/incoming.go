@@ -1,6 +1,7 @@
 package fnlib
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -231,9 +232,9 @@ func (in *Incoming) why(err error) error {
 	case err == io.EOF: //nolint:errorlint // wrapped, it is no end of a state
 		return err
 	case errors.Is(err, errWire):
-		return errors.Join(err, in.settle(statusProtocol, err.Error()))
+		return errors.Join(err, in.settle(reply{status: statusProtocol, reason: err.Error()}))
 	case errors.Is(err, ErrDigest):
-		return errors.Join(err, in.settle(statusDigest, ""))
+		return errors.Join(err, in.settle(reply{status: statusDigest}))
 	}
 	return in.broken(err)
 }
@@ -305,37 +306,46 @@ func (in *Incoming) Accept() error {
 	case !errors.Is(in.end, io.EOF):
 		return in.end
 	}
-	return in.settle(statusAccepted, "")
+	return in.settle(reply{status: statusAccepted})
 }
 
 // Reject tells the sender that the application does not want the state, and why. What was not read is
-// dropped. A state that was accepted cannot be rejected.
+// dropped, and what is in the store deleted: nobody gets it any more (see Release). A state that was accepted cannot be rejected.
 func (in *Incoming) Reject(reason string) error {
 	if in.verdict != nil && in.verdict.status == statusAccepted {
 		return errors.New("fnlib: reject: the state was accepted before")
 	}
-	if reason == "" {
-		reason = "rejected by the application"
+	return in.settle(reply{status: statusRejected, reason: cmp.Or(reason, "rejected by the application")})
+}
+
+// Release is for a state that this node cannot take, such as for a full disk, and another may. A sender that waits for its receipt is told
+// as by Reject, and has the state yet. What is in the store stays there: this node does not get it again, the next instance of its name does.
+func (in *Incoming) Release(reason string) error {
+	if in.verdict != nil && in.verdict.status == statusAccepted {
+		return errors.New("fnlib: release: the state was accepted before")
 	}
-	return in.settle(statusRejected, reason)
+	return in.settle(reply{status: statusRejected, reason: cmp.Or(reason, "the receiver cannot take it"), released: true})
 }
 
 // settle says the last word on the state, once.
-func (in *Incoming) settle(status byte, reason string) error {
+func (in *Incoming) settle(p reply) error {
 	if in.verdict != nil {
 		return nil
 	}
-	p := reply{status: status, bytes: uint64(in.state.read), reason: reason}
+	p.bytes = uint64(in.state.read)
 	in.state.hash.Sum(p.digest[:0])
 	in.verdict = &p
-	if before := in.n.inbound.settle(in, p); before != nil && before.status != status {
+	if before := in.n.inbound.settle(in, p); before != nil && before.status != p.status {
 		return fmt.Errorf("fnlib: state %q from %q came twice, and was settled before", in.Key, in.From)
 	}
 	var err error
-	if in.stored != nil {
-		err = in.stored.remove()
-	} else {
+	switch {
+	case in.stored == nil:
 		in.reply(p)
+	case p.released:
+		in.stored.end()
+	default:
+		err = in.stored.remove()
 	}
 	if in.n.cfg.Metrics != nil {
 		in.n.cfg.Metrics.Received(in.From, in.Key, in.state.read, time.Since(in.began), err)

@@ -190,6 +190,66 @@ func TestStoredStateComesAgain(t *testing.T) {
 	}
 }
 
+// What a receiver releases stays in the store for the next one, and does not come to it again, also if it is looked for or has come over a link too.
+func TestRelease(t *testing.T) {
+	w := newWorld(t, 1)
+	s, _ := openStore(t)
+	with := func(c *fnlib.Config) { c.Store = s }
+	a, b := w.joinWith(t, "a", with), w.joinWith(t, "b", with)
+	store := func(key string) {
+		t.Helper()
+		if _, err := a.SendWith(t.Context(), "b", key, strings.NewReader(key), fnlib.SendOptions{StoreOnly: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store("k")
+	in, err := b.Receive(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(in.Release("no room"), in.Release("")); err != nil {
+		t.Fatal(err)
+	}
+	if in.Accept() == nil {
+		t.Error("accepted what was released")
+	}
+	go func() {
+		in, err := b.Receive(t.Context())
+		if err == nil {
+			err = in.Release("no room")
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}()
+	sent, stored := fnlib.SendAndStore(t.Context(), a, "b", "l")
+	if !errors.Is(sent, fnlib.ErrRejected) || !strings.Contains(sent.Error(), "no room") || stored != nil {
+		t.Errorf("over a link: %v; stored: %v", sent, stored)
+	}
+	if err := fnlib.LookOf(b); err != nil {
+		t.Fatal(err)
+	}
+	store("m")
+	if in, got, err := accept(t.Context(), b); err != nil || string(got) != "m" || in.Release("") == nil {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if keys := objects(t, s); len(keys) != 2 {
+		t.Errorf("in the store: %q", keys)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b = w.joinWith(t, "b", with)
+	for _, want := range []string{"k", "l"} {
+		if _, got, err := accept(t.Context(), b); err != nil || string(got) != want {
+			t.Fatalf("%q, %v; want %q", got, err, want)
+		}
+	}
+	if keys := objects(t, s); len(keys) != 0 {
+		t.Errorf("in the store: %q", keys)
+	}
+}
+
 // What is under way when a node closes is stored: a call that nobody answers, and a state that its receiver reads too slowly.
 func TestCloseStores(t *testing.T) {
 	w := newWorld(t, 1)

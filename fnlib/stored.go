@@ -161,7 +161,7 @@ func (n *Node) find(name string) error {
 	if live != nil && live.stored == nil {
 		n.inbound.comesAgain(live) // its sender has given it up, or will
 	}
-	if verdict != nil && (verdict.status == statusAccepted || verdict.status == statusRejected) {
+	if verdict != nil && !verdict.released && (verdict.status == statusAccepted || verdict.status == statusRejected) {
 		if err := st.remove(); err != nil { // it came over a link after all, or could not be deleted before
 			n.log.Warn("fnlib: store", "key", st.key, "error", err)
 		}

@@ -163,6 +163,8 @@ type reply struct {
 	bytes  uint64
 	digest [sha256.Size]byte
 	reason string
+
+	released bool // not of the wire: the store keeps the state
 }
 
 func appendReply(b []byte, r reply) []byte {

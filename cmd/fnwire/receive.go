@@ -61,7 +61,7 @@ With --out DIR each state is a file below DIR under its key; what exists is not 
 says so. With --extract it is a directory there, without the key's ".tar". With --out FILE the file is replaced. With --out - states go to standard output as they come, and
 reports to standard error: there the exit code tells whether what was written is whole.
 
-A state that is refused or breaks off does not count, and is told of on standard error. With --count 0 receive
+A state that is refused or breaks off does not count, and is told of on standard error; if it is in the store, it stays there. With --count 0 receive
 goes on until Ctrl-C.`,
 		Example: `  fnwire receive --name B                        # one state, into the current directory
   fnwire receive --name B --out in/ --count 0    # all there are
@@ -209,7 +209,7 @@ func (r *receiver) take(ctx context.Context, in *fnlib.Incoming) (accepted bool,
 		return false, r.refuse(in, err)
 	}
 	if err != nil {
-		_ = in.Reject("the receiver cannot keep the state") // told below
+		_ = in.Release("the receiver cannot keep the state") // told below
 		return false, fmt.Errorf("state %q from %s: %w", in.Key, in.From, err)
 	}
 	path := in.Path()
@@ -222,10 +222,14 @@ func (r *receiver) take(ctx context.Context, in *fnlib.Incoming) (accepted bool,
 	}, time.Since(began))
 }
 
-// refuse tells sender and user why a state is not taken.
+// refuse tells sender and user why a state is not taken. What is in the store stays there.
 func (r *receiver) refuse(in *fnlib.Incoming, why error) error {
-	r.note("refused state %q from %s: %v", in.Key, in.From, why)
-	if err := in.Reject(why.Error()); err != nil {
+	if in.Path() == viaStore {
+		r.note("left state %q from %s in the store: %v", in.Key, in.From, why)
+	} else {
+		r.note("refused state %q from %s: %v", in.Key, in.From, why)
+	}
+	if err := in.Release(why.Error()); err != nil {
 		r.note("%v", err)
 	}
 	return nil
@@ -235,14 +239,14 @@ func (r *receiver) refuse(in *fnlib.Incoming, why error) error {
 func (r *receiver) failed(ctx context.Context, in *fnlib.Incoming, t target, readErr, writeErr error) error {
 	if err := ctx.Err(); err != nil {
 		r.broken.Store(true)
-		_ = in.Reject("the receiver was stopped") // the sender notices in any case
+		_ = in.Release("the receiver was stopped") // the sender notices in any case
 		return fmt.Errorf("state %q from %s broke off after %s: %w", in.Key, in.From, size(in.Bytes()), err)
 	}
 	if errors.As(writeErr, new(unfit)) {
 		return r.refuse(in, writeErr)
 	}
 	if writeErr != nil {
-		_ = in.Reject("the receiver cannot write the state") // likewise
+		_ = in.Release("the receiver cannot write the state") // likewise
 		return fmt.Errorf("state %q from %s: %w", in.Key, in.From, writeErr)
 	}
 	if err := r.node.Err(); err != nil {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -61,6 +63,45 @@ func TestStored(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What receive cannot take of the store stays there, for one that can, and is not tried again and again.
+func TestStoredStays(t *testing.T) {
+	env, _ := startDev(t)
+	env, dir := withStore(t, env)
+	state := pattern(3 << 20)
+	file := write(t, "state.bin", state)
+	env.run(t, "send", "--name", "a", "--to", "b", "--path", "store", file).want(cli.ExitOK)
+	stays := func(why string) {
+		t.Helper()
+		if left := files(t, dir); len(left) != 2 { // the driver's lock is one
+			t.Fatalf("%s: left in the store: %q", why, left)
+		}
+	}
+	refuses := func(args ...string) {
+		t.Helper()
+		r := env.startReceive(t, "b", args...)
+		r.await(&r.err, "in the store: ")
+		env.start(t, strings.NewReader("x"), "send", "--name", "a", "--to", "b", "--key", "k", "-").want(cli.ExitOK)
+		if r.want(cli.ExitOK); strings.Count(r.err.String(), "in the store: ") != 1 {
+			t.Errorf("%q: %s", args, &r.err)
+		}
+		stays(strings.Join(args, " "))
+	}
+	refuses("--key", "k", "--out", t.TempDir())
+	refuses("--out", filepath.Dir(file))
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := env.startWith(t, []string{"receive", "--name", "b", "--out", "-"}, func(cmd *exec.Cmd) { cmd.Stdout = pw })
+	_, _ = pw.Close(), pr.Close() // nobody reads
+	r.want(cli.ExitFailed)
+	stays("broken pipe")
+
+	out := t.TempDir()
+	env.startReceive(t, "b", "--out", out).want(cli.ExitOK)
+	wantFile(t, filepath.Join(out, "state.bin"), state)
 }
 
 // TestStoredAtRendezvous holds that the rendezvous of fnwire dev keeps states, also if flags say which it is and not the environment.
