@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -197,17 +198,42 @@ func TestInterruptedReceiver(t *testing.T) {
 }
 
 // awaitPart waits until a state is being received in dir.
-func awaitPart(t *testing.T, dir string) {
+func awaitPart(t *testing.T, dir string) { awaitParts(t, dir, 1) }
+
+func awaitParts(t *testing.T, dir string, n int) {
 	t.Helper()
 	ctx := testContext(t)
 	for {
-		if slices.ContainsFunc(files(t, dir), func(f string) bool { return strings.HasSuffix(f, ".part") }) {
+		if strings.Count(strings.Join(files(t, dir), "\n")+"\n", ".part\n") >= n {
 			return
 		}
 		if err := pause(ctx, 5*time.Millisecond); err != nil {
 			t.Fatal("no state came")
 		}
 	}
+}
+
+// TestSameKeyAtOnce holds that of two states of one key the first has the place, and that the other does not end the receiver.
+func TestSameKeyAtOnce(t *testing.T) {
+	env, _ := startDev(t)
+	dir := t.TempDir()
+	r := env.startReceive(t, "b", "--out", dir, "--count", "0")
+	first, pw1 := env.startPiped(t, "send", "--to", "b", "--key", "same", "-")
+	second, pw2 := env.startPiped(t, "send", "--to", "b", "--key", "same", "-")
+	for _, pw := range []*os.File{pw1, pw2} {
+		if _, err := pw.Write(pattern(1 << 20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitParts(t, dir, 2)
+	_ = pw1.Close()
+	first.want(cli.ExitOK)
+	_ = pw2.Close()
+	second.fails(cli.ExitFailed, "rejected", "exists")
+	env.start(t, strings.NewReader("x"), "send", "--to", "b", "--key", "next", "-").want(cli.ExitOK)
+	r.interrupt()
+	r.want(cli.ExitOK)
+	wantFile(t, filepath.Join(dir, "same"), pattern(1<<20))
 }
 
 // TestInterruptedSender holds that Ctrl-C ends a sender whose input is idle, and that the receiver drops

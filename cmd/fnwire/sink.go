@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"unicode"
 )
 
@@ -177,12 +179,32 @@ func fileName(key string) (string, error) {
 }
 
 // refusal takes the directory's own path out of what the sender gets to see.
-func refusal(key string, err error) error {
+func refusal(key string, err error) error { return fmt.Errorf("key %.200q: %w", key, bare(err)) }
+
+// bare is an error without the paths that it was met at.
+func bare(err error) error {
 	var perr *fs.PathError
-	if errors.As(err, &perr) {
-		err = perr.Err
+	var lerr *os.LinkError
+	switch {
+	case errors.As(err, &perr):
+		return perr.Err
+	case errors.As(err, &lerr):
+		return lerr.Err
 	}
-	return fmt.Errorf("key %.200q: %w", key, err)
+	return err
+}
+
+// troubles are errors of this machine, which the next state would meet as well.
+var troubles = []error{
+	syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EACCES, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
+}
+
+// blame makes an error unfit unless it is one of this machine.
+func blame(err error) error {
+	if err == nil || errors.As(err, new(unfit)) || slices.ContainsFunc(troubles, func(t error) bool { return errors.Is(err, t) }) {
+		return err
+	}
+	return unfit{err}
 }
 
 // vacant refuses what exists already, unless it may be replaced.
@@ -222,9 +244,14 @@ func (t *fileTarget) commit() (string, error) {
 	}
 	if err != nil {
 		t.remove()
-		return "", err
+		return "", blame(err)
 	}
 	return filepath.Join(t.s.root.Name(), t.name), nil
+}
+
+func (t *fileTarget) Write(b []byte) (int, error) {
+	n, err := t.file.Write(b)
+	return n, blame(err)
 }
 
 // place gives what is complete its name, and returns when that is on the disk.
@@ -240,11 +267,11 @@ func (s *dirSink) place(temp, name string) error {
 		case err == nil:
 			defer func() { _ = s.root.RemoveAll(old) }() // it is out of the way
 		case !errors.Is(err, fs.ErrNotExist):
-			return err
+			return refusal(filepath.ToSlash(name), err)
 		}
 	}
 	if err := s.root.Rename(temp, name); err != nil {
-		return err
+		return refusal(filepath.ToSlash(name), err)
 	}
 	s.syncDir(filepath.Dir(name))
 	return nil

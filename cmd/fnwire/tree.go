@@ -114,8 +114,10 @@ func unpack(root *os.Root, r io.Reader) error {
 		if err != nil {
 			return unfitf("the state is no tar stream, or a broken one: %w", err)
 		}
-		if err := unpackOne(root, tr, h); err != nil {
+		if err := unpackOne(root, tr, h); errors.As(err, new(unfit)) {
 			return err
+		} else if err != nil {
+			return blame(fmt.Errorf("%.200q cannot be unpacked: %w", h.Name, bare(err)))
 		}
 	}
 }
@@ -221,7 +223,7 @@ func (t *treeTarget) commit() (string, error) {
 	}
 	if err != nil {
 		t.remove()
-		return "", err
+		return "", blame(err)
 	}
 	return filepath.Join(t.s.root.Name(), t.name), nil
 }

@@ -191,6 +191,11 @@ func refused(t testing.TB) map[string][]byte {
 		`"f" is neither`:   archive(t, tar.Header{Name: "f", Typeflag: tar.TypeFifo}),
 		`"h" is neither`:   archive(t, tar.Header{Name: "h", Typeflag: tar.TypeLink, Linkname: "ok"}),
 		`"s" is sparse`:    sparse(t),
+		`"a/b" cannot be`:  archive(t, tar.Header{Name: "a"}, tar.Header{Name: "a/b"}),
+		`"a" cannot be`:    archive(t, tar.Header{Name: "a/b"}, tar.Header{Name: "a"}),
+		`"d/" cannot be`:   archive(t, tar.Header{Name: "d"}, tar.Header{Name: "d/", Typeflag: tar.TypeDir}),
+		`"." cannot be`:    archive(t, tar.Header{Name: "."}),
+		`nn" cannot be`:    archive(t, tar.Header{Name: strings.Repeat("n", 150) + "/" + strings.Repeat("n", 300)}, tar.Header{Name: "nn"}),
 		"no tar stream":    file[100:],
 		"unexpected EOF":   file[:514],
 	}
@@ -213,7 +218,7 @@ func TestUnpackRefuses(t *testing.T) {
 		} else {
 			to.abort()
 		}
-		if err == nil || !strings.Contains(err.Error(), why) {
+		if !errors.As(err, new(unfit)) || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v", why, err)
 		}
 		if got := files(t, outside); len(got) != 0 {
