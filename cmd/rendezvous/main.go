@@ -251,6 +251,7 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) error {
 // reloadOnHangup reads the hooks again on SIGHUP, until stop is called. A file with a mistake changes nothing.
 func (o *options) reloadOnHangup(s *server.Server) (stop func()) {
 	hangup, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Ignore(syscall.SIGHUP) // it ends the program no more, as cli.Main has it
 	signal.Notify(hangup, syscall.SIGHUP)
 	go func() {
 		defer close(done)

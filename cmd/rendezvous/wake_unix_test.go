@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -35,6 +36,8 @@ func TestWakeFile(t *testing.T) {
 	}
 	write("/first")
 	t.Setenv("FNWIRE_WAKE_FILE", file)
+	hungUp, stopHangup := signal.NotifyContext(t.Context(), syscall.SIGHUP) // as cli.Main has it
+	defer stopHangup()
 	key := job.NewKey()
 	line, log, stop := begin(t, "--json", "--listen", "127.0.0.1:0", "--http", "off", "--allow", key.ID().String())
 	var ready readyLine
@@ -83,6 +86,9 @@ func TestWakeFile(t *testing.T) {
 		if path := <-called; path != want+name {
 			t.Errorf("called %s, want %s", path, want+name)
 		}
+	}
+	if hungUp.Err() != nil {
+		t.Error("SIGHUP ends the program")
 	}
 	if err := c.Close(); err != nil {
 		t.Error(err)

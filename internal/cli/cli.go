@@ -26,12 +26,19 @@ const (
 	ExitCanceled = 130 // Ctrl-C, as shells have it
 )
 
-// Main runs root and returns the exit code. SIGINT and SIGTERM cancel the command's context; a second
-// signal ends the process at once. An error is one line on stderr.
+// Main runs root and returns the exit code. SIGINT, SIGTERM and, unless nohup has it ignored, SIGHUP cancel the command's
+// context; another SIGINT or SIGTERM ends the process at once. An error is one line on stderr.
 func Main(root *cobra.Command) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() {
+		signal.Ignore(syscall.SIGHUP) // of a terminal that is closed comes one from the kernel and one from the shell
+		stop()
+	})
 
 	root.SilenceErrors = true
 	root.SilenceUsage = true
