@@ -85,9 +85,9 @@ func (g *getter) run(cmd *cobra.Command, ref fnlib.Ref, file string) error {
 		return err
 	}
 	defer cancel()
-	out, err := openSink(file, cmd.OutOrStdout(), true)
+	out, err := openSink(ctx, file, cmd.OutOrStdout(), true)
 	if err != nil {
-		return cli.Usage(err)
+		return wrongOut(ctx, err)
 	}
 	defer out.close()
 	if d, ok := out.(*dirSink); ok && d.file == "" {

@@ -101,8 +101,8 @@ func (r *receiver) run(cmd *cobra.Command) error {
 			return cli.Usage(fmt.Errorf("--out: %w", err))
 		}
 	}
-	if r.sink, err = openSink(r.out, cmd.OutOrStdout(), r.overwrite); err != nil {
-		return cli.Usage(fmt.Errorf("--out: %w", err))
+	if r.sink, err = openSink(ctx, r.out, cmd.OutOrStdout(), r.overwrite); err != nil {
+		return wrongOut(ctx, fmt.Errorf("--out: %w", err))
 	}
 	defer r.sink.close()
 	if err := r.checkOut(); err != nil {

@@ -205,7 +205,7 @@ func openState(ctx context.Context, file string, stdin io.Reader) (*state, error
 	in := &state{key: "stdin", size: -1, r: stdin, close: func() {}}
 	if file != "-" {
 		var err error
-		if f, err = os.Open(file); err != nil {
+		if f, err = openWithin(ctx, file, os.O_RDONLY); err != nil {
 			return nil, err
 		}
 		isFile = true

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -12,7 +13,10 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 	"unicode"
+
+	"github.com/fnwire/fnwire/internal/cli"
 )
 
 // sink is where received states go.
@@ -33,9 +37,17 @@ type target interface {
 	undone() bool
 }
 
+// wrongOut is openSink's error, which is the caller's mistake unless it is the end of ctx.
+func wrongOut(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	return cli.Usage(err)
+}
+
 // openSink finds out what out means: "-" is stdout, a directory takes each state under its key, anything
 // else is a file.
-func openSink(out string, stdout io.Writer, overwrite bool) (sink, error) {
+func openSink(ctx context.Context, out string, stdout io.Writer, overwrite bool) (sink, error) {
 	if out == "-" {
 		return &streamSink{w: stdout, name: "-"}, nil
 	}
@@ -54,10 +66,11 @@ func openSink(out string, stdout io.Writer, overwrite bool) (sink, error) {
 		}
 		return &dirSink{root: root, overwrite: overwrite}, nil
 	case err == nil && !st.Mode().IsRegular(): // a device or a pipe: nothing to replace
-		f, err := os.OpenFile(out, os.O_WRONLY, 0)
+		f, err := openWithin(ctx, out, os.O_WRONLY)
 		if err != nil {
 			return nil, err
 		}
+		context.AfterFunc(ctx, func() { _ = f.SetWriteDeadline(time.Unix(1, 0)) }) // of a pipe that nobody reads; files have none
 		return &streamSink{w: f, c: f, name: out}, nil
 	case err == nil:
 		if out, err = filepath.EvalSymlinks(out); err != nil {
@@ -71,6 +84,25 @@ func openSink(out string, stdout io.Writer, overwrite bool) (sink, error) {
 		return nil, err
 	}
 	return &dirSink{root: root, overwrite: true, file: filepath.Base(out)}, nil
+}
+
+// openWithin is os.OpenFile, which waits for a pipe's other end, until ctx ends.
+func openWithin(ctx context.Context, path string, flag int) (*os.File, error) {
+	type opened struct {
+		f   *os.File
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() { // which ends with the process if nobody comes
+		f, err := os.OpenFile(path, flag, 0)
+		done <- opened{f, err}
+	}()
+	select {
+	case o := <-done:
+		return o.f, o.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("open %s: %w", path, ctx.Err())
+	}
 }
 
 // streamSink writes states one after the other as they come.

@@ -204,7 +204,7 @@ func refused(t testing.TB) map[string][]byte {
 func TestUnpackRefuses(t *testing.T) {
 	for why, b := range refused(t) {
 		outside := t.TempDir()
-		s, err := openSink(filepath.Join(outside, "in")+"/", nil, true)
+		s, err := openSink(t.Context(), filepath.Join(outside, "in")+"/", nil, true)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -32,7 +32,7 @@ func TestFileName(t *testing.T) {
 // ones appear with the permissions that the umask gives.
 func TestDirSink(t *testing.T) {
 	dir := t.TempDir()
-	s, err := openSink(dir+"/made/", io.Discard, false)
+	s, err := openSink(t.Context(), dir+"/made/", io.Discard, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func (fullDisk) Sync() error { return syscall.ENOSPC }
 // A state has its place only when the disk has it: the sender forgets it then.
 func TestDirSinkDiskFull(t *testing.T) {
 	dir := t.TempDir()
-	s, err := openSink(dir, io.Discard, false)
+	s, err := openSink(t.Context(), dir, io.Discard, false)
 	if err != nil {
 		t.Fatal(err)
 	}
