@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -184,16 +185,42 @@ func (c *common) run(do func(cmd *cobra.Command, args []string) error) func(*cob
 			return nil
 		}
 		if cerr := cmd.Context().Err(); cerr != nil {
+			c.tell(cmd, "interrupted")
 			return cerr // a signal; what it broke off is no news
 		}
 		err = c.explain(err)
-		if c.json {
-			out := c.jsonErrors
-			if out == nil {
-				out = cmd.OutOrStdout()
-			}
-			_ = cli.PrintJSON(out, failure{Error: err.Error()}) // standard error tells as well
-		}
+		c.tell(cmd, err.Error())
 		return err
+	}
+}
+
+// tell prints a failure with --json.
+func (c *common) tell(cmd *cobra.Command, text string) {
+	if !c.json {
+		return
+	}
+	out := c.jsonErrors
+	if out == nil {
+		out = cmd.OutOrStdout()
+	}
+	_ = cli.PrintJSON(out, failure{Error: text}) // standard error tells as well
+}
+
+// tellUsage has what is wrong with a command's flags and arguments told too, which cobra finds before it runs the command.
+func (c *common) tellUsage(root *cobra.Command) {
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		c.json = c.json || slices.Contains(os.Args, "--json") // which may stand after the wrong flag
+		c.tell(cmd, err.Error())
+		return err
+	})
+	for _, cmd := range append(root.Commands(), root) {
+		check := cmd.Args
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			err := check(cmd, args)
+			if err != nil {
+				c.tell(cmd, err.Error())
+			}
+			return err
+		}
 	}
 }

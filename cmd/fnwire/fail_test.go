@@ -117,6 +117,10 @@ func TestFailureAsJSON(t *testing.T) {
 	}{
 		{[]string{"ls"}, cli.ExitFailed, false},
 		{[]string{"ping", "a b"}, cli.ExitUsage, false},
+		{[]string{"ping"}, cli.ExitUsage, false},
+		{[]string{"ping", "--bad"}, cli.ExitUsage, false},
+		{[]string{"--bad"}, cli.ExitUsage, false},
+		{[]string{"frobnicate"}, cli.ExitUsage, false},
 		{[]string{"receive", "--name", "b", "--out", "-"}, cli.ExitFailed, true},
 	} {
 		p := env.run(t, append(tt.args, "--json")...).want(tt.code)
@@ -131,6 +135,14 @@ func TestFailureAsJSON(t *testing.T) {
 		if err := json.NewDecoder(strings.NewReader(out.String())).Decode(&f); err != nil || f.OK || f.Error == "" {
 			t.Errorf("%q: %+v, %v", tt.args, f, err)
 		}
+	}
+	env, _ = startDev(t)
+	r := env.startReceive(t, "b", "--out", t.TempDir(), "--json")
+	r.interrupt()
+	r.want(cli.ExitCanceled)
+	var f failure
+	if r.decode(&r.out, &f); f.OK || f.Error != "interrupted" {
+		t.Errorf("interrupted: %+v", f)
 	}
 }
 

@@ -42,5 +42,6 @@ func newRoot() *cobra.Command {
 		newKeygen(&c), newDev(&c), newSend(&c), newReceive(&c), newPing(&c), newList(&c), newNetcheck(&c),
 		newPut(&c), newGet(&c), newExpose(&c), newForward(&c),
 	)
+	c.tellUsage(root)
 	return root
 }

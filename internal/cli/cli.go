@@ -43,7 +43,8 @@ func Main(root *cobra.Command) int {
 	root.SilenceErrors = true
 	root.SilenceUsage = true
 	root.Version = Version()
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage(err) })
+	flagError := root.FlagErrorFunc()
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return Usage(flagError(cmd, err)) })
 	err := root.ExecuteContext(ctx)
 	var usage *usageError
 	switch {
