@@ -132,13 +132,18 @@ func (c *common) openStore(ctx context.Context) (store.Store, error) {
 			URL: cmp.Or(c.url, cfg.URL), Creds: cmp.Or(c.creds, cfg.Creds), JobKey: cmp.Or(c.jobKey, cfg.JobKey),
 		})
 	} else {
-		s, err = open.URL(ctx, url)
+		if s, err = open.URL(ctx, url); errors.Is(err, rendezvous.ErrUnreachable) {
+			return nil, fmt.Errorf("%w: %w", errStoreAway, err)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--store: %w", err)
 	}
 	return s, nil
 }
+
+// errStoreAway is that of a NATS server that is not the rendezvous.
+var errStoreAway = errors.New("--store")
 
 func closeStore(s store.Store) {
 	if s != nil {

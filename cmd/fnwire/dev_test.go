@@ -78,7 +78,8 @@ func TestDevAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	environment{}.run(t, "dev", "--listen", l.Addr().String()).fails(cli.ExitFailed, "in use", "--listen")
+	environment{}.run(t, "dev", "--listen", l.Addr().String()).fails(cli.ExitFailed, "in use", "--listen", "free port")
+	environment{}.run(t, "dev", "--listen", "192.0.2.1:4222").fails(cli.ExitFailed, "address of this machine", "--public")
 	u, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

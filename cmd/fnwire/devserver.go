@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"github.com/fnwire/fnwire/internal/job"
 	relayserver "github.com/fnwire/fnwire/relay/server"
@@ -134,6 +135,9 @@ func startServers(ctx context.Context, plan devPlan, admit job.ID, log *slog.Log
 	}()
 	// The embedded NATS takes long to notice that the port is taken.
 	l, err := net.Listen("tcp", plan.nats)
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return nil, fmt.Errorf("%w; --listen wants an address of this machine, and --public that at which others reach it", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; --listen 127.0.0.1:0 takes a free port", err)
 	}

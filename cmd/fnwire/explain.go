@@ -16,6 +16,7 @@ var remedies = []struct {
 	is     error
 	remedy string
 }{
+	{errStoreAway, "is it running, and is the URL of --store, or FNWIRE_STORE, right?"},
 	{fnlib.ErrFenced, "give each running instance a name of its own"},
 	{rendezvous.ErrNotAllowed, "check FNWIRE_JOB_KEY; `fnwire keygen --id` prints its job ID"},
 	{rendezvous.ErrUnauthorized, "check FNWIRE_CREDS and FNWIRE_JOB_KEY"},

@@ -129,6 +129,7 @@ func TestStoreErrors(t *testing.T) {
 	file := write(t, "x", []byte("x"))
 	env.run(t, "send", "--to", "b", "--path", "store", file).fails(cli.ExitUsage, "--store", "FNWIRE_STORE")
 	env.run(t, "send", "--to", "b", "--store", "gopher://h/x", file).fails(cli.ExitFailed, "--store", "file:///")
+	env.run(t, "send", "--to", "b", "--timeout", "2s", "--store", "nats://127.0.0.1:1/b", file).fails(cli.ExitFailed, "is the URL of --store")
 	env.run(t, "receive", "--name", "b", "--store", "file://"+file, "--out", t.TempDir()).fails(cli.ExitFailed, "--store")
 	// A pipe that was read in part is not what can be stored any more.
 	s, pw := env.startPiped(t, "send", "--to", "b", "--store", "file://"+filepath.ToSlash(t.TempDir()), "--timeout", "1s", "-")
