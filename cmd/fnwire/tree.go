@@ -61,7 +61,7 @@ func (t *tree) open() (*io.PipeReader, error) {
 		go func() {
 			defer close(ended)
 			w := tar.NewWriter(pw)
-			err := w.AddFS(os.DirFS(t.dir))
+			err := addDir(w, t.dir)
 			if err == nil {
 				err = w.Close()
 			}
@@ -69,6 +69,62 @@ func (t *tree) open() (*io.PipeReader, error) {
 		}()
 	}
 	return t.pr, nil
+}
+
+// addDir is tar's AddFS with what a directory of this machine may hold: package fs has no names that are not UTF-8.
+func addDir(w *tar.Writer, dir string) error {
+	dir, err := filepath.EvalSymlinks(dir) // WalkDir would stop at it
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && path != dir {
+			err = addEntry(w, dir, path, d)
+		}
+		if err != nil {
+			return fmt.Errorf("%q: %w", path, bare(err))
+		}
+		return nil
+	})
+}
+
+func addEntry(w *tar.Writer, dir, path string, d fs.DirEntry) error {
+	st, err := d.Info()
+	if err != nil {
+		return err
+	}
+	var link string
+	switch {
+	case st.Mode()&fs.ModeSymlink != 0:
+		if link, err = os.Readlink(path); err != nil {
+			return err
+		}
+	case !st.Mode().IsRegular() && !st.IsDir():
+		return errors.New("neither a file, a directory nor a symbolic link; remove it, or send what `tar c --exclude` leaves, with -")
+	}
+	h, err := tar.FileInfoHeader(st, filepath.ToSlash(link))
+	if err != nil {
+		return err
+	}
+	if h.Name, err = filepath.Rel(dir, path); err != nil {
+		return err
+	}
+	h.Name = filepath.ToSlash(h.Name)
+	if st.IsDir() {
+		h.Name += "/"
+	}
+	if err := w.WriteHeader(h); err != nil || !st.Mode().IsRegular() {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := io.Copy(w, f); err != nil {
+		return err
+	}
+	return w.Flush() // which tells of a file that got shorter meanwhile
 }
 
 // Seek tells where it is and goes back to the beginning; it does nothing else.
