@@ -58,7 +58,7 @@ func CheckURL(s string) error {
 			(strings.Count(u.Host, ":") < 2 || u.Host[0] == '[') { // of IPv6
 			continue
 		}
-		return fmt.Errorf("rendezvous: URL %s: want nats://HOST:PORT, or tls:// (several with commas between)", RedactURL(one))
+		return fmt.Errorf("rendezvous: URL %s: want nats://HOST:PORT, or tls://, ws:// or wss:// (several with commas between)", RedactURL(one))
 	}
 	return nil
 }

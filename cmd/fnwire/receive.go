@@ -61,8 +61,8 @@ With --out DIR each state is a file below DIR under its key; what exists is not 
 says so. With --extract it is a directory there, without the key's ".tar". With --out FILE the file is replaced. With --out - states go to standard output as they come, and
 reports to standard error: there the exit code tells whether what was written is whole.
 
-A state that is refused or breaks off does not count, and is told of on standard error; if it is in the store, it stays there. With --count 0 receive
-goes on until Ctrl-C.`,
+A state that is refused or breaks off does not count, and is told of on standard error; what is in the store stays
+there. With --count 0 receive goes on until Ctrl-C.`,
 		Example: `  fnwire receive --name B                        # one state, into the current directory
   fnwire receive --name B --out in/ --count 0    # all there are
   fnwire receive --name B --extract              # a directory that was sent
