@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/fnwire/fnwire/internal/ident"
-	"github.com/fnwire/fnwire/internal/job"
-	"github.com/fnwire/fnwire/internal/udpx"
 )
 
 // Who calls now is not evicted for who calls a moment later: it has no link yet. Peers without a link that are idle for long are
@@ -15,14 +13,7 @@ import (
 func TestOldPeersMakeRoom(t *testing.T) {
 	const old = 10
 	synctest.Test(t, func(t *testing.T) {
-		id, err := ident.New()
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := Open(Config{Identity: id, Key: job.NewKey(), Sockets: []udpx.Socket{newCountingSocket()}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		e := openOver(t, newCountingSocket())
 		defer e.Close()
 		// call admits a caller that dials by itself.
 		call := func(p Peer) Peer {

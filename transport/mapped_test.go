@@ -6,23 +6,13 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/fnwire/fnwire/internal/ident"
-	"github.com/fnwire/fnwire/internal/job"
-	"github.com/fnwire/fnwire/internal/udpx"
 	"github.com/fnwire/fnwire/transport/punch"
 )
 
 // TestMappedAddress holds that a port that a router forwards is offered, beside what STUN tells, until it is lost.
 func TestMappedAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		id, err := ident.New()
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := Open(Config{Identity: id, Key: job.NewKey(), Sockets: []udpx.Socket{newCountingSocket()}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		e := openOver(t, newCountingSocket())
 		defer e.Close()
 		mapped, seen := netip.MustParseAddrPort("203.0.113.9:5000"), netip.MustParseAddrPort("203.0.113.9:6000")
 		want := func(when string, with, without []netip.AddrPort) {

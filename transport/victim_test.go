@@ -27,6 +27,20 @@ func newCountingSocket() *countingSocket {
 	return &countingSocket{closed: make(chan struct{}), bytes: make(map[netip.AddrPort]int)}
 }
 
+// openOver opens an endpoint that has one socket.
+func openOver(t *testing.T, s udpx.Socket) *Endpoint {
+	t.Helper()
+	id, err := ident.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := Open(Config{Identity: id, Key: job.NewKey(), Sockets: []udpx.Socket{s}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
 func (s *countingSocket) Read(*udpx.Batch) error {
 	<-s.closed
 	return net.ErrClosed
@@ -59,15 +73,8 @@ func (s *countingSocket) to(a netip.AddrPort) int {
 func TestThousandPeersNameOneVictim(t *testing.T) {
 	const peers = 1000
 	synctest.Test(t, func(t *testing.T) {
-		id, err := ident.New()
-		if err != nil {
-			t.Fatal(err)
-		}
 		socket := newCountingSocket()
-		e, err := Open(Config{Identity: id, Key: job.NewKey(), Sockets: []udpx.Socket{socket}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		e := openOver(t, socket)
 		defer e.Close()
 		victim := netip.MustParseAddrPort("203.0.113.66:53")
 		for i := range peers {
@@ -98,14 +105,7 @@ func TestThousandPeersNameOneVictim(t *testing.T) {
 // another key, and those of the first no longer be opened.
 func TestNonceIsForLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		id, err := ident.New()
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := Open(Config{Identity: id, Key: job.NewKey(), Sockets: []udpx.Socket{newCountingSocket()}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		e := openOver(t, newCountingSocket())
 		defer e.Close()
 		other, err := ident.New()
 		if err != nil {
