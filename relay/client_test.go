@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,140 +14,8 @@ import (
 	"github.com/fnwire/fnwire/internal/hostile"
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
-	"github.com/fnwire/fnwire/internal/token"
 	"github.com/fnwire/fnwire/relay"
 )
-
-const oneWay = 20 * time.Millisecond
-
-// fake answers a client in virtual time as a relay would; each of its faults can be switched.
-type fake struct {
-	t      *testing.T
-	client *relay.Client
-	stop   func()
-
-	mu       sync.Mutex // guards what follows
-	sent     []event
-	deaf     bool // answers nothing
-	bound    bool // knows the session
-	instance uint64
-	lifetime uint32
-	refuse   relay.Reason
-	loseNext int           // frames
-	far      time.Duration // more than usual, until it answers
-	freeze   time.Duration // at the next ping, for once
-	nonce    relay.Nonce   // of the last PROVE
-}
-
-type event struct {
-	at   time.Duration
-	kind byte
-}
-
-func newFake(t *testing.T, tok []byte) *fake {
-	t.Helper()
-	return newFarFake(t, tok, 0)
-}
-
-// newFarFake is farther away than usual from the first bind on.
-func newFarFake(t *testing.T, tok []byte, far time.Duration) *fake {
-	t.Helper()
-	id, err := ident.FromEd25519(testKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &fake{t: t, instance: 1, lifetime: 3600, far: far}
-	begin := time.Now()
-	f.client = relay.NewClient(relay.Config{
-		ID: "relay-1", Addr: netip.MustParseAddrPort("192.0.2.1:3478"), Token: tok, Identity: id,
-		Send: func(_ netip.AddrPort, b []byte, _ int) error {
-			f.mu.Lock()
-			f.sent = append(f.sent, event{time.Since(begin), b[0]})
-			b = bytes.Clone(b)
-			frozen := time.Duration(0)
-			if b[0] == relay.TypePing {
-				frozen, f.freeze = f.freeze, 0
-			}
-			time.AfterFunc(max(2*oneWay+f.far, frozen), func() { f.answer(b) })
-			f.mu.Unlock()
-			time.Sleep(frozen)
-			return nil
-		},
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- f.client.Run(ctx) }()
-	f.stop = func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		time.Sleep(time.Second) // of virtual time, for answers under way
-	}
-	return f
-}
-
-func (f *fake) set(change func()) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	change()
-}
-
-func (f *fake) answer(b []byte) {
-	f.mu.Lock()
-	var out []byte
-	switch {
-	case f.deaf:
-	case f.loseNext > 0:
-		f.loseNext--
-	case b[0] == relay.TypeBind:
-		m, _ := relay.ParseBind(b)
-		if f.refuse != 0 {
-			out = relay.AppendRefused(nil, relay.Refused{Reason: f.refuse, Nonce: m.Nonce})
-			break
-		}
-		out = relay.AppendChallenge(nil, relay.Challenge{Nonce: m.Nonce})
-	case b[0] == relay.TypeProve:
-		m, _ := relay.ParseProve(b)
-		f.bound, f.nonce = true, m.Nonce
-		out = relay.AppendBound(nil, relay.Bound{Nonce: m.Nonce, Lifetime: f.lifetime, Instance: f.instance})
-	case b[0] == relay.TypePing:
-		m, _ := relay.ParsePing(b)
-		out = relay.AppendUnbound(nil, m.Nonce)
-		if f.bound {
-			out = relay.AppendPong(nil, relay.Pong{Nonce: m.Nonce, Instance: f.instance})
-		}
-	}
-	f.mu.Unlock()
-	if out != nil {
-		f.client.HandlePacket(out)
-	}
-}
-
-// since returns what was sent of a kind since the last call.
-func (f *fake) since(kind byte) (at []time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	rest := f.sent[:0]
-	for _, e := range f.sent {
-		if e.kind == kind {
-			at = append(at, e.at)
-		} else {
-			rest = append(rest, e)
-		}
-	}
-	f.sent = rest
-	return at
-}
-
-func goodToken() []byte { return make([]byte, token.Size) }
-
-func wantTimes(t *testing.T, got []time.Duration, want ...time.Duration) {
-	t.Helper()
-	if fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("sent at %v, want %v", got, want)
-	}
-}
 
 func TestReadyAfterOneRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -230,13 +97,6 @@ func TestIdlePings(t *testing.T) {
 	})
 }
 
-// sendEvery keeps sending without an answer, as QUIC does into a hole.
-func (f *fake) sendFor(d time.Duration) {
-	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		_ = f.client.Send(ident.Short{1}, 0, []byte("x"), 0)
-	}
-}
-
 // A relay that restarts is noticed within 150 ms and bound again one round trip later, if packets
 // are sent and none come.
 func TestRestartIsNoticed(t *testing.T) {
@@ -284,83 +144,6 @@ func TestDoubt(t *testing.T) {
 		f.client.HandlePacket(relay.AppendRefused(nil, relay.Refused{Reason: relay.ReasonDraining, Nonce: f.nonce}))
 		if s, _ := f.client.State(); f.client.Usable() || s != relay.StateBound {
 			t.Errorf("not left though it is about to end, %v", s)
-		}
-	})
-}
-
-// The round-trip time is known also of a relay that is farther away than the first try waits for, from the beginning or since its path got longer: so it is
-// not doubted, and pinged once at a time.
-func TestFarRelay(t *testing.T) {
-	const far = 400 * time.Millisecond
-	for _, c := range []struct {
-		name       string
-		first, now time.Duration // round trips
-		settle     time.Duration // until it is known
-		low, high  time.Duration // what is known then
-	}{
-		{"always", far, far, 20 * time.Second, far, far},
-		{"very far", 2500 * time.Millisecond, 2500 * time.Millisecond, 20 * time.Second, 2500 * time.Millisecond, 2500 * time.Millisecond},
-		{"much farther", 2 * oneWay, 3 * far, time.Minute, 2 * far, 3 * far},
-		{"farther", 2 * oneWay, far, 20 * time.Second, far / 2, far},
-		{"nearer", far, 2 * oneWay, 3 * time.Minute, 2 * oneWay, far / 4},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := newFarFake(t, goodToken(), c.first-2*oneWay)
-				defer f.stop()
-				defer time.Sleep(c.now) // for answers under way
-				time.Sleep(2*c.first + time.Second)
-				f.set(func() { f.far = c.now - 2*oneWay })
-				time.Sleep(c.settle)
-				f.since(relay.TypePing)
-				f.since(relay.TypeBind)
-				doubted := 0
-				for range 600 {
-					time.Sleep(100 * time.Millisecond)
-					if !f.client.Usable() {
-						doubted++
-					}
-				}
-				if pings, binds := f.since(relay.TypePing), f.since(relay.TypeBind); doubted > 0 || len(pings) > 8 || len(binds) > 0 {
-					t.Errorf("doubted %d times of 600, %d pings and %d binds in a minute", doubted, len(pings), len(binds))
-				}
-				if rtt := f.client.RTT(); rtt < c.low || rtt > c.high {
-					t.Errorf("RTT %v, want %v to %v", rtt, c.low, c.high)
-				}
-			})
-		})
-	}
-}
-
-// A bind to a far relay ends well although something has the relay checked each second, as a path that keeps moving does.
-func TestCheckWhileBinding(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFarFake(t, goodToken(), 600*time.Millisecond-2*oneWay)
-		defer f.stop()
-		for range 10 {
-			f.client.Check()
-			time.Sleep(time.Second)
-		}
-		if s, err := f.client.State(); s != relay.StateBound {
-			t.Errorf("%v: %v", s, err)
-		}
-	})
-}
-
-// What a process hears when it is thawed does not tell how far the relay is: one that dies then is doubted as soon as ever.
-func TestThawIsNoRTT(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFake(t, goodToken())
-		defer f.stop()
-		time.Sleep(time.Second)
-		f.since(relay.TypePing)
-		f.set(func() { f.freeze = 10 * time.Second }) // longer than a try waits, and than the answer takes
-		time.Sleep(40 * time.Second)
-		if pings := f.since(relay.TypePing); len(pings) == 0 {
-			t.Fatal("no ping")
-		}
-		if rtt := f.client.RTT(); rtt != 2*oneWay {
-			t.Errorf("RTT %v", rtt)
 		}
 	})
 }
