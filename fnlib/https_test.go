@@ -18,15 +18,22 @@ import (
 	"github.com/fnwire/fnwire/transport"
 )
 
-// Functions whose packets to the relay vanish (its announced UDP address is a socket that nobody reads) reach
-// each other all the same, by its HTTPS port, and do not wait for a time-out.
-func TestUDPBlocked(t *testing.T) {
-	w := newWorld(t, 0)
+// runHTTPSRelay runs a relay that takes UDP and WebSocket. The rendezvous does not know it yet.
+func runHTTPSRelay(t *testing.T, w *world) *relay.Server {
+	t.Helper()
 	s, err := relay.New(relay.Config{ID: "r1", Listen: loopbackAny, HTTPS: loopbackAny, TokenKey: w.rdv.TokenKey, Logger: logger()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	run(t, s.Run, s.Ready())
+	return s
+}
+
+// Functions whose packets to the relay vanish (its announced UDP address is a socket that nobody reads) reach
+// each other all the same, by its HTTPS port, and do not wait for a time-out.
+func TestUDPBlocked(t *testing.T) {
+	w := newWorld(t, 0)
+	s := runHTTPSRelay(t, w)
 	nobody := netip.MustParseAddrPort("192.0.2.1:3478") // TEST-NET-1
 	info := rendezvous.RelayInfo{
 		ID: "r1", Addr: nobody, STUN: []netip.AddrPort{nobody}, HTTPS: s.HTTPSAddr().String(), CertSHA256: s.CertSHA256(),
@@ -93,11 +100,7 @@ func (s *coldSocket) Write(b []byte, seg int, ecn byte, to netip.AddrPort) error
 // Where UDP passes later than TLS does, it was not blocked.
 func TestUDPComesLater(t *testing.T) {
 	w := newWorld(t, 0)
-	s, err := relay.New(relay.Config{ID: "r1", Listen: loopbackAny, HTTPS: loopbackAny, TokenKey: w.rdv.TokenKey, Logger: logger()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	run(t, s.Run, s.Ready())
+	s := runHTTPSRelay(t, w)
 	info := rendezvous.RelayInfo{ID: "r1", Addr: s.Addr(), STUN: s.STUNAddrs(), HTTPS: s.HTTPSAddr().String(), CertSHA256: s.CertSHA256()}
 	if err := w.rdv.AddRelay(info); err != nil {
 		t.Fatal(err)

@@ -213,15 +213,7 @@ func TestRelease(t *testing.T) {
 	if in.Accept() == nil {
 		t.Error("accepted what was released")
 	}
-	go func() {
-		in, err := b.Receive(t.Context())
-		if err == nil {
-			err = in.Release("no room")
-		}
-		if err != nil {
-			t.Error(err)
-		}
-	}()
+	go refuseOne(t, b, (*fnlib.Incoming).Release)
 	sent, stored := fnlib.SendAndStore(t.Context(), a, "b", "l")
 	if !errors.Is(sent, fnlib.ErrRejected) || !strings.Contains(sent.Error(), "no room") || stored != nil {
 		t.Errorf("over a link: %v; stored: %v", sent, stored)

@@ -76,19 +76,22 @@ func TestSendReceive(t *testing.T) {
 	}
 }
 
+// refuseOne takes a state and does not accept it, since there is no room.
+func refuseOne(t *testing.T, n *fnlib.Node, refuse func(*fnlib.Incoming, string) error) {
+	in, err := n.Receive(t.Context())
+	if err == nil {
+		err = refuse(in, "no room")
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func TestReject(t *testing.T) {
 	w := newWorld(t, 1)
 	a, b := w.join(t, "a"), w.join(t, "b")
 	for _, size := range []int{10, 32 << 20} { // the big one is rejected while it is still coming
-		go func() {
-			in, err := b.Receive(t.Context())
-			if err == nil {
-				err = in.Reject("no room")
-			}
-			if err != nil {
-				t.Error(err)
-			}
-		}()
+		go refuseOne(t, b, (*fnlib.Incoming).Reject)
 		_, err := a.Send(t.Context(), "b", "k", bytes.NewReader(make([]byte, size)))
 		if !errors.Is(err, fnlib.ErrRejected) || !bytes.Contains([]byte(err.Error()), []byte("no room")) {
 			t.Errorf("%d bytes: %v", size, err)
@@ -221,15 +224,7 @@ func TestManySends(t *testing.T) {
 func TestRejectWhileIdle(t *testing.T) {
 	w := newWorld(t, 1)
 	a, b := w.join(t, "a"), w.join(t, "b")
-	go func() {
-		in, err := b.Receive(t.Context())
-		if err == nil {
-			err = in.Reject("no room")
-		}
-		if err != nil {
-			t.Error(err)
-		}
-	}()
+	go refuseOne(t, b, (*fnlib.Incoming).Reject)
 	r, feed := io.Pipe()
 	defer feed.Close()
 	if _, err := a.Send(t.Context(), "b", "k", r); !errors.Is(err, fnlib.ErrRejected) {

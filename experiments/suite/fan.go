@@ -117,14 +117,9 @@ type fanRun struct {
 func runFan(ctx context.Context, r *run) (err error) {
 	r.divided = true
 	f := &fanRun{r: r, states: make(map[int64][]state), cases: make(map[string]fanCase)}
-	for _, s := range []struct {
-		name string
-		to   *int
-		most int
-	}{{"parallel", &f.parallel, mostAtOnce}, {"tree", &f.tree, mostHosts}, {"edges", &f.edges, mostHosts * mostHosts}} {
-		if *s.to, err = r.count(s.name, 1, s.most); err != nil {
-			return err
-		}
+	err = r.counts(bounded{"parallel", &f.parallel, 1, mostAtOnce}, bounded{"tree", &f.tree, 1, mostHosts}, bounded{"edges", &f.edges, 1, mostHosts * mostHosts})
+	if err != nil {
+		return err
 	}
 	reps, err := r.count("reps", 1, mostReps)
 	if err != nil {

@@ -68,14 +68,9 @@ type handoffRun struct {
 func runHandoff(ctx context.Context, r *run) (err error) {
 	h := &handoffRun{r: r}
 	r.limit = handoffLimit
-	for _, s := range []struct {
-		name        string
-		to          *int
-		least, most int
-	}{{"transfers", &h.transfers, 1, handoffMost}, {"functions", &h.functions, 2, mostHosts}, {"parallel", &h.parallel, 1, mostAtOnce}} {
-		if *s.to, err = r.count(s.name, s.least, s.most); err != nil {
-			return err
-		}
+	err = r.counts(bounded{"transfers", &h.transfers, 1, handoffMost}, bounded{"functions", &h.functions, 2, mostHosts}, bounded{"parallel", &h.parallel, 1, mostAtOnce})
+	if err != nil {
+		return err
 	}
 	if h.largest, err = r.bytes("bytes", 1, handoffBytes); err != nil {
 		return err

@@ -55,14 +55,10 @@ func runRelay(ctx context.Context, r *run) error {
 		return err
 	}
 	var pairs, reps int
-	for _, s := range []struct {
-		name string
-		to   *int
-		most int
-	}{{"pairs", &pairs, crowdMost / 2}, {"bytes", &t.forward.Bytes, relay.MaxPacket}, {"rate", &t.forward.Rate, mostRate}, {"reps", &reps, mostReps}} {
-		if *s.to, err = r.count(s.name, 1, s.most); err != nil {
-			return err
-		}
+	err = r.counts(bounded{"pairs", &pairs, 1, crowdMost / 2}, bounded{"bytes", &t.forward.Bytes, 1, relay.MaxPacket},
+		bounded{"rate", &t.forward.Rate, 1, mostRate}, bounded{"reps", &reps, 1, mostReps})
+	if err != nil {
+		return err
 	}
 	for _, c := range cases {
 		if n, _ := strconv.Atoi(c); pairs > n/2 { // checked above

@@ -209,6 +209,22 @@ func (r *run) count(name string, least, most int) (int, error) {
 	return parseCount(name, r.settings[name], least, most)
 }
 
+// bounded is a count among several that are read together.
+type bounded struct {
+	name        string
+	to          *int
+	least, most int
+}
+
+func (r *run) counts(all ...bounded) (err error) {
+	for _, c := range all {
+		if *c.to, err = r.count(c.name, c.least, c.most); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func parseCount(name, value string, least, most int) (int, error) {
 	n, err := strconv.Atoi(value)
 	if err != nil || n < least || n > most {
