@@ -82,7 +82,7 @@
 //	     0     1  type, 0x04
 //	     1     8  nonce
 //
-// GET, a request for a state that the other end keeps (see Put), in blocks of 1,048,576 bytes, the last one shorter. The answer is a GOT. A stream may
+// GET, a request for a state that the other end keeps (see Put), in blocks of 131,072 bytes, the last one shorter. The answer is a GOT. A stream may
 // carry further requests after the first; they are answered in turn.
 //
 //	offset  size  field
@@ -92,17 +92,22 @@
 //	     2    16  ID of the state, from its ref
 //	    18    16  ID of the Get, random
 //	    34     4  first block; 0 with what 2 and 3
-//	    38     4  blocks, at most 16; 0 with what 2 and 3
+//	    38     4  blocks, at most 64; 0 with what 2 and 3
 //
 // GOT, the answer. A Get that says more than once that it has read the state is counted once.
 //
 //	offset  size  field
 //	     0     1  type, 0x09
 //	     1     1  status: 0 here it is, or noted; 1 not known; 2 expired; 3 read as often as allowed; 4 deleted as somebody wished;
-//	              5 too many requests of this peer, 16, are under way
-//	     2     4  how many Gets may still read it to its end, all ones: any number; 0 with what 2 and 3, and after a status that is not 0
+//	              5 too many requests of this peer, 16, are under way; 6 the answerer gets it itself, and has let go the first block that was asked for;
+//	              7 the answerer gets it itself, and sends each block when it has it
+//	     2     4  how many Gets may still read it to its end, all ones: any number; 0 with what 2 and 3, and after a status that is not 0,
+//	              but with status 6 the first block that is still there
 //	     6     8  size of the state in bytes; 0 likewise
-//	              then, with status 0, what was asked for: 32 bytes SHA-256 of each block of the state, the bytes of the blocks
+//	    14     1  n, length of the name of a function that gets the state too, began before, and is to be asked for the blocks; 0: none
+//	    15     n  that name
+//	              then, with status 0, what was asked for: 32 bytes SHA-256 of each block of the state, and if n is 0 the bytes of the blocks;
+//	              with status 7 before each block a byte 1, and before that, several times a second while the answerer waits for it, a byte 0
 //
 // BYE, before the opener closes the link. It is answered with one byte, 0x05, when the other end has
 // seen as many streams and has read all of them to their end, or after two seconds.

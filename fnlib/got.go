@@ -36,7 +36,7 @@ type Got struct {
 }
 
 // Get opens the state that a ref stands for, and returns when a holder, or the store, has said that it is there. It asks all holders that the ref names at
-// once, each for other blocks of 1 MiB, and goes on with the others, at the block where it was, when one is lost; each block is
+// once, each for other blocks, and goes on with the others, at the block where it was, when one is lost; each block is
 // checked against the ref before a byte of it is given out. Config.Store is asked when no holder is there or nothing has come for Config.SpillAfter. At
 // most 8 blocks are in memory. A name that somebody else has taken since is not waited for.
 //
@@ -98,6 +98,9 @@ func (p *pull) start() {
 	if p.failed = noSource(p.n, p.ref, others); p.failed == nil && p.n.cfg.Store != nil {
 		p.live++
 		p.wg.Go(p.fromStore)
+	}
+	if len(others) > 0 {
+		p.n.kept.register(p)
 	}
 	for _, name := range others {
 		p.wg.Go(func() { p.fromHolder(name) })

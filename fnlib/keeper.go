@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type held struct {
 	why      byte                 // gotHere, or why it was released
 	done     map[stateID]struct{} // the Gets that have ended well, if they are counted
 	stored   bool                 // the store has it as well
+	getters  []*entry             // who gets it now, the first one first
 	timer    *time.Timer
 	released chan struct{}
 }
@@ -40,14 +42,71 @@ type keeper struct {
 	n       *Node
 	mu      sync.Mutex // guards what follows
 	states  map[stateID]*held
-	used    int64 // bytes in memory
+	pulls   map[stateID]*pull // Gets under way, of each state the first
+	used    int64             // bytes in memory
 	serving map[peer.ID]int
 	closed  bool
 }
 
 func (k *keeper) init(n *Node) {
 	k.n = n
-	k.states, k.serving = make(map[stateID]*held), make(map[peer.ID]int)
+	k.states, k.pulls, k.serving = make(map[stateID]*held), make(map[stateID]*pull), make(map[peer.ID]int)
+}
+
+// entry is a function that gets a state from here.
+type entry struct {
+	name string
+	of   *held // nil: it does not, or not in the chain
+}
+
+// enter puts a function that begins to get a state at the end of its chain, and returns the one before it, its lead; see lead.go.
+func (k *keeper) enter(e *entry, h *held, name string) (lead string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if e.of != nil || h.size < leadLeast || h.reads > 0 || len(h.holders) > 0 && h.holders[0] != k.n.cfg.Name ||
+		slices.ContainsFunc(h.getters, func(o *entry) bool { return o.name == name }) {
+		return "" // among others since a function that came twice could be its own lead
+	}
+	if n := len(h.getters); n > 0 {
+		lead = h.getters[n-1].name
+	}
+	e.name, e.of = name, h
+	h.getters = append(h.getters, e)
+	return lead
+}
+
+// leave takes it out.
+func (k *keeper) leave(e *entry) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if e.of != nil {
+		e.of.getters = slices.DeleteFunc(e.of.getters, func(o *entry) bool { return o == e })
+		e.of = nil
+	}
+}
+
+// register has others get from a pull what it has got, unless there is one of the same state already.
+func (k *keeper) register(p *pull) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.pulls[p.ref.id] == nil {
+		k.pulls[p.ref.id] = p
+	}
+}
+
+func (k *keeper) unregister(p *pull) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.pulls[p.ref.id] == p {
+		delete(k.pulls, p.ref.id)
+	}
+}
+
+// underWay is the pull of a state; nil: there is none.
+func (k *keeper) underWay(id stateID) *pull {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.pulls[id]
 }
 
 // reserve takes room in memory.

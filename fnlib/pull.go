@@ -10,8 +10,8 @@ import (
 // A pull brings the blocks of a state from all who hold it at once. Each source has lanes that claim runs of blocks, the first ones that nobody has
 // claimed, and deliver them in any order; the application takes them in theirs. The window bounds what is in memory.
 const (
-	pullWindow = 8 // blocks that are under way, or here and not handed out
-	pullLanes  = 2 // of a holder: while one's blocks come, the other's request is under way
+	pullWindow = 64 // blocks that are under way, or here and not handed out: 8 MiB
+	pullLanes  = 2  // of a holder: while one's blocks come, the other's request is under way
 	stealAfter = 500 * time.Millisecond
 )
 
@@ -20,7 +20,7 @@ type slot struct {
 	claims int       // lanes that fetch it, two at most
 	by     string    // the source of the last
 	since  time.Time // when it claimed
-	data   []byte    // nil: not here yet
+	block  *block    // nil: not here yet
 }
 
 // pull is one Get under way.
@@ -47,6 +47,15 @@ type pull struct {
 	over    error     // why there is no point in asking anybody
 	from    map[string]int64
 	way     string // of the last block
+	led     bool   // there is a lead, or was
+	lead    *lead  // nil: none is asked
+
+	past      []*block // which the application was given last, the last one at the end
+	serving   int      // requests of followers under way
+	followed  bool     // there was one
+	stopped   bool     // nothing comes any more
+	forgotten bool     // and nobody may ask for what has come
+	flushed   func()   // for Flush, when the last of them is answered; nil: it need not know
 }
 
 func newPull(ctx context.Context, n *Node, ref refInfo, path Path) *pull {
@@ -62,11 +71,7 @@ func newPull(ctx context.Context, n *Node, ref refInfo, path Path) *pull {
 func (p *pull) end() {
 	p.cancel()
 	p.wg.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i := range p.slots {
-		p.dropLocked(i)
-	}
+	p.stop()
 }
 
 // change runs a function under mu and tells those who wait.
@@ -108,16 +113,17 @@ func (p *pull) claim(ctx context.Context, source string, lane int) (claim, bool)
 	for {
 		p.mu.Lock()
 		changed := p.changed
-		c, ok := p.claimLocked(source, lane)
-		var steal time.Duration
+		c, wait, ok := p.claimLocked(source, lane)
 		if !ok {
+			var steal time.Duration
 			c, steal = p.stealLocked(source)
+			wait = min(wait, steal)
 		}
 		p.mu.Unlock()
 		if ok || c.count > 0 {
 			return c, true
 		}
-		timer.Reset(steal)
+		timer.Reset(wait)
 		select {
 		case <-changed:
 		case <-timer.C:
@@ -127,17 +133,23 @@ func (p *pull) claim(ctx context.Context, source string, lane int) (claim, bool)
 	}
 }
 
-func (p *pull) claimLocked(source string, lane int) (c claim, ok bool) {
+// claimLocked claims what nobody has claimed, or tells when there may be something.
+func (p *pull) claimLocked(source string, lane int) (c claim, wait time.Duration, ok bool) {
 	if p.digests == nil {
 		if lane > 0 {
-			return c, false
+			return c, stealAfter, false
 		}
 		c.digests = true
 	}
-	most := max(1, pullWindow/(pullLanes*max(1, p.present)))
 	total := blocksOf(p.ref.size)
-	end := min(p.next+pullWindow, total)
-	for c.first = p.next; c.first < end && p.slots[c.first] != nil; c.first++ {
+	end, wait := p.deferLocked(source, min(p.next+pullWindow, total))
+	most := p.mostLocked(source)
+	c.first = p.next
+	if p.leads(source) {
+		c.first = max(c.first, p.lead.first)
+	}
+	for c.first < end && p.slots[c.first] != nil {
+		c.first++
 	}
 	for c.count < most && c.first+c.count < end && p.slots[c.first+c.count] == nil {
 		c.count++
@@ -151,23 +163,39 @@ func (p *pull) claimLocked(source string, lane int) (c claim, ok bool) {
 	for i := range c.count {
 		p.slots[c.first+i] = &slot{claims: 1, by: source, since: time.Now()}
 	}
-	return c, c.count > 0 || c.digests
+	p.oweLocked(false)
+	return c, wait, c.count > 0 || c.digests
 }
 
-// stealLocked claims the first block that another source is slow with, or tells when there may be one.
+// mostLocked is how many blocks a claim may have.
+func (p *pull) mostLocked(source string) int {
+	if p.leads(source) {
+		return pullWindow / pullLanes
+	}
+	return max(1, pullWindow/(pullLanes*max(1, p.present)))
+}
+
+// stealLocked claims the first blocks that another source is slow with, or tells when there may be some. A lead that is slow is left instead.
 func (p *pull) stealLocked(source string) (c claim, wait time.Duration) {
 	wait = stealAfter
-	for i := p.next; i < p.next+pullWindow; i++ {
+	for i := p.next; i < p.next+pullWindow && c.count < p.mostLocked(source); i++ {
 		s := p.slots[i]
-		if s == nil || s.data != nil || s.claims > 1 || s.by == source {
-			continue
+		slow := s != nil && s.block == nil && s.claims == 1 && s.by != source && !p.leads(s.by)
+		if slow {
+			if age := time.Since(s.since); age < stealAfter {
+				wait, slow = min(wait, stealAfter-age), false
+			}
 		}
-		if age := time.Since(s.since); age < stealAfter {
-			wait = min(wait, stealAfter-age)
-			continue
+		switch {
+		case slow:
+			if c.count == 0 {
+				c.first = i
+			}
+			c.count++
+			s.claims, s.by, s.since = 2, source, time.Now()
+		case c.count > 0:
+			return c, 0
 		}
-		s.claims, s.by, s.since = 2, source, time.Now()
-		return claim{first: i, count: 1}, 0
 	}
 	return c, wait
 }
@@ -177,46 +205,34 @@ func (p *pull) unclaim(c claim) {
 	p.change(func() {
 		for i := c.first; i < c.first+c.count; i++ {
 			if s := p.slots[i]; s != nil {
-				if s.claims--; s.claims == 0 && s.data == nil {
+				if s.claims--; s.claims == 0 && s.block == nil {
 					delete(p.slots, i)
 				}
 			}
 		}
+		p.oweLocked(false)
 	})
 }
 
-// buffer returns room for a block.
-func (p *pull) buffer(block int) []byte {
-	if n := p.ref.blockLen(block); n < blockSize {
-		return make([]byte, n)
-	}
-	return blockBufs.Get().(*[blockSize]byte)[:]
-}
-
-func reuse(b []byte) {
-	if len(b) == blockSize {
-		blockBufs.Put((*[blockSize]byte)(b))
-	}
-}
-
-// deliver takes a block whose digest is right.
-func (p *pull) deliver(source, way string, block int, data []byte) {
+// deliver takes block i, whose digest is right.
+func (p *pull) deliver(source, way string, i int, b *block) {
 	p.change(func() {
-		s := p.slots[block]
-		if s == nil || s.data != nil {
-			reuse(data)
+		s := p.slots[i]
+		if s == nil || s.block != nil {
+			b.release()
 			return
 		}
-		s.data = data
-		p.from[source] += int64(len(data))
+		s.block = b
+		p.from[source] += int64(len(b.data))
 		p.way = way
-		if block == p.next {
+		if i == p.next {
 			p.moved = time.Now()
 		}
+		p.oweLocked(p.leads(source))
 	})
 }
 
-// take waits for the block that the application is at.
+// take waits for the block that the application is at, which stays until it was taken.
 func (p *pull) take() ([]byte, error) {
 	for {
 		p.mu.Lock()
@@ -225,7 +241,7 @@ func (p *pull) take() ([]byte, error) {
 		p.mu.Unlock()
 		switch {
 		case here != nil:
-			return here, nil
+			return here.data, nil
 		case over != nil:
 			return nil, over
 		case live == 0:
@@ -238,12 +254,7 @@ func (p *pull) take() ([]byte, error) {
 }
 
 // hereLocked is the block that the application is at, or nil if that has not come.
-func (p *pull) hereLocked() []byte {
-	if s := p.slots[p.next]; s != nil {
-		return s.data
-	}
-	return nil
-}
+func (p *pull) hereLocked() *block { return p.haveLocked(p.next) }
 
 // await waits for a change, or for the end of the context or the node.
 func (p *pull) await(changed <-chan struct{}) error {
@@ -260,17 +271,18 @@ func (p *pull) await(changed <-chan struct{}) error {
 // taken moves the application on by a block.
 func (p *pull) taken() {
 	p.change(func() {
-		p.dropLocked(p.next)
+		p.keepPastLocked(p.slots[p.next].block)
+		delete(p.slots, p.next)
 		p.next++
 		p.moved = time.Now()
 	})
 }
 
-func (p *pull) dropLocked(block int) {
-	if data := p.slots[block].data; data != nil {
-		reuse(data)
+func (p *pull) dropLocked(i int) {
+	if b := p.slots[i].block; b != nil {
+		b.release()
 	}
-	delete(p.slots, block)
+	delete(p.slots, i)
 }
 
 // known waits until the digests are.

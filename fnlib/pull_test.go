@@ -1,15 +1,19 @@
 package fnlib
 
 import (
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// testPull is a pull of so many blocks from so many sources, whose digests are known. Nobody fetches.
-func testPull(t *testing.T, blocks, sources int) *pull {
-	p := newPull(t.Context(), &Node{}, refInfo{size: int64(blocks)*blockSize - 1}, Auto)
-	p.digests = make([]Digest, blocks)
+// unit is how many blocks are an eighth of the window.
+const unit = pullWindow / 8
+
+// testPull is a pull of so many units from so many sources, whose digests are known. Nobody fetches.
+func testPull(t *testing.T, units, sources int) *pull {
+	p := newPull(t.Context(), &Node{log: slog.New(slog.DiscardHandler), cfg: Config{Name: "me"}}, refInfo{size: int64(units*unit)*blockSize - 1, holders: []string{"a"}}, Auto)
+	p.digests = make([]Digest, units*unit)
 	p.begin(sources)
 	return p
 }
@@ -19,7 +23,7 @@ func (p *pull) claims(source string) (got []claim) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		c, ok := p.claimLocked(source, 0)
+		c, _, ok := p.claimLocked(source, 0)
 		if !ok {
 			return got
 		}
@@ -42,47 +46,47 @@ func wantClaims(t *testing.T, what string, got []claim, want ...claim) {
 // bring delivers blocks.
 func (p *pull) bring(source string, c claim) {
 	for i := range c.count {
-		p.deliver(source, "direct", c.first+i, make([]byte, 1))
+		p.deliver(source, "direct", c.first+i, newBlock(1))
 	}
 	p.unclaim(c)
 }
 
-func run(first, count int) claim { return claim{first: first, count: count} }
+// takes has the application take so many units.
+func (p *pull) takes(units int) {
+	for range units * unit {
+		p.taken()
+	}
+}
+
+// run is a claim in units.
+func run(first, count int) claim { return claim{first: first * unit, count: count * unit} }
 
 // What is claimed stays within the window, goes on in whole runs as the application reads, and is claimed again when it was not delivered.
 func TestClaims(t *testing.T) {
 	p := testPull(t, 22, 1)
 	wantClaims(t, "at first", p.claims("a"), run(0, 4), run(4, 4))
 	p.bring("a", run(0, 4))
-	p.taken()
+	p.takes(1)
 	wantClaims(t, "room for one", p.claims("a"))
-	p.taken()
-	p.taken()
-	p.taken()
+	p.takes(3)
 	wantClaims(t, "room for four", p.claims("a"), run(8, 4))
-	p.deliver("a", "direct", 4, make([]byte, 1))
-	p.unclaim(run(4, 4)) // broken off in its middle
+	p.bring("a", run(4, 1))
+	p.unclaim(run(5, 3)) // broken off in its middle
 	wantClaims(t, "what was lost", p.claims("a"), run(5, 3))
 	p.bring("a", run(5, 3))
 	p.bring("a", run(8, 4))
-	for range 6 {
-		p.taken()
-	}
+	p.takes(6)
 	wantClaims(t, "six more", p.claims("a"), run(12, 4))
-	p.taken()
-	p.taken()
+	p.takes(2)
 	p.bring("a", run(12, 4))
 	wantClaims(t, "two more", p.claims("a"), run(16, 4))
-	p.taken()
-	p.taken()
+	p.takes(2)
 	wantClaims(t, "the end", p.claims("a"), run(20, 2))
 	p.bring("a", run(16, 4))
 	p.bring("a", run(20, 2))
-	for range 8 {
-		p.taken()
-	}
+	p.takes(8)
 	wantClaims(t, "nothing left", p.claims("a"))
-	if p.next != 22 || len(p.slots) != 0 {
+	if p.next != 22*unit || len(p.slots) != 0 {
 		t.Errorf("at block %d, %d slots", p.next, len(p.slots))
 	}
 }
@@ -93,10 +97,10 @@ func TestClaimsWhatIsWaitedFor(t *testing.T) {
 	p.claims("a")
 	p.bring("a", run(0, 4))
 	p.bring("a", run(4, 4))
-	for range 8 {
-		p.taken()
+	p.takes(8)
+	for i := 9 * unit; i < 10*unit; i++ {
+		p.slots[i] = &slot{claims: 1, by: "b", since: time.Now()}
 	}
-	p.slots[9] = &slot{claims: 1, by: "b", since: time.Now()}
 	wantClaims(t, "block 8", p.claims("a"), run(8, 1), run(10, 4))
 }
 
@@ -111,7 +115,7 @@ func TestSteals(t *testing.T) {
 		}
 		wantClaims(t, "a and b", p.claims("a"), run(0, 2), run(2, 2), run(4, 2), run(6, 2))
 		time.Sleep(stealAfter - time.Millisecond)
-		p.deliver("a", "direct", 0, make([]byte, 1))
+		p.deliver("a", "direct", 0, newBlock(1))
 		if c, wait := steal("b"); c.count != 0 || wait != time.Millisecond {
 			t.Errorf("%v, %v", c, wait)
 		}
@@ -119,9 +123,10 @@ func TestSteals(t *testing.T) {
 		if c, _ := steal("a"); c.count != 0 {
 			t.Errorf("from itself: %v", c)
 		}
-		for i := 1; i < 8; i++ {
-			if c, _ := steal("b"); c != run(i, 1) {
-				t.Errorf("%v, want block %d", c, i)
+		want := []claim{{first: 1, count: 2 * unit}, {first: 1 + 2*unit, count: 2 * unit}, {first: 1 + 4*unit, count: 2 * unit}, {first: 1 + 6*unit, count: 2*unit - 1}}
+		for _, want := range want {
+			if c, _ := steal("b"); c != want {
+				t.Errorf("%v, want %v", c, want)
 			}
 		}
 		if c, wait := steal("c"); c.count != 0 || wait != stealAfter {
@@ -129,7 +134,7 @@ func TestSteals(t *testing.T) {
 		}
 		p.bring("b", run(1, 1))
 		p.bring("a", run(1, 1)) // too late
-		if p.from["b"] != 1 || p.from["a"] != 1 {
+		if p.from["b"] != unit || p.from["a"] != 1 {
 			t.Errorf("from %v", p.from)
 		}
 		p.unclaim(run(0, 1))

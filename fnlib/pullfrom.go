@@ -20,6 +20,7 @@ const (
 var (
 	errAbsent = errors.New("nobody holds the name")
 	errBusy   = errors.New("it has as many requests under way as it takes")
+	errPassed = errors.New("it is too far ahead")
 )
 
 // statusErr is a holder's word that it does not have the state. settled: nobody has.
@@ -35,7 +36,7 @@ func (p *pull) fromHolder(name string) {
 	pause, bad := retryPause, 0
 	for {
 		before := p.bytesFrom(name)
-		err := p.overLink(name)
+		err := p.overLink(p.ctx, name)
 		if p.bytesFrom(name) > before {
 			pause, bad = retryPause, 0
 		}
@@ -91,12 +92,12 @@ func (p *pull) returns(name string) bool {
 }
 
 // overLink fetches over one link until that breaks, or the holder has no more.
-func (p *pull) overLink(name string) error {
-	l, err := p.n.reach(p.ctx, name, p.path)
+func (p *pull) overLink(ctx context.Context, name string) error {
+	l, err := p.n.reach(ctx, name, p.path)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(p.ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
 	errs := make(chan error, pullLanes)
@@ -222,6 +223,10 @@ func (p *pull) read(name string, l *transport.Link, c claim, g gotHeader, r io.R
 	switch {
 	case g.status == gotBusy:
 		return errBusy
+	case g.status == gotPassed:
+		return p.passed(c, g.left)
+	case g.status == gotComing:
+		return p.readComing(name, l.Status().Path, c, r)
 	case g.status != gotHere:
 		return &statusErr{statusError(g.status, name), g.status != gotUnknown}
 	case g.size != uint64(p.ref.size):
@@ -236,21 +241,32 @@ func (p *pull) read(name string, l *transport.Link, c claim, g gotHeader, r io.R
 	}
 	way := l.Status().Path
 	p.learn(name, way, g.left, digests)
+	if g.lead != "" {
+		p.follow(g.lead)
+		return nil
+	}
 	return p.readBlocks(name, way, c.first, c.count, r)
 }
 
 // readBlocks delivers blocks that come one after the other.
 func (p *pull) readBlocks(source, way string, first, count int, r io.Reader) error {
-	p.mu.Lock()
-	digests := p.digests
-	p.mu.Unlock()
 	for i := first; i < first+count; i++ {
-		b := p.buffer(i)
-		if err := readBlock(r, b, digests[i]); err != nil {
-			reuse(b)
-			return fmt.Errorf("from %q: %w", source, err)
+		if err := p.readBlock(source, way, i, r); err != nil {
+			return err
 		}
-		p.deliver(source, way, i, b)
 	}
+	return nil
+}
+
+func (p *pull) readBlock(source, way string, i int, r io.Reader) error {
+	p.mu.Lock()
+	digest := p.digests[i]
+	p.mu.Unlock()
+	b := newBlock(p.ref.blockLen(i))
+	if err := readBlock(r, b.data, digest); err != nil {
+		b.release()
+		return fmt.Errorf("from %q: %w", source, err)
+	}
+	p.deliver(source, way, i, b)
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"sync"
 	"time"
 )
 
@@ -42,7 +41,7 @@ func (o PutOptions) check(n *Node) error {
 //
 // The node keeps all such states in Config.PutMemory bytes of memory, and what does not fit in temporary files, unencrypted and for its own user only. If
 // it closes, Config.Store gets what was not read out, within Config.Grace; without a store the refs lead nowhere from then on. A node keeps
-// at most 4096 states, of 256 GiB at most.
+// at most 4096 states, of 32 GiB at most.
 //
 // Errors match ErrStore, ErrClosed, the context's errors, or are r's own or the temporary file's. Put does not outlast its context if r blocks: then r must
 // not be used before its Read has returned, which Put does not wait for.
@@ -94,26 +93,23 @@ func (n *Node) put(ctx context.Context, r io.Reader, opt PutOptions) (Ref, error
 	return sealRef(n.key, h.refInfo)
 }
 
-// blockBufs are buffers of a whole block.
-var blockBufs = sync.Pool{New: func() any { return new([blockSize]byte) }}
-
 // readContent reads a state to its end.
 func (n *Node) readContent(ctx context.Context, r io.Reader) (*content, []Digest, error) {
 	src := newSource(r)
 	defer src.close()
-	buf := blockBufs.Get().(*[blockSize]byte)
+	buf := newBlock(blockSize)
 	defer func() {
 		if !src.left { // else the reader may write to it yet
-			blockBufs.Put(buf)
+			buf.release()
 		}
 	}()
 	c := &content{k: &n.kept}
 	digests := []Digest{} // an empty state has none, which is known
 	for {
-		have, err := fillBlock(src, buf[:], stops{ctx.Done(), n.ctx.Done(), nil, nil})
+		have, err := fillBlock(src, buf.data, stops{ctx.Done(), n.ctx.Done(), nil, nil})
 		if have > 0 && (err == nil || err == io.EOF) { //nolint:errorlint // wrapped, it is a failure and not the end of the state
-			digests = append(digests, sha256.Sum256(buf[:have]))
-			if aerr := c.add(buf[:have]); aerr != nil {
+			digests = append(digests, sha256.Sum256(buf.data[:have]))
+			if aerr := c.add(buf.data[:have]); aerr != nil {
 				err = aerr
 			}
 		}

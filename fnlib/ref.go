@@ -23,10 +23,10 @@ import (
 // Integers are big endian.
 //
 //	offset  size  field
-//	     0     1  version, 1
+//	     0     1  version, 2
 //	     1    16  ID of the state, random
 //	    17     8  size of the state in bytes
-//	    25    32  SHA-256 of the SHA-256 of each of its blocks; a block has 1,048,576 bytes, the last one fewer
+//	    25    32  SHA-256 of the SHA-256 of each of its blocks; a block has 131,072 bytes, the last one fewer
 //	    57     4  when it expires, in seconds of Unix time
 //	    61     1  n, number of functions that hold it, at most 8; none: it is in the store
 //	    62        n names, each a byte of length, 1 to 64, and that many bytes
@@ -38,12 +38,12 @@ const MaxRef = 512
 const (
 	refPrefix  = "fnwire:"
 	refPurpose = "ref"
-	refVersion = 1
+	refVersion = 2
 	refFixed   = 62
 	maxHolders = 8
 
-	blockSize   = 1 << 20
-	maxRefBytes = 256 << 30 // of a state, so that its digests take 8 MiB
+	blockSize   = 128 << 10 // of which each function of a chain is one behind the one before; see lead.go
+	maxRefBytes = 32 << 30  // of a state, so that its digests take 8 MiB
 )
 
 // Errors of Get and of what else takes a Ref.
@@ -70,6 +70,9 @@ type refInfo struct {
 // blocksOf is how many blocks a state has.
 func blocksOf(size int64) int { return int((size + blockSize - 1) / blockSize) }
 
+// heldBy reports whether the ref names a holder.
+func (i refInfo) heldBy(name string) bool { return slices.Contains(i.holders, name) }
+
 // blockLen is how many bytes a block has.
 func (i refInfo) blockLen(block int) int { return int(min(i.size-int64(block)*blockSize, blockSize)) }
 
@@ -93,7 +96,7 @@ func (i refInfo) fits() bool {
 
 // add names another holder. If there is no room, one that was added before is left out.
 func (i refInfo) add(name string) refInfo {
-	if slices.Contains(i.holders, name) {
+	if i.heldBy(name) {
 		return i
 	}
 	i.holders = append(slices.Clone(i.holders), name)

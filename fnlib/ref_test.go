@@ -33,12 +33,13 @@ func TestRefGolden(t *testing.T) {
 		got  []byte
 		want string
 	}{
-		"ref": {appendRef(nil, i), "01" + id + "0000000000000102" + root + "00000103" + "02" + "05" + "6d61702d33" + "01" + "62"},
+		"ref": {appendRef(nil, i), "02" + id + "0000000000000102" + root + "00000103" + "02" + "05" + "6d61702d33" + "01" + "62"},
 		"GET": {
 			appendGet(nil, getRequest{what: getDigests, id: i.id, by: stateID(i.root[16:]), first: 258, count: 4}),
 			"08" + "01" + root + "00000102" + "00000004",
 		},
-		"GOT":     {appendGot(nil, gotHeader{status: gotReadOut, left: 258, size: 259}), "09" + "03" + "00000102" + "0000000000000103"},
+		"GOT":     {appendGot(nil, gotHeader{status: gotReadOut, left: 258, size: 259}), "09" + "03" + "00000102" + "0000000000000103" + "00"},
+		"lead":    {appendGot(nil, gotHeader{left: noLimit, size: 1, lead: "map-3"}), "09" + "00" + "ffffffff" + "0000000000000001" + "05" + "6d61702d33"},
 		"digests": {appendDigests(nil, []Digest{i.root, {1}}), root + "01" + strings.Repeat("00", 31)},
 	} {
 		if got := hex.EncodeToString(c.got); got != c.want {
@@ -57,7 +58,7 @@ func TestRefTextGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const text = "fnwire:Zm53MQA6mPDJVSDfQF89TK7oX6pllb5PlplOkeNcrlaR9Zgl3TYB5FNan80GfcehqRUXQIS6CK1wKNmG0gMAwNKPwUqb0Hm8sPWAowS5RwTYMcuvKNoedtsSTJtLj_a6KKrZYmH-Pl9utWpzf6DY8Gh-NnwPWCW0LME"
+	const text = "fnwire:Zm53MeKERGXWQopM0GLzGJm_GqksjmLzGagBhTrz0ViIUVkWPSw776b9iSWoV9WGbwzE63yCBsS-8wF0MvZNxtGKi06aGGuL45UTCeovWJhnjownIPb9VrU9hB_OHYN-SOtuRYP82zxgA7tMQGZM_w7eraUJoQzQVvk"
 	got, err := openRef(key, text)
 	if want := someRef("map-3", "b"); err != nil || !bytes.Equal(appendRef(nil, got), appendRef(nil, want)) {
 		t.Errorf("%+v, %v", got, err)
@@ -121,7 +122,7 @@ func TestRefIsAuthenticated(t *testing.T) {
 		}
 	}
 	for name, b := range map[string][]byte{
-		"version":    append([]byte{2}, appendRef(nil, someRef("a"))[1:]...),
+		"version":    append([]byte{1}, appendRef(nil, someRef("a"))[1:]...),
 		"cut":        appendRef(nil, someRef("a"))[:refFixed+1],
 		"more":       append(appendRef(nil, someRef("a")), 0),
 		"bad name":   appendRef(nil, someRef("a b")),
@@ -187,6 +188,8 @@ func FuzzGot(f *testing.F) {
 		append(appendDigests(head, []Digest{digest}), block...),
 		append(appendDigests(head, []Digest{digest}), "black"...),
 		appendGot(nil, gotHeader{status: gotExpired}),
+		append(appendGot(nil, gotHeader{left: noLimit, size: 5, lead: "map-3"}), digest[:]...),
+		appendGot(nil, gotHeader{status: gotPassed, left: 7}),
 	) {
 		f.Add(b)
 	}
@@ -222,7 +225,10 @@ func TestGetLimits(t *testing.T) {
 		}
 	}
 	for name, b := range map[string][]byte{
-		"status": appendGot(nil, gotHeader{status: gotBusy + 1}),
+		"status": appendGot(nil, gotHeader{status: gotComing + 1}),
+		"name":   appendGot(nil, gotHeader{lead: "a.b"}),
+		"long":   appendGot(nil, gotHeader{lead: strings.Repeat("x", job.MaxName+1)}),
+		"none":   appendGot(nil, gotHeader{status: gotUnknown, lead: "b"}),
 		"size":   appendGot(nil, gotHeader{size: maxRefBytes + 1}),
 		"type":   make([]byte, gotSize),
 	} {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+
+	"github.com/fnwire/fnwire/internal/job"
 )
 
 // Types of stream of states that Put keeps. Package fnlib's comment has the tables.
@@ -14,8 +16,8 @@ const (
 	streamGot = 0x09
 
 	getSize      = 42
-	gotSize      = 14
-	maxGetBlocks = 16 // that one GET may ask for
+	gotSize      = 15 // without the lead's name
+	maxGetBlocks = 64 // that one GET may ask for
 )
 
 // What a GET asks for.
@@ -34,6 +36,14 @@ const (
 	gotReadOut = 3 // read as often as its Put allowed
 	gotDropped = 4
 	gotBusy    = 5 // the peer has as many GETs under way as it may
+	gotPassed  = 6 // the peer gets the state itself, and has let go the block that was asked for
+	gotComing  = 7 // the peer gets the state itself, and sends each block when it has it
+)
+
+// What stands before each block of an answer with gotComing.
+const (
+	comingYet  = 0 // not the block: the peer is well, and waits for it
+	comingHere = 1
 )
 
 // noLimit is how many more may read a state that as many may read as like.
@@ -75,14 +85,16 @@ func readGet(r io.Reader) (g getRequest, err error) {
 // gotHeader begins the answer.
 type gotHeader struct {
 	status byte
-	left   uint32 // how many Gets may still end well; noLimit
+	left   uint32 // how many Gets may still end well; noLimit. With gotPassed the first block that is still there
 	size   uint64 // of the state, bytes
+	lead   string // whom to ask first; then no blocks follow. Empty: nobody
 }
 
 func appendGot(b []byte, g gotHeader) []byte {
 	b = append(b, streamGot, g.status)
 	b = binary.BigEndian.AppendUint32(b, g.left)
-	return binary.BigEndian.AppendUint64(b, g.size)
+	b = binary.BigEndian.AppendUint64(b, g.size)
+	return append(append(b, byte(len(g.lead))), g.lead...)
 }
 
 func readGot(r io.Reader) (g gotHeader, err error) {
@@ -91,8 +103,18 @@ func readGot(r io.Reader) (g gotHeader, err error) {
 		return g, unexpected(err)
 	}
 	g = gotHeader{status: b[1], left: binary.BigEndian.Uint32(b[2:]), size: binary.BigEndian.Uint64(b[6:])}
-	if b[0] != streamGot || g.status > gotBusy || g.size > maxRefBytes {
+	if b[0] != streamGot || g.status > gotComing || g.size > maxRefBytes || b[14] > job.MaxName || b[14] > 0 && g.status != gotHere {
 		return g, fmt.Errorf("%w: GOT", errWire)
+	}
+	if b[14] == 0 {
+		return g, nil
+	}
+	name := make([]byte, b[14])
+	if _, err := io.ReadFull(r, name); err != nil {
+		return g, unexpected(err)
+	}
+	if g.lead = string(name); job.CheckName(g.lead) != nil {
+		return g, fmt.Errorf("%w: GOT with the name %q", errWire, g.lead)
 	}
 	return g, nil
 }

@@ -16,15 +16,17 @@ const getStall = 30 * time.Second
 // getBufs are buffers of answers under way.
 var getBufs = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
-// serveGet answers who asks for states that this node keeps, one request after the other.
+// serveGet answers who asks for states that this node keeps, or gets itself, one request after the other.
 func (n *Node) serveGet(s *transport.Stream) error {
 	n.trafficOf(s.Link()).begin(false)() // counted as seen
+	var e entry
+	defer n.kept.leave(&e)
 	for {
 		g, err := readGet(s)
 		if err != nil {
 			return err
 		}
-		if err := n.answerGet(s, g); err != nil {
+		if err := n.answerGet(s, g, &e); err != nil {
 			return err
 		}
 		_ = s.SetReadDeadline(time.Time{}) // until the getter has room for more
@@ -39,8 +41,8 @@ func (n *Node) serveGet(s *transport.Stream) error {
 	}
 }
 
-// answerGet answers one request.
-func (n *Node) answerGet(s *transport.Stream, g getRequest) error {
+// answerGet answers one request. Its stream has one entry.
+func (n *Node) answerGet(s *transport.Stream, g getRequest, e *entry) error {
 	leave := n.kept.admit(s.Link().Peer())
 	if leave == nil {
 		return n.writeGot(s, appendGot(nil, gotHeader{status: gotBusy}), nil)
@@ -53,15 +55,24 @@ func (n *Node) answerGet(s *transport.Stream, g getRequest) error {
 		return n.writeGot(s, appendGot(nil, gotHeader{status: n.kept.drop(g.id)}), nil)
 	}
 	h, got := n.kept.look(g.id)
-	if got.status != gotHere {
+	switch {
+	case got.status == gotUnknown:
+		return n.passOn(s, n.kept.underWay(g.id), g)
+	case got.status != gotHere:
 		return n.writeGot(s, appendGot(nil, got), nil)
 	}
 	if uint64(g.first)+uint64(g.count) > uint64(len(h.digests)) {
 		return fmt.Errorf("%w: GET of %d blocks from %d, of %d", errWire, g.count, g.first, len(h.digests))
 	}
+	if g.what == getDigests {
+		got.lead = n.kept.enter(e, h, n.nameOf(s.Link().Peer()))
+	}
 	head := appendGot(nil, got)
 	if g.what == getDigests {
 		head = appendDigests(head, h.digests)
+	}
+	if got.lead != "" {
+		g.count = 0
 	}
 	from := int64(g.first) * blockSize
 	to := min(int64(g.first+g.count)*blockSize, h.size)

@@ -20,8 +20,7 @@ const (
 	fanOut   = "fan-out"
 	allToAll = "all-to-all"
 
-	wayTree  = "fnwire-tree"
-	wayChain = "fnwire-chain"
+	wayRef = "fnwire-ref"
 )
 
 const (
@@ -34,7 +33,7 @@ const (
 func fanPatterns() []string { return []string{fanIn, fanOut, allToAll} }
 
 func fanWays() []string {
-	return []string{wayFnwire, wayTree, wayChain, wayRelay, wayRedis, wayS3, wayNATS}
+	return []string{wayFnwire, wayRef, wayRelay, wayRedis, wayS3, wayNATS}
 }
 
 // fan measures patterns of many functions that send to one another.
@@ -42,7 +41,7 @@ func fan() Experiment {
 	return Experiment{
 		Name: "fan",
 		Summary: "fan-in (all others send to one), fan-out (one sends the same state to all others) and all-to-all (each sends each other one a state of its own) among functions, each on a host " +
-			"behind a port-restricted NAT of its own: by fnwire, which links each pair directly; fan-out by fnwire-tree and fnwire-chain too, where functions pass on to others what comes, while it comes; and by stores. " +
+			"behind a port-restricted NAT of its own: by fnwire, which links each pair directly; fan-out by fnwire-ref too, where the sender puts the state (fnlib's Put) and sends the ref, by which the others get it, and each passes on to the next what it has got; and by stores. " +
 			"done_ms is from the moment at which all begin until the last receiver has the last byte and a right digest, with functions that have joined and links that are up and direct, or connections to the " +
 			"store that are open (states of 64 KiB at most are in memory, others are read from files meanwhile); cold_ms is the first round, of running processes that have not joined. By a store a state is put, once for all who want it, and got as soon as it is " +
 			"there: receivers are told by a local datagram, as if they knew at once and for nothing",
@@ -50,8 +49,7 @@ func fan() Experiment {
 			{"patterns", strings.Join(fanPatterns(), ","), "", "which to measure"},
 			{"functions", "4,16,64", "4,16", "how many"},
 			{"bytes", "10KB,10MB", "", "of each state"},
-			{"ways", "fnwire,fnwire-tree,fnwire-chain,redis,s3,nats", "fnwire,fnwire-tree,redis,s3", "which to measure: " + strings.Join(fanWays(), ", ")},
-			{"tree", "2", "", "how many others each function of a fnwire-tree passes a state on to; in a fnwire-chain it is one"},
+			{"ways", "fnwire,fnwire-ref,redis,s3,nats", "fnwire,fnwire-ref,redis,s3", "which to measure: " + strings.Join(fanWays(), ", ")},
 			{"parallel", "16", "", "requests that a function has under way at a store, each way"},
 			{"most", "1GB", "200MB", "bytes that a round may move; cases that move more are left out"},
 			{"edges", "1000", "300", "states that a round may have, each of which takes a link; cases that have more are left out, as all functions share the machine's cores"},
@@ -79,11 +77,8 @@ func (c fanCase) edges() int {
 	return c.n - 1
 }
 
-// passesOn tells whether functions pass on what comes.
-func (c fanCase) passesOn() bool { return c.way == wayTree || c.way == wayChain }
-
 // direct tells whether it goes by direct links.
-func (c fanCase) direct() bool { return c.way == wayFnwire || c.passesOn() }
+func (c fanCase) direct() bool { return c.way == wayFnwire || c.way == wayRef }
 
 // puts is how many states there are to put.
 func (c fanCase) puts() int {
@@ -107,7 +102,6 @@ type fanRun struct {
 	states   map[int64][]state
 	stores   *stores
 	parallel int
-	tree     int
 	most     int64
 	edges    int
 	cases    map[string]fanCase
@@ -117,7 +111,7 @@ type fanRun struct {
 func runFan(ctx context.Context, r *run) (err error) {
 	r.divided = true
 	f := &fanRun{r: r, states: make(map[int64][]state), cases: make(map[string]fanCase)}
-	err = r.counts(bounded{"parallel", &f.parallel, 1, mostAtOnce}, bounded{"tree", &f.tree, 1, mostHosts}, bounded{"edges", &f.edges, 1, mostHosts * mostHosts})
+	err = r.counts(bounded{"parallel", &f.parallel, 1, mostAtOnce}, bounded{"edges", &f.edges, 1, mostHosts * mostHosts})
 	if err != nil {
 		return err
 	}
@@ -235,7 +229,7 @@ func (f *fanRun) planWays(c fanCase, size string) {
 		return
 	}
 	for _, way := range f.r.list("ways") {
-		if c.way = way; c.passesOn() && c.pattern != fanOut {
+		if c.way = way; way == wayRef && c.pattern != fanOut {
 			continue
 		}
 		f.cases[way+" "+work] = c
@@ -357,7 +351,7 @@ func (f *fanRun) use(c fanCase, all fanRounds) bill.Use {
 		done, busy = append(done, one.done), append(busy, one.busy)
 	}
 	way := c.way
-	if c.passesOn() {
+	if way == wayRef {
 		way = wayFnwire
 	}
 	u := f.r.handOverUse(way, c.bytes(), fromMS(results.Median(done)), fromMS(results.Median(busy)))

@@ -9,10 +9,10 @@ import (
 func TestFan(t *testing.T) {
 	servertest.Redis(t) // skips if there is none
 	servertest.VersityGW(t)
-	byCase := run(t, "fan", map[string]string{"functions": "4", "bytes": "10KB", "ways": "fnwire,fnwire-tree,fnwire-chain,redis,s3,nats"})
+	byCase := run(t, "fan", map[string]string{"functions": "4", "bytes": "10KB", "ways": "fnwire,fnwire-ref,redis,s3,nats"})
 	want := map[string][]string{
 		"fan-in": {"fnwire", "redis", "s3", "nats"}, "all-to-all": {"fnwire", "redis", "s3", "nats"},
-		"fan-out": {"fnwire", "fnwire-tree", "fnwire-chain", "redis", "s3", "nats"},
+		"fan-out": {"fnwire", "fnwire-ref", "redis", "s3", "nats"},
 	}
 	states := map[string]int64{"fan-in": 3, "fan-out": 3, "all-to-all": 12}
 	cases := 0

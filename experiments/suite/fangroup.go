@@ -100,7 +100,7 @@ func (g *fanGroup) each(ctx context.Context, f func(ctx context.Context, i int) 
 	return errors.Join(errs...)
 }
 
-// receivers are those to whom a function sends, of all whom the pattern has it send to by its own hand.
+// receivers are those to whom a function sends.
 func (g *fanGroup) receivers(i int) (to []int) {
 	switch {
 	case g.c.pattern == fanIn:
@@ -110,14 +110,6 @@ func (g *fanGroup) receivers(i int) (to []int) {
 	case g.c.pattern == allToAll:
 		for j := 1; j < g.c.n; j++ {
 			to = append(to, (i+j)%g.c.n) // so that not all begin with the same one
-		}
-	case g.c.passesOn():
-		degree := g.tree
-		if g.c.way == wayChain {
-			degree = 1
-		}
-		for j := degree*i + 1; j <= degree*(i+1) && j < g.c.n; j++ {
-			to = append(to, j)
 		}
 	case i == 0:
 		for j := 1; j < g.c.n; j++ {
@@ -233,7 +225,7 @@ func (g *fanGroup) shares(prefix string, cold bool) ([]worker.ExchangeArgs, map[
 	states := g.states[g.c.size]
 	for i := range args {
 		a := &args[i]
-		a.Receive, a.Path, a.Store, a.Parallel = g.incoming(i), "auto", g.store, g.parallel
+		a.Receive, a.ByRef, a.Path, a.Store, a.Parallel = g.incoming(i), g.c.way == wayRef, "auto", g.store, g.parallel
 		if g.c.way == wayRelay {
 			a.Path = "relay"
 		}
@@ -250,11 +242,7 @@ func (g *fanGroup) shares(prefix string, cold bool) ([]worker.ExchangeArgs, map[
 				to = nil
 			}
 		}
-		switch {
-		case len(to) == 0:
-		case g.c.passesOn() && i > 0:
-			a.PassOn = to
-		default:
+		if len(to) > 0 {
 			key := fmt.Sprintf("%s/%d", prefix, i)
 			want[key] = states[i%len(states)]
 			a.Send = append(a.Send, worker.Load{Key: key, To: to, Source: want[key].Source})

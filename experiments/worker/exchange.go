@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,10 +35,10 @@ type ExchangeArgs struct {
 	Join *JoinArgs `json:"join,omitempty"` // first, if it has not joined
 	At   int64     `json:"at"`             // when everybody begins
 
-	Send    []Load   `json:"send,omitempty"`
-	Receive int      `json:"receive,omitempty"` // how many states come
-	PassOn  []string `json:"pass_on,omitempty"` // whom what comes is sent on to, while it comes
-	Path    string   `json:"path,omitempty"`    // auto, direct or relay
+	Send    []Load `json:"send,omitempty"`
+	Receive int    `json:"receive,omitempty"` // how many states come
+	ByRef   bool   `json:"by_ref,omitempty"`  // what is sent is a ref, by which receivers get the state
+	Path    string `json:"path,omitempty"`    // auto, direct or relay
 
 	Store    *Store `json:"store,omitempty"`    // by which it goes, and not by fnwire; To then are bells
 	Parallel int    `json:"parallel,omitempty"` // requests of the store at a time, each way
@@ -164,14 +165,18 @@ func (x *exchange) byLinks(ctx context.Context) (err error) {
 	}
 	all, ctx := errgroup.WithContext(ctx)
 	for _, l := range x.a.Send {
+		if x.a.ByRef {
+			all.Go(func() error { return x.sendRef(ctx, l) })
+			continue
+		}
 		for _, to := range l.To {
 			all.Go(func() error {
 				r := x.open(l)
 				defer r.Close()
 				if m, ok := r.(inMemory); ok {
-					return x.send(ctx, to, l.Key, m.Reader, l.Source.Size())
+					return x.send(ctx, now(), to, l.Key, m.Reader, l.Source.Size())
 				}
-				return x.send(ctx, to, l.Key, r, l.Source.Size())
+				return x.send(ctx, now(), to, l.Key, r, l.Source.Size())
 			})
 		}
 	}
@@ -188,8 +193,8 @@ func (x *exchange) byLinks(ctx context.Context) (err error) {
 	return all.Wait()
 }
 
-func (x *exchange) send(ctx context.Context, to, key string, r io.Reader, size int64) error {
-	e := Edge{Key: key, Peer: to, Began: now()}
+func (x *exchange) send(ctx context.Context, began int64, to, key string, r io.Reader, size int64) error {
+	e := Edge{Key: key, Peer: to, Began: began}
 	rc, err := x.node.SendWith(ctx, to, key, r, fnlib.SendOptions{Path: x.path, Size: size})
 	if err != nil {
 		return err
@@ -199,32 +204,71 @@ func (x *exchange) send(ctx context.Context, to, key string, r io.Reader, size i
 	return nil
 }
 
-// take reads a state to its end, sends it on meanwhile, and accepts it.
+// sendRef puts a state, in the place of the one before, and sends its ref.
+func (x *exchange) sendRef(ctx context.Context, l Load) error {
+	began := now()
+	x.f.mu.Lock()
+	old := x.f.ref
+	x.f.mu.Unlock()
+	if old != "" {
+		if err := x.node.Drop(ctx, old); err != nil {
+			return err
+		}
+	}
+	r := x.open(l)
+	defer r.Close()
+	ref, err := x.node.Put(ctx, r, fnlib.PutOptions{})
+	if err != nil {
+		return err
+	}
+	x.f.mu.Lock()
+	x.f.ref = ref
+	x.f.mu.Unlock()
+	all, ctx := errgroup.WithContext(ctx)
+	for _, to := range l.To {
+		all.Go(func() error { return x.send(ctx, began, to, l.Key, strings.NewReader(string(ref)), int64(len(ref))) })
+	}
+	return all.Wait()
+}
+
+// take reads a state, or gets it by the ref that has come, and accepts it.
 func (x *exchange) take(ctx context.Context, in *fnlib.Incoming) error {
 	e := Edge{Key: in.Key, Peer: in.From, Began: now()}
-	on, ctx := errgroup.WithContext(ctx)
-	pipes := make([]*io.PipeWriter, 0, len(x.a.PassOn))
-	outs := make([]io.Writer, 0, len(x.a.PassOn))
-	for _, to := range x.a.PassOn {
-		r, w := io.Pipe()
-		pipes, outs = append(pipes, w), append(outs, w)
-		on.Go(func() error {
-			err := x.send(ctx, to, in.Key, r, in.Size)
-			_ = r.CloseWithError(err) // so that nobody writes on
-			return err
-		})
+	take := x.read
+	if x.a.ByRef {
+		take = x.byRef
 	}
-	_, err := copyTo(io.MultiWriter(outs...), in)
+	if err := take(ctx, in, &e); err != nil {
+		return err
+	}
+	x.got(e)
+	return in.Accept()
+}
+
+func (x *exchange) read(_ context.Context, in *fnlib.Incoming, e *Edge) error {
+	_, err := copyTo(io.Discard, in)
 	e.Ended = now()
-	for _, w := range pipes {
-		_ = w.CloseWithError(err) // nil is the end of the state
+	e.Bytes, e.Digest, e.Path = in.Bytes(), in.Digest().String(), in.Path()
+	return err
+}
+
+func (x *exchange) byRef(ctx context.Context, in *fnlib.Incoming, e *Edge) error {
+	ref, err := io.ReadAll(io.LimitReader(in, fnlib.MaxRef))
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		e.Bytes, e.Digest, e.Path = in.Bytes(), in.Digest().String(), in.Path()
-		x.got(e)
-		err = in.Accept()
+	g, err := x.node.Get(ctx, fnlib.Ref(ref), fnlib.GetOptions{Path: x.path})
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, on.Wait())
+	defer g.Close()
+	h := sha256.New()
+	if e.Bytes, err = copyTo(h, g); err != nil {
+		return err
+	}
+	e.Ended = now()
+	e.Digest, e.Path = hex.EncodeToString(h.Sum(nil)), g.Path()
+	return nil
 }
 
 // copyBufs are buffers for copyTo: many states are small.

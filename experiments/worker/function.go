@@ -34,6 +34,7 @@ type function struct {
 	stores   map[string]store.Store // by URL
 	stream   *streaming
 	bell     *net.UnixConn
+	ref      fnlib.Ref // the state of sendRef; empty: none
 }
 
 func (f *function) ops() map[string]op {

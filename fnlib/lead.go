@@ -1,0 +1,135 @@
+package fnlib
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Functions that get one state at the same time form a chain, in which each passes on what it has got: so the line of who has put the state
+// carries it once, and not once for each of them. Who has put it knows who gets it, and tells each Get of the one that began before
+// it, its lead (GOT; keeper.enter). The lead's blocks are asked for first, before the lead has them: they come on when they come in (pass.go). All else is as
+// without a lead: the ref's digests tell whether a block is right, whoever sent it, and when the lead falls silent, fails or ends, holders are asked. A lead that waits
+// for its own lead says so, or one that dies would have all behind it turn to the holder, and not the next one alone.
+const (
+	leadLeast    = 1 << 20               // bytes of a state for which there are leads: a smaller one is there as soon as a lead could be asked
+	leadPatience = 50 * time.Millisecond // in which a lead has the first word, before holders are asked too
+	leadPasses   = 3                     // times that a lead may have let go what was asked for: it is too far ahead
+)
+
+// lead is the function that a pull asks first.
+type lead struct {
+	name   string
+	cancel context.CancelFunc
+	first  int       // the first block that it has
+	passes int       // times that it had let go one
+	owes   time.Time // since when it has sent nothing, of what it was asked for; zero: it owes nothing
+}
+
+// follow makes a function the lead, once.
+func (p *pull) follow(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.led || name == p.n.cfg.Name || len(p.ref.holders) > 1 || p.ref.heldBy(name) { // several holders are quicker than one
+		return
+	}
+	ctx, cancel := context.WithCancel(p.ctx)
+	p.led = true
+	p.lead = &lead{name: name, cancel: cancel, owes: time.Now()}
+	p.live++
+	p.wg.Go(func() {
+		err := p.overLink(ctx, name)
+		cancel()
+		p.change(func() {
+			p.leaveLocked()
+			p.live--
+		})
+		p.n.log.Debug("fnlib: a state does not come from its other getter any more", "from", name, "state", p.ref.id, "error", err)
+	})
+}
+
+// leaveLocked has the lead asked no more.
+func (p *pull) leaveLocked() {
+	if p.lead != nil {
+		p.lead.cancel()
+		p.lead = nil
+	}
+}
+
+// leads reports whether a source is the lead.
+func (p *pull) leads(source string) bool { return p.lead != nil && p.lead.name == source }
+
+// deferLocked tells a source that is not the lead what it may claim: blocks before end, and, if that is not all, when there may be more.
+func (p *pull) deferLocked(source string, end int) (before int, wait time.Duration) {
+	if p.lead == nil || p.leads(source) {
+		return end, stealAfter
+	}
+	silent := time.Duration(0)
+	if !p.lead.owes.IsZero() {
+		silent = time.Since(p.lead.owes)
+	}
+	switch {
+	case silent >= stealAfter:
+		p.leaveLocked() // its lanes give back what they have claimed
+		return end, stealAfter
+	case silent >= leadPatience:
+		return end, stealAfter - silent
+	}
+	return min(end, p.lead.first), leadPatience - silent
+}
+
+// oweLocked notes what the lead owes, after a claim, a block, or the end of a request.
+func (p *pull) oweLocked(heard bool) {
+	if p.lead == nil {
+		return
+	}
+	for _, s := range p.slots {
+		if s.by == p.lead.name && s.block == nil {
+			if heard || p.lead.owes.IsZero() {
+				p.lead.owes = time.Now()
+			}
+			return
+		}
+	}
+	p.lead.owes = time.Time{}
+}
+
+// readComing delivers blocks as the lead gets them.
+func (p *pull) readComing(source, way string, c claim, r io.Reader) error {
+	for i := 0; i < c.count; {
+		var mark [1]byte
+		if _, err := io.ReadFull(r, mark[:]); err != nil {
+			return unexpected(err)
+		}
+		switch mark[0] {
+		case comingYet:
+			p.mu.Lock()
+			p.oweLocked(p.leads(source))
+			p.mu.Unlock()
+		case comingHere:
+			if err := p.readBlock(source, way, c.first+i, r); err != nil {
+				return err
+			}
+			i++
+		default:
+			return fmt.Errorf("%w: mark %d before a block", errWire, mark[0])
+		}
+	}
+	return nil
+}
+
+// passed notes that the lead has let go what it was asked for, and from where on it has more.
+func (p *pull) passed(c claim, first uint32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lead == nil {
+		return errPassed
+	}
+	p.lead.passes++
+	if int(first) <= c.first || int(first) > blocksOf(p.ref.size) || p.lead.passes == leadPasses {
+		return errPassed
+	}
+	p.lead.first = int(first)
+	return nil
+}
