@@ -159,6 +159,18 @@ func CheckCountedOnce(t *testing.T) {
 	}
 }
 
+// CorruptPulled changes a byte of a block that a Get of n under way has got.
+func CorruptPulled(n *Node, ref Ref, block int) {
+	i, err := openRef(n.key, ref)
+	if err != nil {
+		panic(err)
+	}
+	p := n.kept.underWay(i.id)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slots[block].block.data[0] ^= 1
+}
+
 // CorruptHeld has n keep another byte of a state, which must be in memory; at -1 another digest.
 func CorruptHeld(n *Node, ref Ref, at int) {
 	h, err := n.holding(ref)

@@ -15,7 +15,7 @@ const (
 )
 
 // Flush waits until nothing is under way: each state that was handed to Send is accepted or stored, or its Send has failed; the sender
-// of each state that was accepted here knows; and QUIC owes nobody an acknowledgement. It is what a handler does last on a platform that
+// of each state that was accepted here knows; what a Get that has ended was asked to pass on to others is sent; and QUIC owes nobody an acknowledgement. It is what a handler does last on a platform that
 // freezes the process as soon as the handler has returned: without it nothing is lost either, but peers wait for what this node has not
 // said until it is thawed, and the states of a Send in a goroutine of its own until then or until SIGTERM. It takes no time if
 // there is nothing, up to 30 ms otherwise once all is said. What a Conn carries is the application's to wait for. The error matches the context's,

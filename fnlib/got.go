@@ -36,9 +36,13 @@ type Got struct {
 }
 
 // Get opens the state that a ref stands for, and returns when a holder, or the store, has said that it is there. It asks all holders that the ref names at
-// once, each for other blocks, and goes on with the others, at the block where it was, when one is lost; each block is
+// once, each for other blocks of 128 KiB, and goes on with the others, at the block where it was, when one is lost; each block is
 // checked against the ref before a byte of it is given out. Config.Store is asked when no holder is there or nothing has come for Config.SpillAfter. At
-// most 8 blocks are in memory. A name that somebody else has taken since is not waited for.
+// most 8 MiB are in memory. A name that somebody else has taken since is not waited for.
+//
+// Functions that get a state of 1 MiB or more at the same time, from one holder, form a chain: each asks the one that began before it first, and passes on what it has got,
+// so that the line of the holder carries the state once. For that a Get keeps up to 2 MiB that were read, and 8 MiB while another function gets from it, until a
+// second after its end. Nobody waits for another's application: who does not read on, ends or dies is left for the holder within half a second.
 //
 // The context bounds the reading too. If reads are counted (PutOptions.Reads), the one who has put it has counted this one, once, when Read
 // returns io.EOF; a store cannot count, and is told only of the last that is allowed.

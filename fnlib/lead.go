@@ -14,7 +14,9 @@ import (
 // for its own lead says so, or one that dies would have all behind it turn to the holder, and not the next one alone.
 const (
 	leadLeast    = 1 << 20               // bytes of a state for which there are leads: a smaller one is there as soon as a lead could be asked
-	leadPatience = 50 * time.Millisecond // in which a lead has the first word, before holders are asked too
+	leadPatience = 50 * time.Millisecond // and leadTrips, in which a lead has the first word, before holders are asked too
+	leadTrips    = 4                     // round trips to the holder: a new link to the lead takes three
+	leadRun      = 4                     // blocks that a holder is asked for at a time while there is a lead
 	leadPasses   = 3                     // times that a lead may have let go what was asked for: it is too far ahead
 )
 
@@ -22,13 +24,14 @@ const (
 type lead struct {
 	name   string
 	cancel context.CancelFunc
-	first  int       // the first block that it has
-	passes int       // times that it had let go one
-	owes   time.Time // since when it has sent nothing, of what it was asked for; zero: it owes nothing
+	first  int           // the first block that it has
+	passes int           // times that it had let go one
+	wait   time.Duration // how long it may be silent before holders are asked too
+	owes   time.Time     // since when it has sent nothing, of what it was asked for; zero: it owes nothing
 }
 
-// follow makes a function the lead, once.
-func (p *pull) follow(name string) {
+// follow makes a function the lead, once. rtt is that to the holder who has named it.
+func (p *pull) follow(name string, rtt time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.led || name == p.n.cfg.Name || len(p.ref.holders) > 1 || p.ref.heldBy(name) { // several holders are quicker than one
@@ -36,7 +39,7 @@ func (p *pull) follow(name string) {
 	}
 	ctx, cancel := context.WithCancel(p.ctx)
 	p.led = true
-	p.lead = &lead{name: name, cancel: cancel, owes: time.Now()}
+	p.lead = &lead{name: name, cancel: cancel, owes: time.Now(), wait: min(leadPatience+leadTrips*rtt, stealAfter)}
 	p.live++
 	p.wg.Go(func() {
 		err := p.overLink(ctx, name)
@@ -73,10 +76,10 @@ func (p *pull) deferLocked(source string, end int) (before int, wait time.Durati
 	case silent >= stealAfter:
 		p.leaveLocked() // its lanes give back what they have claimed
 		return end, stealAfter
-	case silent >= leadPatience:
+	case silent >= p.lead.wait:
 		return end, stealAfter - silent
 	}
-	return min(end, p.lead.first), leadPatience - silent
+	return min(end, p.lead.first), p.lead.wait - silent
 }
 
 // oweLocked notes what the lead owes, after a claim, a block, or the end of a request.

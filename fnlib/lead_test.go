@@ -99,7 +99,7 @@ func (c *chain) all(opt fnlib.GetOptions) []map[string]int64 {
 func TestChain(t *testing.T) {
 	for _, hold := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			c := newChain(t, 5, 24<<20+5, fnlib.PutOptions{})
+			c := newChain(t, 4, 10<<20+5, fnlib.PutOptions{})
 			defer c.close()
 			for i, from := range c.all(fnlib.GetOptions{Hold: hold}) {
 				if got := from[fmt.Sprint("f", i)]; got != int64(len(c.state)) {
@@ -135,13 +135,13 @@ func TestLeadEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newChain(t, 3, 40<<20, fnlib.PutOptions{})
+				c := newChain(t, 3, 20<<20, fnlib.PutOptions{})
 				defer c.close()
 				first := c.begin(0, fnlib.GetOptions{})
 				defer first.Close()
 				second := c.begin(1, fnlib.GetOptions{})
 				third := c.begin(2, fnlib.GetOptions{})
-				if _, err := io.ReadFull(first, make([]byte, 9<<20)); err != nil {
+				if _, err := io.ReadFull(first, make([]byte, 3<<20)); err != nil {
 					t.Fatal(err)
 				}
 				var wg sync.WaitGroup
@@ -156,7 +156,7 @@ func TestLeadEnds(t *testing.T) {
 				if from := second.From(); from["f1"] == 0 || from["f0"] == 0 || from["f0"]+from["f1"] != int64(len(c.state)) {
 					t.Errorf("f2: %v", from)
 				}
-				if from := third.From(); from["f2"] < 30<<20 {
+				if from := third.From(); from["f2"] < 15<<20 {
 					t.Errorf("f3: %v", from)
 				}
 			})
@@ -164,10 +164,29 @@ func TestLeadEnds(t *testing.T) {
 	}
 }
 
+// TestLyingLead: a block that is not that of the ref is not given out, and has the rest come from the source.
+func TestLyingLead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newChain(t, 2, 20<<20, fnlib.PutOptions{})
+		defer c.close()
+		first, second := c.begin(0, fnlib.GetOptions{}), c.begin(1, fnlib.GetOptions{})
+		defer first.Close()
+		if _, err := io.ReadFull(first, make([]byte, 6<<20)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		fnlib.CorruptPulled(c.getters[0], c.ref, 72) // which the second one has no room for yet
+		c.rest(second, 0)
+		if from := second.From(); from["f0"] == 0 || from["f1"] == 0 || from["f1"] > 72*128<<10 {
+			t.Errorf("%v", from)
+		}
+	})
+}
+
 // TestLateFollower: who begins when its lead is far on has from it what that still has, and the rest from the source.
 func TestLateFollower(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newChain(t, 2, 40<<20, fnlib.PutOptions{})
+		c := newChain(t, 2, 20<<20, fnlib.PutOptions{})
 		defer c.close()
 		first := c.begin(0, fnlib.GetOptions{})
 		if _, err := io.ReadFull(first, make([]byte, 6<<20)); err != nil {

@@ -169,8 +169,11 @@ func (p *pull) claimLocked(source string, lane int) (c claim, wait time.Duration
 
 // mostLocked is how many blocks a claim may have.
 func (p *pull) mostLocked(source string) int {
-	if p.leads(source) {
+	switch {
+	case p.leads(source):
 		return pullWindow / pullLanes
+	case p.lead != nil:
+		return leadRun
 	}
 	return max(1, pullWindow/(pullLanes*max(1, p.present)))
 }

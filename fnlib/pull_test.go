@@ -143,3 +143,64 @@ func TestSteals(t *testing.T) {
 		wantClaims(t, "what both have failed to bring", p.claims("c"), run(2, 1))
 	})
 }
+
+// While there is a lead, holders are asked for what it has let go, for a few blocks when it has been silent for a moment, and for all when it has been for long.
+func TestClaimsBehindALead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPull(t, 22, 1)
+		left := false
+		p.lead = &lead{name: "b", cancel: func() { left = true }, owes: time.Now(), wait: leadPatience}
+		waits := func(want time.Duration) {
+			t.Helper()
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if _, wait, ok := p.claimLocked("a", 0); ok || wait != want {
+				t.Errorf("waits %v, %v; want %v", wait, ok, want)
+			}
+		}
+		waits(leadPatience)
+		wantClaims(t, "the lead", p.claims("b"), run(0, 4), run(4, 4))
+		if err := p.passed(run(0, 4), unit); err != nil {
+			t.Error(err)
+		}
+		p.unclaim(run(0, 4))
+		time.Sleep(leadPatience - time.Millisecond)
+		wantClaims(t, "what it has let go", p.claims("a"), claim{first: 0, count: leadRun}, claim{first: leadRun, count: leadRun})
+		wantClaims(t, "what it has yet", p.claims("b"), run(1, 3))
+		waits(time.Millisecond)
+		p.deliver("b", "direct", 4*unit, newBlock(1))
+		waits(leadPatience)
+		p.bring("b", run(1, 3))
+		p.bring("b", run(4, 4))
+		time.Sleep(time.Hour) // it owes nothing
+		waits(leadPatience)
+		p.bring("a", run(0, 1))
+		p.takes(8)
+		wantClaims(t, "the lead goes on", p.claims("b"), run(8, 4), run(12, 4))
+		time.Sleep(leadPatience)
+		waits(stealAfter - leadPatience)
+		p.unclaim(run(12, 4))
+		wantClaims(t, "a little", p.claims("a")[:1], claim{first: 12 * unit, count: leadRun})
+		time.Sleep(stealAfter - leadPatience)
+		if p.claims("a"); !left || p.lead != nil {
+			t.Error("a lead that is silent is not left")
+		}
+		if err := p.passed(run(8, 4), 9*unit); err == nil {
+			t.Error("who was left is heard")
+		}
+	})
+}
+
+// A lead that is too far ahead again and again, or says so of blocks that it was not asked for, is left.
+func TestLeadIsTooFarAhead(t *testing.T) {
+	for name, passes := range map[string][][2]int{"again": {{0, 1}, {1, 2}, {2, 3}}, "not so": {{1, 1}}, "beyond": {{0, 22*unit + 1}}} {
+		p := testPull(t, 22, 1)
+		p.lead = &lead{name: "b"}
+		for i, pass := range passes {
+			err := p.passed(claim{first: pass[0], count: 1}, uint32(pass[1]))
+			if last := i == len(passes)-1; last != (err != nil) {
+				t.Errorf("%s: %d: %v", name, i, err)
+			}
+		}
+	}
+}

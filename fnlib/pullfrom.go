@@ -239,10 +239,11 @@ func (p *pull) read(name string, l *transport.Link, c claim, g gotHeader, r io.R
 			return fmt.Errorf("from %q: %w", name, err)
 		}
 	}
-	way := l.Status().Path
+	st := l.Status()
+	way := st.Path
 	p.learn(name, way, g.left, digests)
 	if g.lead != "" {
-		p.follow(g.lead)
+		p.follow(g.lead, st.RTT)
 		return nil
 	}
 	return p.readBlocks(name, way, c.first, c.count, r)
