@@ -17,6 +17,7 @@ const (
 	leadPatience = 50 * time.Millisecond // and leadTrips, in which a lead has the first word, before holders are asked too
 	leadTrips    = 4                     // round trips to the holder: a new link to the lead takes three
 	leadRun      = 4                     // blocks that a holder is asked for at a time while there is a lead
+	leadStuck    = 2 * time.Second       // in which a lead may say that it waits, and send nothing
 	leadPasses   = 3                     // times that a lead may have let go what was asked for: it is too far ahead
 )
 
@@ -27,7 +28,8 @@ type lead struct {
 	first  int           // the first block that it has
 	passes int           // times that it had let go one
 	wait   time.Duration // how long it may be silent before holders are asked too
-	owes   time.Time     // since when it has sent nothing, of what it was asked for; zero: it owes nothing
+	owes   time.Time     // since when it has said nothing, of what it was asked for; zero: it owes nothing
+	stuck  time.Time     // since when it has sent nothing of a block, likewise
 }
 
 // follow makes a function the lead, once. rtt is that to the holder who has named it.
@@ -39,7 +41,7 @@ func (p *pull) follow(name string, rtt time.Duration) {
 	}
 	ctx, cancel := context.WithCancel(p.ctx)
 	p.led = true
-	p.lead = &lead{name: name, cancel: cancel, owes: time.Now(), wait: min(leadPatience+leadTrips*rtt, stealAfter)}
+	p.lead = &lead{name: name, cancel: cancel, owes: time.Now(), stuck: time.Now(), wait: min(leadPatience+leadTrips*rtt, stealAfter)}
 	p.live++
 	p.wg.Go(func() {
 		err := p.overLink(ctx, name)
@@ -73,7 +75,7 @@ func (p *pull) deferLocked(source string, end int) (before int, wait time.Durati
 		silent = time.Since(p.lead.owes)
 	}
 	switch {
-	case silent >= stealAfter:
+	case silent >= stealAfter, silent > 0 && time.Since(p.lead.stuck) >= leadStuck:
 		p.leaveLocked() // its lanes give back what they have claimed
 		return end, stealAfter
 	case silent >= p.lead.wait:
@@ -82,24 +84,47 @@ func (p *pull) deferLocked(source string, end int) (before int, wait time.Durati
 	return min(end, p.lead.first), p.lead.wait - silent
 }
 
-// oweLocked notes what the lead owes, after a claim, a block, or the end of a request.
-func (p *pull) oweLocked(heard bool) {
+// sign is what was heard of the lead.
+type sign int
+
+const (
+	signNone  sign = iota
+	signWaits      // it is well, and waits itself
+	signBytes      // of a block
+)
+
+// oweLocked notes what the lead owes, after a claim, a sign, or the end of a request.
+func (p *pull) oweLocked(heard sign) {
 	if p.lead == nil {
 		return
 	}
 	for _, s := range p.slots {
 		if s.by == p.lead.name && s.block == nil {
-			if heard || p.lead.owes.IsZero() {
-				p.lead.owes = time.Now()
+			now := time.Now()
+			if heard != signNone || p.lead.owes.IsZero() {
+				p.lead.owes = now
+			}
+			if heard == signBytes || p.lead.stuck.IsZero() {
+				p.lead.stuck = now
 			}
 			return
 		}
 	}
-	p.lead.owes = time.Time{}
+	p.lead.owes, p.lead.stuck = time.Time{}, time.Time{}
+}
+
+// hear notes what was heard of a source, if that is the lead.
+func (p *pull) hear(source string, s sign) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.leads(source) {
+		p.oweLocked(s)
+	}
 }
 
 // readComing delivers blocks as the lead gets them.
 func (p *pull) readComing(source, way string, c claim, r io.Reader) error {
+	bytes := &heard{p: p, source: source, r: r}
 	for i := 0; i < c.count; {
 		var mark [1]byte
 		if _, err := io.ReadFull(r, mark[:]); err != nil {
@@ -107,11 +132,9 @@ func (p *pull) readComing(source, way string, c claim, r io.Reader) error {
 		}
 		switch mark[0] {
 		case comingYet:
-			p.mu.Lock()
-			p.oweLocked(p.leads(source))
-			p.mu.Unlock()
+			p.hear(source, signWaits)
 		case comingHere:
-			if err := p.readBlock(source, way, c.first+i, r); err != nil {
+			if err := p.readBlock(source, way, c.first+i, bytes); err != nil {
 				return err
 			}
 			i++
@@ -120,6 +143,24 @@ func (p *pull) readComing(source, way string, c claim, r io.Reader) error {
 		}
 	}
 	return nil
+}
+
+// heard notes that bytes of blocks come, now and then: on a slow line a block takes seconds.
+type heard struct {
+	p      *pull
+	source string
+	r      io.Reader
+	last   time.Time
+}
+
+// Read implements io.Reader.
+func (h *heard) Read(b []byte) (int, error) {
+	n, err := h.r.Read(b)
+	if now := time.Now(); n > 0 && now.Sub(h.last) > stillEvery {
+		h.p.hear(h.source, signBytes)
+		h.last = now
+	}
+	return n, err
 }
 
 // passed notes that the lead has let go what it was asked for, and from where on it has more.

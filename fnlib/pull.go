@@ -163,7 +163,7 @@ func (p *pull) claimLocked(source string, lane int) (c claim, wait time.Duration
 	for i := range c.count {
 		p.slots[c.first+i] = &slot{claims: 1, by: source, since: time.Now()}
 	}
-	p.oweLocked(false)
+	p.oweLocked(signNone)
 	return c, wait, c.count > 0 || c.digests
 }
 
@@ -213,7 +213,7 @@ func (p *pull) unclaim(c claim) {
 				}
 			}
 		}
-		p.oweLocked(false)
+		p.oweLocked(signNone)
 	})
 }
 
@@ -231,7 +231,9 @@ func (p *pull) deliver(source, way string, i int, b *block) {
 		if i == p.next {
 			p.moved = time.Now()
 		}
-		p.oweLocked(p.leads(source))
+		if p.leads(source) {
+			p.oweLocked(signBytes)
+		}
 	})
 }
 

@@ -204,3 +204,28 @@ func TestLeadIsTooFarAhead(t *testing.T) {
 		}
 	}
 }
+
+// A lead that says again and again that it waits is waited for, but not for ever; one that sends a block slowly is.
+func TestLeadIsStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for s, want := range map[sign]time.Duration{signNone: stealAfter, signWaits: leadStuck, signBytes: time.Hour} {
+			p := testPull(t, 22, 1)
+			p.lead = &lead{name: "b", cancel: func() {}, owes: time.Now(), stuck: time.Now(), wait: leadPatience}
+			p.claims("b")
+			began := time.Now()
+			for time.Since(began) < want-stillEvery {
+				time.Sleep(stillEvery)
+				if s != signNone {
+					p.hear("b", s)
+				}
+				if p.claims("a"); p.lead == nil {
+					t.Fatalf("%d: left after %v", s, time.Since(began))
+				}
+			}
+			time.Sleep(stillEvery)
+			if p.claims("a"); (p.lead == nil) != (want < time.Hour) {
+				t.Errorf("%d: after %v: %v", s, time.Since(began), p.lead)
+			}
+		}
+	})
+}
