@@ -86,9 +86,9 @@ type Client struct {
 
 	callbacks sync.Mutex // held while a callback of Config runs
 
-	mu     sync.Mutex    // guards what follows
-	conn   chan struct{} // closed when the connection is lost, and replaced
-	since  time.Time     // when the connection was made, the last time
+	mu     sync.Mutex                            // guards what follows
+	calls  map[*context.CancelCauseFunc]struct{} // end the requests under way
+	since  time.Time                             // when the connection was made, the last time
 	epoch  uint64
 	lease  time.Duration
 	newer  uint64 // epoch of a newer holder, as rumour has it
@@ -126,7 +126,8 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg: cfg, log: cfg.Logger, jobKey: cfg.Key.Signer(), peerID: cfg.Identity.Peer.String(),
-		wake: make(chan wake, 16), checks: make(chan struct{}, 1), closed: make(chan struct{}), conn: make(chan struct{}),
+		wake: make(chan wake, 16), checks: make(chan struct{}, 1), closed: make(chan struct{}),
+		calls: make(map[*context.CancelCauseFunc]struct{}),
 	}
 	c.jobID = job.ID(c.jobKey.Public().(ed25519.PublicKey))
 	if c.log == nil {
@@ -218,8 +219,9 @@ func (c *Client) Check() {
 func (c *Client) lost() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	close(c.conn)
-	c.conn = make(chan struct{})
+	for cancel := range c.calls {
+		(*cancel)(errLost)
+	}
 }
 
 func (c *Client) poke(w wake) {

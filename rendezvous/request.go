@@ -59,27 +59,18 @@ func (c *Client) request(ctx context.Context, verb string, body any, reply refus
 var errLost = errors.New("connection lost")
 
 func (c *Client) exchange(ctx context.Context, subject string, data []byte) (*nats.Msg, error) {
-	c.mu.Lock()
-	conn := c.conn
-	c.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
-	done := make(chan struct{})
-	watching := make(chan struct{})
-	go func() {
-		defer close(watching)
-		select {
-		case <-conn:
-			cancel(errLost)
-		case <-done:
-		}
-	}()
+	defer cancel(nil)
+	c.mu.Lock()
+	c.calls[&cancel] = struct{}{}
+	c.mu.Unlock()
 	m, err := c.nc.RequestWithContext(ctx, subject, data)
-	close(done)
-	<-watching
+	c.mu.Lock()
+	delete(c.calls, &cancel)
+	c.mu.Unlock()
 	if err != nil && errors.Is(context.Cause(ctx), errLost) {
 		err = errLost
 	}
-	cancel(nil)
 	return m, err
 }
 
