@@ -29,7 +29,7 @@ const (
 	connectTimeout = 5 * time.Second  // of TCP, of which a server that is down takes all before the next of a list is tried
 	helloTimeout   = 10 * time.Second // of NATS' handshake after that: two round trips, or three with TLS, and what is lost is sent again after 1 s, then 2 s
 	pingInterval   = 10 * time.Second // two missed pongs and the connection is given up
-	clientPing     = time.Minute      // the same for a [Client], whose renewals and requests show it sooner
+	clientPing     = 2 * time.Minute  // the same for a [Client], whose renewals and requests show it sooner
 	reconnectMin   = 50 * time.Millisecond
 	reconnectMax   = 2 * time.Second
 )

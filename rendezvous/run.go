@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Run keeps the name: it renews the lease when half of it has passed, 30 s at most, or a little sooner, joins again after the connection or the
+// Run keeps the name: it renews the lease when half of it has passed, 50 s at most, or a little sooner, joins again after the connection or the
 // service was away, and hands new relays and tokens to OnRelays. It needs a Join before. It returns
 // ErrFenced when a newer instance has taken the name, ErrClosed after Close, and otherwise ctx's error.
 func (c *Client) Run(ctx context.Context) error {
@@ -100,8 +100,9 @@ func (c *Client) soon() time.Duration {
 }
 
 const (
-	// renewMost is the longest time between two renewals, which show that the connection is dead.
-	renewMost = 30 * time.Second
+	// renewMost is the longest time between two renewals, which show that the connection is dead. NATs and proxies that keep what is
+	// silent for a minute keep the connection.
+	renewMost = 50 * time.Second
 	// proveLeast and proveMost bound proveWithin: a join of which the service was slow says little of the round trip.
 	proveLeast, proveMost = 500 * time.Millisecond, 6 * time.Second
 )

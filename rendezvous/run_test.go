@@ -23,7 +23,7 @@ func TestWhenToRenew(t *testing.T) {
 		first, then [2]time.Duration
 	}{
 		{lease: 40 * time.Second, first: [2]time.Duration{5 * time.Second, 20 * time.Second}, then: [2]time.Duration{15 * time.Second, 20 * time.Second}},
-		{lease: 10 * time.Hour, first: [2]time.Duration{7500 * time.Millisecond, 30 * time.Second}, then: [2]time.Duration{22500 * time.Millisecond, 30 * time.Second}},
+		{lease: 10 * time.Hour, first: [2]time.Duration{12500 * time.Millisecond, 50 * time.Second}, then: [2]time.Duration{37500 * time.Millisecond, 50 * time.Second}},
 		{40 * time.Second, true, 0, [2]time.Duration{0, 200 * time.Millisecond}, [2]time.Duration{15 * time.Second, 20 * time.Second}},
 		{40 * time.Second, true, 1000, [2]time.Duration{0, time.Second}, [2]time.Duration{15 * time.Second, 20 * time.Second}},
 		{40 * time.Second, true, math.MinInt64, [2]time.Duration{0, 200 * time.Millisecond}, [2]time.Duration{15 * time.Second, 20 * time.Second}},

@@ -30,8 +30,19 @@ type Limits struct {
 	Wakes       int // wake hooks called at a time; 256
 }
 
-// DefaultLease is how long a name is held without a renewal.
+// DefaultLease is how long a name is held without a renewal, unless there are very many.
 const DefaultLease = 30 * time.Second
+
+const (
+	manyNames = 3000              // beyond which leases grow with the names, so that there are no more renewals a second
+	longLease = 100 * time.Second // the most that they grow to: clients renew every 50 s at least, however long the lease
+)
+
+// leaseAmong is the lease of a name among so many, if it is base among few.
+func leaseAmong(names int, base time.Duration) time.Duration {
+	grown := time.Duration(float64(base) * float64(names) / manyNames)
+	return max(base, min(grown, longLease))
+}
 
 const (
 	minLease        = 300 * time.Millisecond
@@ -78,7 +89,7 @@ type Config struct {
 	// for an existing NATS with JetStream.
 	Replicated bool
 	Replicas   int           // of the bucket; 0 is 1
-	Lease      time.Duration // of a name; 0 is 30 s
+	Lease      time.Duration // of a name, among up to 3,000: with more it grows in proportion, to 100 s; 0 is 30 s
 
 	Hooks *wake.Hooks // called for names that nobody holds; nil: none. See Server.SetHooks. Copies should have the same
 	// HookTransport is how hooks are called; nil: by HTTP/1.1 or 2, through the proxies of the environment.

@@ -23,6 +23,7 @@ const (
 	accountStore   = "STORE"
 	maxNATSPayload = 1 << 20          // NATS' own default; a join reply with 16 parked offers stays below
 	handshakeMost  = 10 * time.Second // of TLS, and then from NATS' INFO to CONNECT, which is a round trip; package rendezvous waits as long
+	pingInterval   = time.Minute      // longer than instances are silent: NATS asks who is silent for one or two of these, and hangs up one later
 	syncInterval   = 10 * time.Second // between two times that JetStream has the disk write what the kernel holds
 )
 
@@ -43,7 +44,7 @@ func startEmbedded(c *config, refused func(string)) (_ *embedded, err error) {
 		ServerName: "fnwire-rendezvous", NoSigs: true, NoLog: true, DontListen: c.DontListen,
 		AuthTimeout: handshakeMost.Seconds(), AlwaysEnableNonce: true, DisableJetStreamBanner: true,
 		MaxPayload: maxNATSPayload, MaxConn: c.Limits.Connections, MaxSubs: 0, MaxControlLine: 4096,
-		WriteDeadline: 10 * time.Second, PingInterval: 20 * time.Second, MaxPingsOut: 3,
+		WriteDeadline: 10 * time.Second, PingInterval: pingInterval, MaxPingsOut: 1,
 		Accounts: []*natsserver.Account{natsserver.NewAccount(accountFnwire), natsserver.NewAccount(accountStore)},
 	}
 	if !c.DontListen {

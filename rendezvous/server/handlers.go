@@ -39,6 +39,7 @@ func (v *service) join(ctx context.Context, r *request) (any, error) {
 	k := key{r.job, req.Name}
 	var after record
 	var ousted string
+	lease := v.lease()
 	err := update(ctx, v.table, k, func(rec *record) error {
 		rec.prune(now)
 		if err := v.room(k, rec, now); err != nil {
@@ -49,7 +50,7 @@ func (v *service) join(ctx context.Context, r *request) (any, error) {
 		}
 		var err error
 		ousted, err = rec.take(&req, now)
-		rec.Lease = now.Add(v.cfg.Lease)
+		rec.Lease = now.Add(lease)
 		after = *rec
 		return err
 	})
@@ -123,6 +124,11 @@ func (r *record) take(req *rendezvous.JoinRequest, now time.Time) (ousted string
 	return ousted, nil
 }
 
+// lease is how long a name is held from now on. There may be more names a moment later: the next renewal tells.
+func (v *service) lease() time.Duration {
+	return leaseAmong(v.table.used(nil).names, v.cfg.Lease)
+}
+
 // room refuses a record that is new if there are too many already.
 func (v *service) room(k key, r *record, now time.Time) error {
 	if !r.empty(now) {
@@ -149,7 +155,7 @@ func (v *service) held(r *request, rec *record, report rendezvous.Hints, tag str
 		return nil, err
 	}
 	reply := rendezvous.JoinReply{
-		Epoch: rec.Epoch, LeaseMS: v.cfg.Lease.Milliseconds(), Hard: v.hints.note(r.job, report),
+		Epoch: rec.Epoch, LeaseMS: rec.Lease.Sub(now).Milliseconds(), Hard: v.hints.note(r.job, report),
 	}
 	relays := v.relays.list(now)
 	if reply.RelaysTag, err = v.tokens.tag(relays, now); err != nil {
@@ -180,13 +186,14 @@ func (v *service) renew(ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	var after record
+	lease := v.lease()
 	err := update(ctx, v.table, key{r.job, req.Name}, func(rec *record) error {
 		rec.prune(now)
 		if err := rec.owner(req.Name, req.Peer, req.Epoch); err != nil {
 			return err
 		}
 		rec.Parked = slices.DeleteFunc(rec.Parked, func(p parked) bool { return p.ID <= req.Seen })
-		rec.Lease = now.Add(v.cfg.Lease)
+		rec.Lease = now.Add(lease)
 		after = *rec
 		return nil
 	})
