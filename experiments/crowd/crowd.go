@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/fnwire/fnwire/experiments/results"
 	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
 	"github.com/fnwire/fnwire/rendezvous"
@@ -48,8 +47,7 @@ type Crowd struct {
 	arrived, refused atomic.Int64
 	packets          atomic.Int64
 
-	mu        sync.Mutex      // guards what follows
-	steady    *results.Steady // nil before Join
+	mu        sync.Mutex // guards what follows
 	instances []*instance
 	stop      []context.CancelFunc // of their renewals and sessions; none before Join
 	running   sync.WaitGroup       // those
@@ -83,7 +81,6 @@ func (c *Crowd) Join(ctx context.Context, a JoinArgs) ([]time.Duration, error) {
 		return nil, errors.New("crowd: has joined before")
 	}
 	life := c.outlive(ctx)
-	c.steady = results.WatchSteady(life)
 	c.key, c.instances = key, make([]*instance, a.Count)
 	took := make([]time.Duration, a.Count)
 	all, jctx := errgroup.WithContext(ctx)

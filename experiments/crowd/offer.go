@@ -17,7 +17,6 @@ const (
 	parkedAtOne    = 8       // offers that wait for one name, of rendezvous.MaxParked
 	mostOffers     = 1 << 20 // of one call
 	offersInFlight = 1024
-	calmBefore     = 200 * time.Millisecond // for what has piled up
 )
 
 // OfferArgs say what is offered.
@@ -32,14 +31,19 @@ type OfferArgs struct {
 // Offered is what came of it. The times are from when an offer was due, so that one that could not be made in time counts as late, to the answer of the
 // rendezvous: which is that the addressee has acknowledged it, or that it waits for one.
 type Offered struct {
-	Delivered []time.Duration `json:"delivered"`
-	Parked    []time.Duration `json:"parked"`
-	Late      []time.Duration `json:"late"`   // that a holder did not acknowledge in time: it has them with its next renewal
-	Calm      []time.Duration `json:"calm"`   // of all these, those during and just before which nothing outside slowed the machine
-	Failed    int             `json:"failed"` // and those to nobody that were delivered
-	Error     string          `json:"error"`  // of the first that failed
-	Bytes     int64           `json:"bytes"`  // of the envelopes' bodies
-	Took      time.Duration   `json:"took"`
+	Delivered []Made        `json:"delivered"`
+	Parked    []Made        `json:"parked"`
+	Late      []Made        `json:"late"`   // that a holder did not acknowledge in time: it has them with its next renewal
+	Failed    int           `json:"failed"` // and those to nobody that were delivered
+	Error     string        `json:"error"`  // of the first that failed
+	Bytes     int64         `json:"bytes"`  // of the envelopes' bodies
+	Took      time.Duration `json:"took"`
+}
+
+// Made is an offer that was answered.
+type Made struct {
+	Due  time.Time     `json:"due"`
+	Took time.Duration `json:"took"`
 }
 
 // Check tells what is wrong with them.
@@ -83,20 +87,20 @@ func (c *Crowd) Offer(ctx context.Context, a OfferArgs) (Offered, error) {
 		return Offered{}, err
 	}
 	c.mu.Lock()
-	instances, steady := c.instances, c.steady
+	instances := c.instances
 	c.mu.Unlock()
 	if len(instances) == 0 {
 		return Offered{}, errors.New("crowd: nobody has joined")
 	}
 	var out Offered
-	var answered []made
-	var mu sync.Mutex // guards out and answered
+	var mu sync.Mutex // guards out
 	var wg sync.WaitGroup
 	random := rand.New(rand.NewPCG(a.Seed, 0))
 	slots := make(chan struct{}, offersInFlight)
 	began := time.Now()
 	for i := range a.count() {
-		if err := until(ctx, began.Add(a.due(i))); err != nil {
+		due := began.Add(a.due(i))
+		if err := until(ctx, due); err != nil {
 			break
 		}
 		slots <- struct{}{}
@@ -105,34 +109,18 @@ func (c *Crowd) Offer(ctx context.Context, a OfferArgs) (Offered, error) {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			bytes, delivered, err := c.offer(ctx, in, to)
-			took := time.Since(began) - a.due(i)
+			m := Made{due, time.Since(due)}
 			mu.Lock()
 			defer mu.Unlock()
-			if out.note(bytes, took, a.parks(i), delivered, err); err == nil {
-				answered = append(answered, made{began.Add(a.due(i)), took})
-			}
+			out.note(bytes, m, a.parks(i), delivered, err)
 		})
 	}
 	wg.Wait()
 	out.Took = time.Since(began)
-	if err := until(ctx, time.Now().Add(calmBefore)); err != nil { // until the last windows have ended
-		return out, err
-	}
-	for _, m := range answered {
-		if !steady.Slow(m.due.Add(-calmBefore), m.due.Add(m.took)) {
-			out.Calm = append(out.Calm, m.took)
-		}
-	}
 	return out, nil
 }
 
-// made is an offer that was answered.
-type made struct {
-	due  time.Time
-	took time.Duration
-}
-
-func (o *Offered) note(bytes int, took time.Duration, parked, delivered bool, err error) {
+func (o *Offered) note(bytes int, m Made, parked, delivered bool, err error) {
 	o.Bytes += int64(bytes)
 	if err == nil && parked && delivered {
 		err = errors.New("an offer to nobody was delivered")
@@ -143,11 +131,11 @@ func (o *Offered) note(bytes int, took time.Duration, parked, delivered bool, er
 			o.Error = err.Error()
 		}
 	case parked:
-		o.Parked = append(o.Parked, took)
+		o.Parked = append(o.Parked, m)
 	case !delivered:
-		o.Late = append(o.Late, took)
+		o.Late = append(o.Late, m)
 	default:
-		o.Delivered = append(o.Delivered, took)
+		o.Delivered = append(o.Delivered, m)
 	}
 }
 

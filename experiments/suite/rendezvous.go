@@ -22,7 +22,8 @@ const (
 	rendezvousLimit  = 10 * time.Minute
 	rendezvousSettle = 5 * time.Second // until what joining took is collected
 	rendezvousPoll   = 50 * time.Millisecond
-	machineBusy      = 5 // percent that is idle: below it, times are of what else runs
+	rendezvousCalm   = 200 * time.Millisecond // before an offer, for what has piled up
+	machineBusy      = 5                      // percent that is idle: below it, times are of what else runs
 )
 
 // rendezvousOf measures what a rendezvous carries.
@@ -188,7 +189,7 @@ func (t *rendezvousRun) one(ctx context.Context, rec *results.Record, n int) err
 	}
 	a := t.offers
 	a.All = n
-	delivered, err := g.offer(ctx, rec, a)
+	delivered, err := g.offer(ctx, rec, a, t.r.steady)
 	if err != nil {
 		return err
 	}
@@ -252,7 +253,7 @@ func (g *gathering) joinTimed(ctx context.Context, rec *results.Record, n int) e
 }
 
 // offer has all make offers, and returns how many were delivered.
-func (g *gathering) offer(ctx context.Context, rec *results.Record, a crowd.OfferArgs) (int, error) {
+func (g *gathering) offer(ctx context.Context, rec *results.Record, a crowd.OfferArgs, steady *results.Steady) (int, error) {
 	came := make([]crowd.Offered, len(g.crowds))
 	err := phase(ctx, rec, "offers", g.w.Rendezvous(), func() error {
 		all, ctx := errgroup.WithContext(ctx)
@@ -266,12 +267,14 @@ func (g *gathering) offer(ctx context.Context, rec *results.Record, a crowd.Offe
 	if err != nil {
 		return 0, err
 	}
-	var delivered, parked, late, calm []time.Duration
+	if err := pause(ctx, rendezvousCalm); err != nil { // until what steady sees of the last has ended
+		return 0, err
+	}
+	var delivered, parked, late []crowd.Made
 	var failed int
 	var why string
 	for _, o := range came {
 		delivered, parked, late = append(delivered, o.Delivered...), append(parked, o.Parked...), append(late, o.Late...)
-		calm = append(calm, o.Calm...)
 		rec.Bytes += o.Bytes
 		rec.Seconds = max(rec.Seconds, o.Took.Seconds())
 		if failed += o.Failed; o.Failed > 0 {
@@ -282,11 +285,15 @@ func (g *gathering) offer(ctx context.Context, rec *results.Record, a crowd.Offe
 	rec.Measured["offers_late"] = float64(len(late))
 	all := slices.Concat(delivered, parked, late)
 	rec.Measured["offers_per_s"] = float64(len(all)) / rec.Seconds
-	noteLatency(rec, "offer_ms", all)
+	calm := slices.DeleteFunc(slices.Clone(all), func(m crowd.Made) bool { return steady.Slow(m.Due.Add(-rendezvousCalm), m.Due.Add(m.Took)) })
 	rec.Measured["offers_calm"] = float64(len(calm))
-	noteLatency(rec, "calm_offer_ms", calm)
-	noteLatency(rec, "delivered_ms", delivered)
-	noteLatency(rec, "parked_ms", parked)
+	for name, made := range map[string][]crowd.Made{"offer_ms": all, "calm_offer_ms": calm, "delivered_ms": delivered, "parked_ms": parked} {
+		took := make([]time.Duration, len(made))
+		for i, m := range made {
+			took[i] = m.Took
+		}
+		noteLatency(rec, name, took)
+	}
 	if failed > 0 {
 		return 0, fmt.Errorf("%d offers failed, one with: %s", failed, why)
 	}
