@@ -1,6 +1,7 @@
 package rendezvous
 
 import (
+	"crypto/ed25519"
 	"crypto/hmac"
 	"encoding/base64"
 	"encoding/json"
@@ -242,18 +243,23 @@ func usable(a netip.AddrPort) bool {
 
 // CheckPeer returns an error unless s is the peer ID of an Ed25519 identity in its usual text form.
 func CheckPeer(s string) error {
+	_, err := peerKey(s)
+	return err
+}
+
+// peerKey returns the key in a peer ID for which CheckPeer returns nil.
+func peerKey(s string) (ed25519.PublicKey, error) {
 	if len(s) > 64 {
-		return fmt.Errorf("peer ID of %d bytes", len(s))
+		return nil, fmt.Errorf("peer ID of %d bytes", len(s))
 	}
 	id, err := peer.Decode(s)
 	if err != nil {
-		return fmt.Errorf("peer ID %.64q: %w", s, err)
+		return nil, fmt.Errorf("peer ID %.64q: %w", s, err)
 	}
 	if id.String() != s { // another spelling of the same ID would be another subject
-		return fmt.Errorf("peer ID %.64q: not in base58", s)
+		return nil, fmt.Errorf("peer ID %.64q: not in base58", s)
 	}
-	_, err = ident.PublicKey(id)
-	return err
+	return ident.PublicKey(id)
 }
 
 // Size returns the length of e in JSON.
@@ -275,18 +281,19 @@ func decimals(n int64) int { return len(strconv.FormatInt(n, 10)) }
 func quotedLen(s string) int {
 	const escaped = len(`\u0000`)
 	n := len(s) + 2
-	for i, r := range s {
-		switch {
-		case r == '"' || r == '\\' || r == '\b' || r == '\f' || r == '\n' || r == '\r' || r == '\t':
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c > '>' && c != '\\' && c < utf8.RuneSelf: // most
+		case c == '"' || c == '\\' || c == '\b' || c == '\f' || c == '\n' || c == '\r' || c == '\t':
 			n++
-		case r < ' ' || r == '<' || r == '>' || r == '&':
+		case c < ' ' || c == '<' || c == '>' || c == '&':
 			n += escaped - 1
-		case r == '\u2028' || r == '\u2029':
-			n += escaped - utf8.RuneLen(r)
-		case r == utf8.RuneError:
-			if _, size := utf8.DecodeRuneInString(s[i:]); size == 1 {
-				n += escaped - 1
+		case c >= utf8.RuneSelf:
+			r, size := utf8.DecodeRuneInString(s[i:])
+			if r == '\u2028' || r == '\u2029' || r == utf8.RuneError && size == 1 {
+				n += escaped - size
 			}
+			i += size - 1
 		}
 	}
 	return n

@@ -13,9 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
-
-	"github.com/fnwire/fnwire/internal/ident"
 	"github.com/fnwire/fnwire/internal/job"
 )
 
@@ -306,10 +303,11 @@ func ParseRequest(verb string, j job.ID, data []byte, now time.Time, body any, h
 		return Refuse(CodeBadRequest, "%s: body: %v", verb, err)
 	}
 	if needPeer {
-		if err := CheckPeer(head.Peer); err != nil {
+		pub, err := peerKey(head.Peer)
+		if err != nil {
 			return Refuse(CodeBadRequest, "%s: %v", verb, err)
 		}
-		if !verifyPeer(head.Peer, msg, r.PeerSig) {
+		if len(r.PeerSig) != ed25519.SignatureSize || !ed25519.Verify(pub, msg, r.PeerSig) {
 			return Refuse(CodeUnauthorized, "%s is not signed by the instance it names", verb)
 		}
 	}
@@ -339,13 +337,4 @@ func signers(verb string) (jobKey, peerKey bool) {
 		return false, true
 	}
 	return true, false
-}
-
-func verifyPeer(peerID string, msg, sig []byte) bool {
-	id, err := peer.Decode(peerID)
-	if err != nil {
-		return false
-	}
-	pub, err := ident.PublicKey(id)
-	return err == nil && len(sig) == ed25519.SignatureSize && ed25519.Verify(pub, msg, sig)
 }

@@ -146,22 +146,23 @@ func (v *service) room(k key, r *record, now time.Time) error {
 
 // held is the reply to a join or a renewal, of an instance that reports hints and has the relays of a tag.
 func (v *service) held(r *request, rec *record, report rendezvous.Hints, tag string, now time.Time) (any, error) {
-	id, err := peer.Decode(rec.Peer)
-	if err != nil {
-		return nil, err
-	}
-	pub, err := ident.PublicKey(id)
-	if err != nil {
-		return nil, err
-	}
 	reply := rendezvous.JoinReply{
 		Epoch: rec.Epoch, LeaseMS: rec.Lease.Sub(now).Milliseconds(), Hard: v.hints.note(r.job, report),
 	}
 	relays := v.relays.list(now)
+	var err error
 	if reply.RelaysTag, err = v.tokens.tag(relays, now); err != nil {
 		return nil, err
 	}
 	if reply.RelaysTag != tag {
+		id, err := peer.Decode(rec.Peer)
+		if err != nil {
+			return nil, err
+		}
+		pub, err := ident.PublicKey(id)
+		if err != nil {
+			return nil, err
+		}
 		reply.Relays = v.tokens.mint(relays, r.job, pub, now)
 	}
 	reply.Parked, reply.ParkedTo = rec.offers()

@@ -22,6 +22,7 @@ const (
 	requestTimeout = 5 * time.Second         // table work for one request
 	ackTimeout     = 1500 * time.Millisecond // an instance that does not acknowledge is frozen or gone
 	newsDelay      = 50 * time.Millisecond   // several relays that come at once make one piece of news
+	spareMost      = 16                      // goroutines that wait for the next request
 	newsPace       = 250 * time.Microsecond  // from one instance that has heard of them and renews to the next, on average
 )
 
@@ -49,7 +50,10 @@ type service struct {
 	deliveries chan struct{} // waiting for their acknowledgement
 	news       chan struct{} // relays have changed
 
-	mu       sync.Mutex // guards stopping, and that no work begins once it is set
+	idle  chan func() // to a goroutine that waits for a request
+	spare atomic.Int64
+
+	mu       sync.Mutex // guards stopping, and that no work begins once it is set, and idle is closed
 	stopping bool
 	work     sync.WaitGroup
 }
@@ -64,7 +68,7 @@ func newService(c *config, nc *nats.Conn, t table, relays *registry, hooks *atom
 		acks:   newAcks(nc),
 		ctx:    ctx, cancel: cancel,
 		slots: make(chan struct{}, c.Limits.Concurrent), deliveries: make(chan struct{}, 16*c.Limits.Concurrent),
-		news: make(chan struct{}, 1),
+		news: make(chan struct{}, 1), idle: make(chan func()),
 	}
 }
 
@@ -140,6 +144,7 @@ func (v *service) stop() {
 	_ = flush(v.nc, time.Second) // NATS has sent what it had for us, or is gone
 	v.mu.Lock()
 	v.stopping = true
+	close(v.idle)
 	v.mu.Unlock()
 	v.waits.close()
 	timer := time.AfterFunc(2*time.Second, v.cancel)
@@ -184,11 +189,29 @@ func (v *service) dispatch(verb string, h handler) micro.Handler {
 			<-v.slots
 			return
 		}
-		v.work.Go(func() {
+		serve := func() {
 			defer func() { <-v.slots }()
 			v.serve(r, h)
-		})
+		}
+		select {
+		case v.idle <- serve:
+		default:
+			v.work.Go(func() { v.workOn(serve) })
+		}
 	})
+}
+
+// workOn serves a request and then those that come, unless enough goroutines wait for one: the stack of a new one has to grow each time.
+func (v *service) workOn(serve func()) {
+	for serve != nil {
+		serve()
+		if v.spare.Add(1) > spareMost {
+			v.spare.Add(-1)
+			return
+		}
+		serve = <-v.idle // nil when it is closed
+		v.spare.Add(-1)
+	}
 }
 
 func (v *service) serve(r *request, h handler) {
