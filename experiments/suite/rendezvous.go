@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	crowdMost        = 2000  // instances of one process
+	crowdMost        = 5000  // instances of one process
 	rendezvousMost   = 15000 // instances: the rendezvous takes 16,384 names of a job, and those that offers wait for are among them
 	rendezvousLimit  = 10 * time.Minute
 	rendezvousSettle = 5 * time.Second // until what joining took is collected

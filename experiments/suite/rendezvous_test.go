@@ -10,7 +10,7 @@ import (
 )
 
 func TestShares(t *testing.T) {
-	for n, want := range map[int][]int{2: {2}, 2000: {2000}, 2001: {1000, 1001}, 10000: {2000, 2000, 2000, 2000, 2000}} {
+	for n, want := range map[int][]int{2: {2}, 5000: {5000}, 5001: {2500, 2501}, 10000: {5000, 5000}} {
 		if got := shares(n, 1); !slices.Equal(got, want) {
 			t.Errorf("%d: %v, want %v", n, got, want)
 		}
@@ -24,7 +24,7 @@ func TestShares(t *testing.T) {
 		total += a.Rate
 		seeds[a.Seed] = true
 	}
-	if total != 501 || len(seeds) != 5 {
+	if total != 501 || len(seeds) != 2 {
 		t.Errorf("%d offers a second in all, of %d seeds", total, len(seeds))
 	}
 }

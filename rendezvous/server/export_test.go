@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+	"fmt"
 	"time"
 
 	"github.com/fnwire/fnwire/internal/job"
@@ -18,4 +20,18 @@ func (s *Server) StoresOf() (jobs []job.ID) {
 		jobs = append(jobs, a.job)
 	}
 	return jobs
+}
+
+// Hold has the table hold so many names of a job for an hour.
+func (s *Server) Hold(ctx context.Context, j job.ID, names int) error {
+	for i := range names {
+		err := update(ctx, s.serving.Load().table, key{j, fmt.Sprint("one-", i)}, func(r *record) error {
+			r.Peer, r.Lease = "somebody", time.Now().Add(time.Hour)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -112,3 +112,52 @@ func TestVirtualTime(t *testing.T) {
 		}
 	})
 }
+
+// TestLeaseAmongMany: leases grow with the names that are held, of whatever job, once there are very many.
+func TestLeaseAmongMany(t *testing.T) {
+	for _, c := range []struct {
+		others      int
+		base, lease time.Duration
+	}{
+		{0, 0, server.DefaultLease},
+		{3000, 0, server.DefaultLease},
+		{6000, 0, 2 * server.DefaultLease},
+		{12000, 0, 100 * time.Second},
+		{6000, 4 * time.Second, 8 * time.Second},
+		{12000, time.Hour, time.Hour},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			key := job.NewKey()
+			s, err := server.New(server.Config{Allow: []job.ID{key.ID()}, DontListen: true, Lease: c.base})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- s.Run(ctx) }()
+			<-s.Ready()
+			if err := s.Hold(ctx, job.NewKey().ID(), c.others); err != nil {
+				t.Fatal(err)
+			}
+			inProcess := func(c *rendezvous.Config) { c.InProcess = s }
+			a, b := dial(t, "", key, "a", inProcess), dial(t, "", key, "b", inProcess)
+			if j := a.join(t); j.Lease != c.lease {
+				t.Errorf("among %d others, with %v: a lease of %v, want %v", c.others, c.base, j.Lease, c.lease)
+			}
+			time.Sleep(c.lease - time.Second)
+			if _, err := b.Lookup(within(t), "a"); err != nil {
+				t.Errorf("a second before the lease ends: %v", err)
+			}
+			time.Sleep(time.Second)
+			_, err = b.Lookup(within(t), "a")
+			want(t, err, rendezvous.ErrNotFound)
+			for _, in := range []*instance{a, b} {
+				_ = in.Close()
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
