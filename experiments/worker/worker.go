@@ -18,6 +18,7 @@ import (
 	"github.com/fnwire/fnwire/experiments/peer/plainquic"
 	"github.com/fnwire/fnwire/experiments/peer/tlstcp"
 	"github.com/fnwire/fnwire/experiments/rpc"
+	rendezvousserver "github.com/fnwire/fnwire/rendezvous/server"
 )
 
 // The protocol is that of package rpc.
@@ -82,6 +83,7 @@ func Run(ctx context.Context, role Role, in io.Reader, out io.Writer) error {
 	case Attacker:
 		ops, stop = map[string]op{opFlood: handle(flood.Run)}, func() error { return nil }
 	case Crowd:
+		rendezvousserver.TuneGC() // for the same reason
 		c := &crowd.Crowd{}
 		ops, stop = map[string]op{
 			opCrowdJoin: handle(c.Join), opCrowdOffer: handle(c.Offer), opCrowdState: handle(c.State), opCrowdBind: handle(c.Bind), opCrowdForward: handle(c.Forward),
