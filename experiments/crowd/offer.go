@@ -117,7 +117,7 @@ func (c *Crowd) Offer(ctx context.Context, a OfferArgs) (Offered, error) {
 	}
 	wg.Wait()
 	out.Took = time.Since(began)
-	return out, nil
+	return out, ctx.Err()
 }
 
 func (o *Offered) note(bytes int, m Made, parked, delivered bool, err error) {
