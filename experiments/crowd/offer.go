@@ -97,6 +97,7 @@ func (c *Crowd) Offer(ctx context.Context, a OfferArgs) (Offered, error) {
 	var wg sync.WaitGroup
 	random := rand.New(rand.NewPCG(a.Seed, 0))
 	slots := make(chan struct{}, offersInFlight)
+	idle := make(chan func()) // to a goroutine that has made its offer: the stack of a new one has to grow
 	began := time.Now()
 	for i := range a.count() {
 		due := began.Add(a.due(i))
@@ -106,15 +107,25 @@ func (c *Crowd) Offer(ctx context.Context, a OfferArgs) (Offered, error) {
 		slots <- struct{}{}
 		in := instances[random.IntN(len(instances))]
 		to := a.to(i, in.name, random)
-		wg.Go(func() {
+		offer := func() {
 			defer func() { <-slots }()
 			bytes, delivered, err := c.offer(ctx, in, to)
 			m := Made{due, time.Since(due)}
 			mu.Lock()
 			defer mu.Unlock()
 			out.note(bytes, m, a.parks(i), delivered, err)
-		})
+		}
+		select {
+		case idle <- offer:
+		default:
+			wg.Go(func() {
+				for ; offer != nil; offer = <-idle {
+					offer()
+				}
+			})
+		}
 	}
+	close(idle)
 	wg.Wait()
 	out.Took = time.Since(began)
 	return out, ctx.Err()
