@@ -93,6 +93,7 @@
 //	    18    16  ID of the Get, random
 //	    34     4  first block; 0 with what 2 and 3
 //	    38     4  blocks, at most 64; 0 with what 2 and 3
+//	    42     4  place of the Get in the chain of those that get the state, as its holder has told it; 0: it has none; 0 with what 2 and 3
 //
 // GOT, the answer. A Get that says more than once that it has read the state is counted once.
 //
@@ -104,8 +105,9 @@
 //	     2     4  how many Gets may still read it to its end, all ones: any number; 0 with what 2 and 3, and after a status that is not 0,
 //	              but with status 6 the first block that is still there
 //	     6     8  size of the state in bytes; 0 likewise
-//	    14     1  n, length of the name of a function that gets the state too, began before, and is to be asked for the blocks; 0: none
-//	    15     n  that name
+//	    14     4  place of the Get that has asked in that chain, from 1 on; 0: none; 0 after a status that is not 0
+//	    18     1  n, length of the name of a function that has the place before, and is to be asked for the blocks; 0: none
+//	    19     n  that name
 //	              then, with status 0, what was asked for: 32 bytes SHA-256 of each block of the state, and if n is 0 the bytes of the blocks;
 //	              with status 7 before each block a byte 1, and before that, several times a second while the answerer waits for it, a byte 0
 //

@@ -32,7 +32,8 @@ type held struct {
 	why      byte                 // gotHere, or why it was released
 	done     map[stateID]struct{} // the Gets that have ended well, if they are counted
 	stored   bool                 // the store has it as well
-	getters  []*entry             // who gets it now, the first one first
+	getters  []*entry             // who gets it now, by their places
+	places   uint32               // how many there were
 	timer    *time.Timer
 	released chan struct{}
 }
@@ -53,26 +54,28 @@ func (k *keeper) init(n *Node) {
 	k.states, k.pulls, k.serving = make(map[stateID]*held), make(map[stateID]*pull), make(map[peer.ID]int)
 }
 
-// entry is a function that gets a state from here.
+// entry is the place of a function that gets a state from here.
 type entry struct {
 	name string
-	of   *held // nil: it does not, or not in the chain
+	of   *held // nil: it has none
 }
 
-// enter puts a function that begins to get a state at the end of its chain, and returns the one before it, its lead; see lead.go.
-func (k *keeper) enter(e *entry, h *held, name string) (lead string) {
+// enter puts a function that begins to get a state at the end of its chain, and returns its place and the one before it, its lead; see lead.go. Place 0: it is not
+// of the chain.
+func (k *keeper) enter(e *entry, h *held, name string) (place uint32, lead string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if e.of != nil || h.size < leadLeast || h.reads > 0 || len(h.holders) > 0 && h.holders[0] != k.n.cfg.Name ||
 		slices.ContainsFunc(h.getters, func(o *entry) bool { return o.name == name }) {
-		return "" // among others since a function that came twice could be its own lead
+		return 0, "" // among others since a function that came twice could be its own lead
 	}
 	if n := len(h.getters); n > 0 {
 		lead = h.getters[n-1].name
 	}
 	e.name, e.of = name, h
 	h.getters = append(h.getters, e)
-	return lead
+	h.places++
+	return h.places, lead
 }
 
 // leave takes it out.
@@ -91,6 +94,7 @@ func (k *keeper) register(p *pull) {
 	defer k.mu.Unlock()
 	if k.pulls[p.ref.id] == nil {
 		k.pulls[p.ref.id] = p
+		p.registered = true
 	}
 }
 

@@ -9,16 +9,20 @@ import (
 
 // Functions that get one state at the same time form a chain, in which each passes on what it has got: so the line of who has put the state
 // carries it once, and not once for each of them. Who has put it knows who gets it, and tells each Get of the one that began before
-// it, its lead (GOT; keeper.enter). The lead's blocks are asked for first, before the lead has them: they come on when they come in (pass.go). All else is as
+// it, its lead, and of its own place (GOT; keeper.enter). The lead's blocks are asked for first, before the lead has them: they come on when they come in (pass.go). All else is as
 // without a lead: the ref's digests tell whether a block is right, whoever sent it, and when the lead falls silent, fails or ends, holders are asked. A lead that waits
 // for its own lead says so, or one that dies would have all behind it turn to the holder, and not the next one alone.
 const (
-	leadLeast    = 1 << 20               // bytes of a state for which there are leads: a smaller one is there as soon as a lead could be asked
-	leadPatience = 50 * time.Millisecond // and leadTrips, in which a lead has the first word, before holders are asked too
-	leadTrips    = 4                     // round trips to the holder: a new link to the lead takes three
-	leadRun      = 4                     // blocks that a holder is asked for at a time while there is a lead
-	leadStuck    = 2 * time.Second       // in which a lead may say that it waits, and send nothing
-	leadPasses   = 3                     // times that a lead may have let go what was asked for: it is too far ahead
+	leadLeast    = 1 << 20                // bytes of a state for which there are leads: a smaller one is there as soon as a lead could be asked
+	leadRTT      = 100 * time.Millisecond // to the holder, from which on there are none: asking somebody else costs several
+	leadPatience = 50 * time.Millisecond  // and leadTrips, in which a lead has the first word, before holders are asked too
+	leadTrips    = 4                      // round trips to the holder: a new link to the lead takes three
+	leadRun      = 4                      // blocks that a holder is asked for at a time while there is a lead
+	leadPasses   = 3                      // times that a lead may have let go what was asked for: it is too far ahead
+
+	// Ticks, each of stillEvery, that a lead is waited for. They are counted rather than measured, since this process may have been frozen.
+	leadSilent = 5  // and leadTrips, in which it says nothing
+	leadStuck  = 20 // in which it says that it waits, and sends nothing
 )
 
 // lead is the function that a pull asks first.
@@ -28,8 +32,12 @@ type lead struct {
 	first  int           // the first block that it has
 	passes int           // times that it had let go one
 	wait   time.Duration // how long it may be silent before holders are asked too
-	owes   time.Time     // since when it has said nothing, of what it was asked for; zero: it owes nothing
-	stuck  time.Time     // since when it has sent nothing of a block, likewise
+	most   int           // ticks that it may be silent
+
+	asked  bool      // for blocks: before, it owes a link
+	owes   time.Time // since when it has said nothing, of what it was asked for; zero: it owes nothing
+	silent int       // ticks since then
+	stuck  int       // ticks in which it has owed, and sent nothing of a block
 }
 
 // follow makes a function the lead, once. rtt is that to the holder who has named it.
@@ -41,8 +49,9 @@ func (p *pull) follow(name string, rtt time.Duration) {
 	}
 	ctx, cancel := context.WithCancel(p.ctx)
 	p.led = true
-	p.lead = &lead{name: name, cancel: cancel, owes: time.Now(), stuck: time.Now(), wait: min(leadPatience+leadTrips*rtt, stealAfter)}
+	p.lead = newLead(name, rtt, cancel)
 	p.live++
+	p.wg.Go(func() { p.watchLead(ctx) })
 	p.wg.Go(func() {
 		err := p.overLink(ctx, name)
 		cancel()
@@ -52,6 +61,40 @@ func (p *pull) follow(name string, rtt time.Duration) {
 		})
 		p.n.log.Debug("fnlib: a state does not come from its other getter any more", "from", name, "state", p.ref.id, "error", err)
 	})
+}
+
+func newLead(name string, rtt time.Duration, cancel context.CancelFunc) *lead {
+	rtt = min(leadTrips*rtt, time.Minute)
+	return &lead{name: name, cancel: cancel, owes: time.Now(), wait: leadPatience + rtt, most: leadSilent + int(rtt/stillEvery)}
+}
+
+// watchLead leaves the lead when that is silent.
+func (p *pull) watchLead(ctx context.Context) {
+	tick := time.NewTicker(stillEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		p.mu.Lock()
+		p.tickLocked()
+		p.mu.Unlock()
+	}
+}
+
+// tickLocked counts how long the lead has been silent.
+func (p *pull) tickLocked() {
+	l := p.lead
+	if l == nil || l.owes.IsZero() {
+		return
+	}
+	l.silent++
+	l.stuck++
+	if l.silent >= l.most || l.stuck >= leadStuck+l.most-leadSilent {
+		p.leaveLocked() // its lanes give back what they have claimed
+	}
 }
 
 // leaveLocked has the lead asked no more.
@@ -65,6 +108,13 @@ func (p *pull) leaveLocked() {
 // leads reports whether a source is the lead.
 func (p *pull) leads(source string) bool { return p.lead != nil && p.lead.name == source }
 
+// ledBy is leads for who does not have mu.
+func (p *pull) ledBy(source string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.leads(source)
+}
+
 // deferLocked tells a source that is not the lead what it may claim: blocks before end, and, if that is not all, when there may be more.
 func (p *pull) deferLocked(source string, end int) (before int, wait time.Duration) {
 	if p.lead == nil || p.leads(source) {
@@ -74,12 +124,8 @@ func (p *pull) deferLocked(source string, end int) (before int, wait time.Durati
 	if !p.lead.owes.IsZero() {
 		silent = time.Since(p.lead.owes)
 	}
-	switch {
-	case silent >= stealAfter, silent > 0 && time.Since(p.lead.stuck) >= leadStuck:
-		p.leaveLocked() // its lanes give back what they have claimed
+	if silent >= p.lead.wait {
 		return end, stealAfter
-	case silent >= p.lead.wait:
-		return end, stealAfter - silent
 	}
 	return min(end, p.lead.first), p.lead.wait - silent
 }
@@ -95,22 +141,27 @@ const (
 
 // oweLocked notes what the lead owes, after a claim, a sign, or the end of a request.
 func (p *pull) oweLocked(heard sign) {
-	if p.lead == nil {
+	l := p.lead
+	if l == nil {
 		return
 	}
+	owes := !l.asked
 	for _, s := range p.slots {
-		if s.by == p.lead.name && s.block == nil {
-			now := time.Now()
-			if heard != signNone || p.lead.owes.IsZero() {
-				p.lead.owes = now
-			}
-			if heard == signBytes || p.lead.stuck.IsZero() {
-				p.lead.stuck = now
-			}
-			return
+		if s.by == l.name && s.block == nil {
+			owes, l.asked = true, true
+			break
 		}
 	}
-	p.lead.owes, p.lead.stuck = time.Time{}, time.Time{}
+	if !owes {
+		l.owes, l.silent, l.stuck = time.Time{}, 0, 0
+		return
+	}
+	if heard != signNone || l.owes.IsZero() {
+		l.owes, l.silent = time.Now(), 0
+	}
+	if heard == signBytes {
+		l.stuck = 0
+	}
 }
 
 // hear notes what was heard of a source, if that is the lead.
@@ -156,7 +207,7 @@ type heard struct {
 // Read implements io.Reader.
 func (h *heard) Read(b []byte) (int, error) {
 	n, err := h.r.Read(b)
-	if now := time.Now(); n > 0 && now.Sub(h.last) > stillEvery {
+	if now := time.Now(); n > 0 && now.Sub(h.last) > stillEvery/2 {
 		h.p.hear(h.source, signBytes)
 		h.last = now
 	}

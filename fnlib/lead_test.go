@@ -183,6 +183,28 @@ func TestLyingLead(t *testing.T) {
 	})
 }
 
+// TestGetAgain: a function that ends a Get and begins another one waits for nobody who waits for it.
+func TestGetAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newChain(t, 2, 20<<20, fnlib.PutOptions{})
+		defer c.close()
+		first, second := c.begin(0, fnlib.GetOptions{}), c.begin(1, fnlib.GetOptions{})
+		time.Sleep(5 * time.Second) // until the second one has no room for more
+		_ = first.Close()
+		time.Sleep(100 * time.Millisecond)
+		again := c.begin(0, fnlib.GetOptions{}) // which has the second one as its lead
+		time.Sleep(100 * time.Millisecond)
+		began := time.Now()
+		var wg sync.WaitGroup
+		wg.Go(func() { c.rest(second, 0) })
+		c.rest(again, 0)
+		wg.Wait()
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
 // TestLateFollower: who begins when its lead is far on has from it what that still has, and the rest from the source.
 func TestLateFollower(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -10,9 +10,10 @@ import (
 
 // What a pull keeps for a follower (see lead.go), beyond its window: the blocks that the application was given last.
 const (
-	pastLeast = 16          // blocks, for one that may come
-	pastMost  = 64          // while there is one
-	pastFor   = time.Second // that it has to ask for the last ones when the application has read all
+	pastLeast = 16               // blocks, for one that may come
+	pastMost  = 64               // while there is one
+	pastFor   = time.Second      // that it has to ask for the last ones when the application has read all, and that Flush waits for it
+	lastFor   = 10 * time.Second // that it has to take them
 
 	stillEvery = 100 * time.Millisecond // a follower hears that its lead is well
 )
@@ -20,7 +21,7 @@ const (
 var errGone = errors.New("the block is there no more")
 
 // passesOn reports whether others may get from here what a pull has got.
-func (p *pull) passesOn() bool { return p.ref.size >= leadLeast && p.left == noLimit }
+func (p *pull) passesOn() bool { return p.registered && p.ref.size >= leadLeast && p.left == noLimit }
 
 // keepPastLocked keeps a block that the application was given, for a follower.
 func (p *pull) keepPastLocked(b *block) {
@@ -58,7 +59,7 @@ func (p *pull) served(next int) {
 	if p.serving--; p.serving == 0 && p.flushed != nil {
 		p.flushed()
 	}
-	all := p.stopped && next == blocksOf(p.ref.size)
+	all := !p.stopped.IsZero() && next == blocksOf(p.ref.size)
 	p.clearLocked()
 	p.mu.Unlock()
 	if all {
@@ -70,9 +71,10 @@ func (p *pull) served(next int) {
 func (p *pull) stop() {
 	wanted := false
 	p.change(func() {
-		p.stopped = true
+		p.stopped = time.Now()
 		if p.serving > 0 {
 			p.flushed = p.n.busy.begin()
+			time.AfterFunc(pastFor, p.flushed)
 		}
 		wanted = p.followed && p.next == blocksOf(p.ref.size)
 	})
@@ -106,8 +108,8 @@ func (p *pull) clearLocked() {
 	p.past = nil
 }
 
-// blockFor returns a block, held, when it has come. While that was asked for, it calls still again and again; else it waits for the application to read on.
-func (p *pull) blockFor(i int, stop <-chan struct{}, still func() error) (*block, error) {
+// blockFor returns a block, held, when it has come, for the Get that has a place in the chain. While that was asked for, it calls still again and again; else it waits for the application to read on.
+func (p *pull) blockFor(i int, place uint32, stop <-chan struct{}, still func() error) (*block, error) {
 	timer := time.NewTimer(stillEvery)
 	defer timer.Stop()
 	for {
@@ -116,13 +118,17 @@ func (p *pull) blockFor(i int, stop <-chan struct{}, still func() error) (*block
 		if b != nil {
 			b.hold()
 		}
-		never := i < p.next || p.stopped
+		never := i < p.next || !p.stopped.IsZero()
+		ring := p.place > 0 && place <= p.place // who was before waits for nobody who came after
 		asked := p.slots[i] != nil
 		p.mu.Unlock()
 		switch {
-		case b != nil:
+		case b != nil && !ring:
 			return b, nil
-		case never:
+		case b != nil:
+			b.release()
+			return nil, errGone
+		case never, ring:
 			return nil, errGone
 		}
 		select {
@@ -141,6 +147,16 @@ func (p *pull) blockFor(i int, stop <-chan struct{}, still func() error) (*block
 	}
 }
 
+// writeBy is by when a follower has to take what is written next.
+func (p *pull) writeBy() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped.IsZero() {
+		return time.Now().Add(getStall)
+	}
+	return p.stopped.Add(lastFor)
+}
+
 // haveLocked is a block that is here, or nil.
 func (p *pull) haveLocked(i int) *block {
 	if back := p.next - i; back > 0 {
@@ -156,9 +172,9 @@ func (p *pull) haveLocked(i int) *block {
 }
 
 // passOn answers a follower of a Get that is under way here; nil: none is.
-func (n *Node) passOn(s *transport.Stream, p *pull, g getRequest) error {
+func (n *Node) passOn(s *transport.Stream, p *pull, g getRequest, aborted <-chan struct{}) error {
 	first, ok := 0, false
-	if p != nil && g.what == getBlocks {
+	if p != nil && g.what == getBlocks && g.count > 0 {
 		first, ok = p.serve()
 	}
 	if !ok {
@@ -175,10 +191,8 @@ func (n *Node) passOn(s *transport.Stream, p *pull, g getRequest) error {
 	if err := n.writeGot(s, appendGot(nil, gotHeader{status: gotComing, left: noLimit, size: uint64(p.ref.size)}), nil); err != nil {
 		return err
 	}
-	aborted := make(chan struct{})
-	s.AfterAborted(func() { close(aborted) })
 	write := func(b ...[]byte) error {
-		_ = s.SetWriteDeadline(time.Now().Add(getStall))
+		_ = s.SetWriteDeadline(p.writeBy())
 		for _, b := range b {
 			if _, err := s.Write(b); err != nil {
 				return err
@@ -187,7 +201,7 @@ func (n *Node) passOn(s *transport.Stream, p *pull, g getRequest) error {
 		return nil
 	}
 	for ; sent < int(g.first)+int(g.count); sent++ {
-		b, err := p.blockFor(sent, aborted, func() error { return write([]byte{comingYet}) })
+		b, err := p.blockFor(sent, g.place, aborted, func() error { return write([]byte{comingYet}) })
 		if err != nil {
 			return err
 		}

@@ -23,11 +23,8 @@ func TestFlushWaitsForFollower(t *testing.T) {
 		p.end()
 		flushed := make(chan error, 1)
 		go func() { flushed <- n.Flush(t.Context()) }()
-		time.Sleep(pastFor + time.Second)
-		if n.kept.underWay(p.ref.id) != nil {
-			t.Error("it may still be asked for")
-		}
-		b, err := p.blockFor(2*unit-1, nil, nil)
+		time.Sleep(pastFor - time.Millisecond)
+		b, err := p.blockFor(2*unit-1, 1, nil, nil)
 		if err != nil || len(flushed) > 0 {
 			t.Fatalf("%v; flushed %d", err, len(flushed))
 		}
@@ -36,7 +33,7 @@ func TestFlushWaitsForFollower(t *testing.T) {
 		if err := <-flushed; err != nil {
 			t.Error(err)
 		}
-		if _, err := p.blockFor(2*unit-1, nil, nil); err == nil || len(p.past)+len(p.slots) > 0 {
+		if _, err := p.blockFor(2*unit-1, 1, nil, nil); err == nil || len(p.past)+len(p.slots) > 0 {
 			t.Errorf("%v; %d blocks are kept", err, len(p.past)+len(p.slots))
 		}
 	})

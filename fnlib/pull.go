@@ -47,15 +47,17 @@ type pull struct {
 	over    error     // why there is no point in asking anybody
 	from    map[string]int64
 	way     string // of the last block
+	place   uint32 // in the chain; 0: none, or not known yet
 	led     bool   // there is a lead, or was
 	lead    *lead  // nil: none is asked
 
-	past      []*block // which the application was given last, the last one at the end
-	serving   int      // requests of followers under way
-	followed  bool     // there was one
-	stopped   bool     // nothing comes any more
-	forgotten bool     // and nobody may ask for what has come
-	flushed   func()   // for Flush, when the last of them is answered; nil: it need not know
+	past       []*block  // which the application was given last, the last one at the end
+	serving    int       // requests of followers under way
+	followed   bool      // there was one
+	stopped    time.Time // since when nothing comes any more; zero: it does
+	forgotten  bool      // and nobody may ask for what has come
+	registered bool      // others may find it
+	flushed    func()    // for Flush, when the last of them is answered; nil: it need not know
 }
 
 func newPull(ctx context.Context, n *Node, ref refInfo, path Path) *pull {
@@ -142,7 +144,8 @@ func (p *pull) claimLocked(source string, lane int) (c claim, wait time.Duration
 		c.digests = true
 	}
 	total := blocksOf(p.ref.size)
-	end, wait := p.deferLocked(source, min(p.next+pullWindow, total))
+	window := min(p.next+pullWindow, total)
+	end, wait := p.deferLocked(source, window)
 	most := p.mostLocked(source)
 	c.first = p.next
 	if p.leads(source) {
@@ -154,7 +157,7 @@ func (p *pull) claimLocked(source string, lane int) (c claim, wait time.Duration
 	for c.count < most && c.first+c.count < end && p.slots[c.first+c.count] == nil {
 		c.count++
 	}
-	if c.count < most && c.first > p.next && c.first+c.count == end && end < total {
+	if c.count < most && c.first > p.next && c.first+c.count == window && window < total {
 		c.count = 0 // a request takes a round trip, so it waits until there is room for a whole run
 	}
 	if c.count == 0 {
@@ -172,7 +175,7 @@ func (p *pull) mostLocked(source string) int {
 	switch {
 	case p.leads(source):
 		return pullWindow / pullLanes
-	case p.lead != nil:
+	case p.lead != nil && p.lead.first < p.next+pullWindow:
 		return leadRun
 	}
 	return max(1, pullWindow/(pullLanes*max(1, p.present)))
@@ -181,6 +184,9 @@ func (p *pull) mostLocked(source string) int {
 // stealLocked claims the first blocks that another source is slow with, or tells when there may be some. A lead that is slow is left instead.
 func (p *pull) stealLocked(source string) (c claim, wait time.Duration) {
 	wait = stealAfter
+	if p.leads(source) {
+		return c, wait // it may be what it has let go
+	}
 	for i := p.next; i < p.next+pullWindow && c.count < p.mostLocked(source); i++ {
 		s := p.slots[i]
 		slow := s != nil && s.block == nil && s.claims == 1 && s.by != source && !p.leads(s.by)
@@ -322,12 +328,12 @@ func (p *pull) allowed() uint32 {
 }
 
 // learn takes what a source says of the state as a whole; digests may be nil.
-func (p *pull) learn(source, way string, left uint32, digests []Digest) {
+func (p *pull) learn(source, way string, left uint32, digests []Digest, place uint32) {
 	p.change(func() {
 		p.left, p.way = left, way
 		p.from[source] += 0 // it is one
 		if p.digests == nil {
-			p.digests = digests
+			p.digests, p.place = digests, place
 		}
 	})
 }

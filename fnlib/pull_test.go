@@ -144,12 +144,31 @@ func TestSteals(t *testing.T) {
 	})
 }
 
+// withLead gives a pull a lead, b.
+func withLead(p *pull) (left *bool) {
+	left = new(bool)
+	p.lead = newLead("b", 0, func() { *left = true })
+	return left
+}
+
+// ticks lets so many pass, and has the lead give a sign before each.
+func (p *pull) ticks(n int, s sign) {
+	for range n {
+		if s != signNone {
+			p.hear("b", s)
+		}
+		time.Sleep(stillEvery)
+		p.mu.Lock()
+		p.tickLocked()
+		p.mu.Unlock()
+	}
+}
+
 // While there is a lead, holders are asked for what it has let go, for a few blocks when it has been silent for a moment, and for all when it has been for long.
 func TestClaimsBehindALead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := testPull(t, 22, 1)
-		left := false
-		p.lead = &lead{name: "b", cancel: func() { left = true }, owes: time.Now(), wait: leadPatience}
+		left := withLead(p)
 		waits := func(want time.Duration) {
 			t.Helper()
 			p.mu.Lock()
@@ -172,17 +191,17 @@ func TestClaimsBehindALead(t *testing.T) {
 		waits(leadPatience)
 		p.bring("b", run(1, 3))
 		p.bring("b", run(4, 4))
-		time.Sleep(time.Hour) // it owes nothing
+		p.ticks(1000, signNone) // it owes nothing
 		waits(leadPatience)
 		p.bring("a", run(0, 1))
 		p.takes(8)
 		wantClaims(t, "the lead goes on", p.claims("b"), run(8, 4), run(12, 4))
-		time.Sleep(leadPatience)
-		waits(stealAfter - leadPatience)
+		p.ticks(1, signNone)
+		waits(stealAfter)
 		p.unclaim(run(12, 4))
 		wantClaims(t, "a little", p.claims("a")[:1], claim{first: 12 * unit, count: leadRun})
-		time.Sleep(stealAfter - leadPatience)
-		if p.claims("a"); !left || p.lead != nil {
+		p.ticks(leadSilent-1, signNone)
+		if !*left || p.lead != nil {
 			t.Error("a lead that is silent is not left")
 		}
 		if err := p.passed(run(8, 4), 9*unit); err == nil {
@@ -191,11 +210,44 @@ func TestClaimsBehindALead(t *testing.T) {
 	})
 }
 
+// A lead of which no link comes up has not the word for ever, though nothing was asked of it yet.
+func TestLeadWithoutLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPull(t, 22, 1)
+		withLead(p)
+		p.unclaim(run(0, 4)) // the request that was answered by its name
+		time.Sleep(leadPatience)
+		if len(p.claims("a")) == 0 {
+			t.Error("the holder may not be asked")
+		}
+		if p.ticks(leadSilent, signNone); p.lead != nil {
+			t.Error("it is not left")
+		}
+	})
+}
+
+// A lead that says again and again that it waits is waited for, but not for ever; one that sends a block slowly is.
+func TestLeadIsStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for s, want := range map[sign]int{signNone: leadSilent, signWaits: leadStuck, signBytes: 1000} {
+			p := testPull(t, 22, 1)
+			withLead(p)
+			p.claims("b")
+			if p.ticks(want-1, s); p.lead == nil {
+				t.Errorf("%d: left too soon", s)
+			}
+			if p.ticks(1, s); (p.lead == nil) != (s != signBytes) {
+				t.Errorf("%d: %v", s, p.lead)
+			}
+		}
+	})
+}
+
 // A lead that is too far ahead again and again, or says so of blocks that it was not asked for, is left.
 func TestLeadIsTooFarAhead(t *testing.T) {
 	for name, passes := range map[string][][2]int{"again": {{0, 1}, {1, 2}, {2, 3}}, "not so": {{1, 1}}, "beyond": {{0, 22*unit + 1}}} {
 		p := testPull(t, 22, 1)
-		p.lead = &lead{name: "b"}
+		withLead(p)
 		for i, pass := range passes {
 			err := p.passed(claim{first: pass[0], count: 1}, uint32(pass[1]))
 			if last := i == len(passes)-1; last != (err != nil) {
@@ -205,27 +257,35 @@ func TestLeadIsTooFarAhead(t *testing.T) {
 	}
 }
 
-// A lead that says again and again that it waits is waited for, but not for ever; one that sends a block slowly is.
-func TestLeadIsStuck(t *testing.T) {
+// What the lead has let go it is not asked for when the holder is slow with it; and when the lead is far ahead, the holder is asked for as much as without one.
+func TestLeadIsAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for s, want := range map[sign]time.Duration{signNone: stealAfter, signWaits: leadStuck, signBytes: time.Hour} {
-			p := testPull(t, 22, 1)
-			p.lead = &lead{name: "b", cancel: func() {}, owes: time.Now(), stuck: time.Now(), wait: leadPatience}
-			p.claims("b")
-			began := time.Now()
-			for time.Since(began) < want-stillEvery {
-				time.Sleep(stillEvery)
-				if s != signNone {
-					p.hear("b", s)
-				}
-				if p.claims("a"); p.lead == nil {
-					t.Fatalf("%d: left after %v", s, time.Since(began))
-				}
-			}
-			time.Sleep(stillEvery)
-			if p.claims("a"); (p.lead == nil) != (want < time.Hour) {
-				t.Errorf("%d: after %v: %v", s, time.Since(began), p.lead)
-			}
+		p := testPull(t, 40, 1)
+		withLead(p)
+		p.lead.first = 9 * unit
+		wantClaims(t, "far ahead", p.claims("a"), run(0, 4), run(4, 4))
+		time.Sleep(stealAfter)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if c, _ := p.stealLocked("b"); c.count > 0 {
+			t.Errorf("the lead steals %v", c)
 		}
 	})
+}
+
+// Who is before in the chain has nothing from who came after, since those wait for it.
+func TestNoRing(t *testing.T) {
+	p := testPull(t, 2, 1)
+	p.place = 2
+	p.claims("a")
+	p.bring("a", run(0, 2))
+	for place, want := range map[uint32]bool{0: false, 1: false, 2: false, 3: true} {
+		b, err := p.blockFor(0, place, nil, nil)
+		if (err == nil) != want {
+			t.Errorf("place %d: %v", place, err)
+		}
+		if b != nil {
+			b.release()
+		}
+	}
 }

@@ -154,7 +154,7 @@ func (p *pull) lane(ctx context.Context, l *transport.Link, name string, lane in
 		if !ok {
 			return ctx.Err()
 		}
-		err := a.ask(ctx, c.request(p.ref.id, p.by), func(g gotHeader, r io.Reader) error {
+		err := a.ask(ctx, p.request(c), func(g gotHeader, r io.Reader) error {
 			return p.read(name, l, c, g, r)
 		})
 		p.unclaim(c)
@@ -164,8 +164,10 @@ func (p *pull) lane(ctx context.Context, l *transport.Link, name string, lane in
 	}
 }
 
-func (c claim) request(id, by stateID) getRequest {
-	g := getRequest{id: id, by: by, first: uint32(c.first), count: uint32(c.count)}
+func (p *pull) request(c claim) getRequest {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g := getRequest{id: p.ref.id, by: p.by, first: uint32(c.first), count: uint32(c.count), place: p.place}
 	if c.digests {
 		g.what = getDigests
 	}
@@ -223,6 +225,10 @@ func (p *pull) read(name string, l *transport.Link, c claim, g gotHeader, r io.R
 	switch {
 	case g.status == gotBusy:
 		return errBusy
+	case (g.status == gotPassed || g.status == gotComing) && !p.ledBy(name): // it gets the state itself: who is named in the ref is to have it
+		return &statusErr{statusError(gotUnknown, name), false}
+	case g.lead != "" && !c.digests:
+		return fmt.Errorf("%w: %q names a lead again", errWire, name)
 	case g.status == gotPassed:
 		return p.passed(c, g.left)
 	case g.status == gotComing:
@@ -241,7 +247,7 @@ func (p *pull) read(name string, l *transport.Link, c claim, g gotHeader, r io.R
 	}
 	st := l.Status()
 	way := st.Path
-	p.learn(name, way, g.left, digests)
+	p.learn(name, way, g.left, digests, g.place)
 	if g.lead != "" {
 		p.follow(g.lead, st.RTT)
 		return nil

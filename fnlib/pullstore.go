@@ -155,7 +155,7 @@ func (o *refObject) fetch(p *pull, c claim, name string) error {
 		if err != nil {
 			return err
 		}
-		p.learn(name, pathStore, o.left, digests)
+		p.learn(name, pathStore, o.left, digests, 0)
 	}
 	if c.count == 0 {
 		return nil

@@ -35,11 +35,11 @@ func TestRefGolden(t *testing.T) {
 	}{
 		"ref": {appendRef(nil, i), "02" + id + "0000000000000102" + root + "00000103" + "02" + "05" + "6d61702d33" + "01" + "62"},
 		"GET": {
-			appendGet(nil, getRequest{what: getDigests, id: i.id, by: stateID(i.root[16:]), first: 258, count: 4}),
-			"08" + "01" + root + "00000102" + "00000004",
+			appendGet(nil, getRequest{what: getDigests, id: i.id, by: stateID(i.root[16:]), first: 258, count: 4, place: 7}),
+			"08" + "01" + root + "00000102" + "00000004" + "00000007",
 		},
-		"GOT":     {appendGot(nil, gotHeader{status: gotReadOut, left: 258, size: 259}), "09" + "03" + "00000102" + "0000000000000103" + "00"},
-		"lead":    {appendGot(nil, gotHeader{left: noLimit, size: 1, lead: "map-3"}), "09" + "00" + "ffffffff" + "0000000000000001" + "05" + "6d61702d33"},
+		"GOT":     {appendGot(nil, gotHeader{status: gotReadOut, left: 258, size: 259}), "09" + "03" + "00000102" + "0000000000000103" + "00000000" + "00"},
+		"lead":    {appendGot(nil, gotHeader{left: noLimit, size: 1, place: 2, lead: "map-3"}), "09" + "00" + "ffffffff" + "0000000000000001" + "00000002" + "05" + "6d61702d33"},
 		"digests": {appendDigests(nil, []Digest{i.root, {1}}), root + "01" + strings.Repeat("00", 31)},
 	} {
 		if got := hex.EncodeToString(c.got); got != c.want {
@@ -188,7 +188,7 @@ func FuzzGot(f *testing.F) {
 		append(appendDigests(head, []Digest{digest}), block...),
 		append(appendDigests(head, []Digest{digest}), "black"...),
 		appendGot(nil, gotHeader{status: gotExpired}),
-		append(appendGot(nil, gotHeader{left: noLimit, size: 5, lead: "map-3"}), digest[:]...),
+		append(appendGot(nil, gotHeader{left: noLimit, size: 5, place: 2, lead: "map-3"}), digest[:]...),
 		appendGot(nil, gotHeader{status: gotPassed, left: 7}),
 	) {
 		f.Add(b)
@@ -219,6 +219,7 @@ func TestGetLimits(t *testing.T) {
 		"blocks":     {count: maxGetBlocks + 1},
 		"done of 1":  {what: getDone, count: 1},
 		"drop of 0+": {what: getDrop, first: 1},
+		"drop place": {what: getDrop, place: 1},
 	} {
 		if _, err := readGet(bytes.NewReader(appendGet(nil, g)[1:])); !errors.Is(err, errWire) {
 			t.Errorf("%s: %v", name, err)
@@ -226,9 +227,11 @@ func TestGetLimits(t *testing.T) {
 	}
 	for name, b := range map[string][]byte{
 		"status": appendGot(nil, gotHeader{status: gotComing + 1}),
-		"name":   appendGot(nil, gotHeader{lead: "a.b"}),
-		"long":   appendGot(nil, gotHeader{lead: strings.Repeat("x", job.MaxName+1)}),
-		"none":   appendGot(nil, gotHeader{status: gotUnknown, lead: "b"}),
+		"name":   appendGot(nil, gotHeader{place: 2, lead: "a.b"}),
+		"long":   appendGot(nil, gotHeader{place: 2, lead: strings.Repeat("x", job.MaxName+1)}),
+		"none":   appendGot(nil, gotHeader{status: gotUnknown, place: 2, lead: "b"}),
+		"place":  appendGot(nil, gotHeader{status: gotUnknown, place: 2}),
+		"first":  appendGot(nil, gotHeader{lead: "b"}),
 		"size":   appendGot(nil, gotHeader{size: maxRefBytes + 1}),
 		"type":   make([]byte, gotSize),
 	} {

@@ -15,8 +15,8 @@ const (
 	streamGet = 0x08
 	streamGot = 0x09
 
-	getSize      = 42
-	gotSize      = 15 // without the lead's name
+	getSize      = 46
+	gotSize      = 19 // without the lead's name
 	maxGetBlocks = 64 // that one GET may ask for
 )
 
@@ -56,6 +56,7 @@ type getRequest struct {
 	by    stateID // of the Get
 	first uint32  // block
 	count uint32  // blocks
+	place uint32  // of the Get in its chain, as its holder has told it; 0: it has none
 }
 
 func appendGet(b []byte, g getRequest) []byte {
@@ -63,7 +64,8 @@ func appendGet(b []byte, g getRequest) []byte {
 	b = append(b, g.id[:]...)
 	b = append(b, g.by[:]...)
 	b = binary.BigEndian.AppendUint32(b, g.first)
-	return binary.BigEndian.AppendUint32(b, g.count)
+	b = binary.BigEndian.AppendUint32(b, g.count)
+	return binary.BigEndian.AppendUint32(b, g.place)
 }
 
 // readGet reads what follows the type.
@@ -74,9 +76,9 @@ func readGet(r io.Reader) (g getRequest, err error) {
 	}
 	g = getRequest{
 		what: b[0], id: stateID(b[1:]), by: stateID(b[17:]),
-		first: binary.BigEndian.Uint32(b[33:]), count: binary.BigEndian.Uint32(b[37:]),
+		first: binary.BigEndian.Uint32(b[33:]), count: binary.BigEndian.Uint32(b[37:]), place: binary.BigEndian.Uint32(b[41:]),
 	}
-	if g.what > getDrop || g.count > maxGetBlocks || g.what > getDigests && g.first|g.count != 0 {
+	if g.what > getDrop || g.count > maxGetBlocks || g.what > getDigests && g.first|g.count|g.place != 0 {
 		return g, fmt.Errorf("%w: GET %d of %d blocks from %d", errWire, g.what, g.count, g.first)
 	}
 	return g, nil
@@ -87,6 +89,7 @@ type gotHeader struct {
 	status byte
 	left   uint32 // how many Gets may still end well; noLimit. With gotPassed the first block that is still there
 	size   uint64 // of the state, bytes
+	place  uint32 // in the chain of those who get the state, of who has asked; 0: none
 	lead   string // whom to ask first; then no blocks follow. Empty: nobody
 }
 
@@ -94,6 +97,7 @@ func appendGot(b []byte, g gotHeader) []byte {
 	b = append(b, streamGot, g.status)
 	b = binary.BigEndian.AppendUint32(b, g.left)
 	b = binary.BigEndian.AppendUint64(b, g.size)
+	b = binary.BigEndian.AppendUint32(b, g.place)
 	return append(append(b, byte(len(g.lead))), g.lead...)
 }
 
@@ -102,14 +106,18 @@ func readGot(r io.Reader) (g gotHeader, err error) {
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return g, unexpected(err)
 	}
-	g = gotHeader{status: b[1], left: binary.BigEndian.Uint32(b[2:]), size: binary.BigEndian.Uint64(b[6:])}
-	if b[0] != streamGot || g.status > gotComing || g.size > maxRefBytes || b[14] > job.MaxName || b[14] > 0 && g.status != gotHere {
+	g = gotHeader{
+		status: b[1], left: binary.BigEndian.Uint32(b[2:]), size: binary.BigEndian.Uint64(b[6:]), place: binary.BigEndian.Uint32(b[14:]),
+	}
+	length := b[18]
+	if b[0] != streamGot || g.status > gotComing || g.size > maxRefBytes || length > job.MaxName || (length > 0 || g.place > 0) && g.status != gotHere ||
+		length > 0 && g.place == 0 {
 		return g, fmt.Errorf("%w: GOT", errWire)
 	}
-	if b[14] == 0 {
+	if length == 0 {
 		return g, nil
 	}
-	name := make([]byte, b[14])
+	name := make([]byte, length)
 	if _, err := io.ReadFull(r, name); err != nil {
 		return g, unexpected(err)
 	}

@@ -19,14 +19,15 @@ var getBufs = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 // serveGet answers who asks for states that this node keeps, or gets itself, one request after the other.
 func (n *Node) serveGet(s *transport.Stream) error {
 	n.trafficOf(s.Link()).begin(false)() // counted as seen
-	var e entry
-	defer n.kept.leave(&e)
+	a := asked{aborted: make(chan struct{})}
+	defer n.kept.leave(&a.entry)
+	s.AfterAborted(func() { close(a.aborted) })
 	for {
 		g, err := readGet(s)
 		if err != nil {
 			return err
 		}
-		if err := n.answerGet(s, g, &e); err != nil {
+		if err := n.answerGet(s, g, &a); err != nil {
 			return err
 		}
 		_ = s.SetReadDeadline(time.Time{}) // until the getter has room for more
@@ -41,8 +42,14 @@ func (n *Node) serveGet(s *transport.Stream) error {
 	}
 }
 
-// answerGet answers one request. Its stream has one entry.
-func (n *Node) answerGet(s *transport.Stream, g getRequest, e *entry) error {
+// asked is what the requests of one stream have in common.
+type asked struct {
+	entry   entry
+	aborted chan struct{} // closed when the peer wants no more
+}
+
+// answerGet answers one request.
+func (n *Node) answerGet(s *transport.Stream, g getRequest, a *asked) error {
 	leave := n.kept.admit(s.Link().Peer())
 	if leave == nil {
 		return n.writeGot(s, appendGot(nil, gotHeader{status: gotBusy}), nil)
@@ -57,15 +64,15 @@ func (n *Node) answerGet(s *transport.Stream, g getRequest, e *entry) error {
 	h, got := n.kept.look(g.id)
 	switch {
 	case got.status == gotUnknown:
-		return n.passOn(s, n.kept.underWay(g.id), g)
+		return n.passOn(s, n.kept.underWay(g.id), g, a.aborted)
 	case got.status != gotHere:
 		return n.writeGot(s, appendGot(nil, got), nil)
 	}
 	if uint64(g.first)+uint64(g.count) > uint64(len(h.digests)) {
 		return fmt.Errorf("%w: GET of %d blocks from %d, of %d", errWire, g.count, g.first, len(h.digests))
 	}
-	if g.what == getDigests {
-		got.lead = n.kept.enter(e, h, n.nameOf(s.Link().Peer()))
+	if g.what == getDigests && s.Link().Status().RTT < leadRTT {
+		got.place, got.lead = n.kept.enter(&a.entry, h, n.nameOf(s.Link().Peer()))
 	}
 	head := appendGot(nil, got)
 	if g.what == getDigests {
