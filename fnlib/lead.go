@@ -18,11 +18,13 @@ const (
 	leadPatience = 50 * time.Millisecond  // and leadTrips, in which a lead has the first word, before holders are asked too
 	leadTrips    = 4                      // round trips to the holder: a new link to the lead takes three
 	leadRun      = 4                      // blocks that a holder is asked for at a time while there is a lead
+	maxBehind    = 1000                   // places that count; see leadBehind
 	leadPasses   = 3                      // times that a lead may have let go what was asked for: it is too far ahead
 
 	// Ticks, each of stillEvery, that a lead is waited for. They are counted rather than measured, since this process may have been frozen.
 	leadSilent = 5  // and leadTrips, in which it says nothing
-	leadStuck  = 20 // in which it says that it waits, and sends nothing
+	leadStuck  = 20 // and so many and leadBehind for each place in the chain, in which it says that it waits, and sends nothing:
+	leadBehind = 3  // the first one that leaves helps all behind it
 )
 
 // lead is the function that a pull asks first.
@@ -32,7 +34,8 @@ type lead struct {
 	first  int           // the first block that it has
 	passes int           // times that it had let go one
 	wait   time.Duration // how long it may be silent before holders are asked too
-	most   int           // ticks that it may be silent
+	most   int           // ticks that it may be silent, and
+	worst  int           // ticks in which it may say that it waits
 
 	asked  bool      // for blocks: before, it owes a link
 	owes   time.Time // since when it has said nothing, of what it was asked for; zero: it owes nothing
@@ -49,7 +52,7 @@ func (p *pull) follow(name string, rtt time.Duration) {
 	}
 	ctx, cancel := context.WithCancel(p.ctx)
 	p.led = true
-	p.lead = newLead(name, rtt, cancel)
+	p.lead = newLead(name, rtt, p.place, cancel)
 	p.live++
 	p.wg.Go(func() { p.watchLead(ctx) })
 	p.wg.Go(func() {
@@ -63,9 +66,13 @@ func (p *pull) follow(name string, rtt time.Duration) {
 	})
 }
 
-func newLead(name string, rtt time.Duration, cancel context.CancelFunc) *lead {
-	rtt = min(leadTrips*rtt, time.Minute)
-	return &lead{name: name, cancel: cancel, owes: time.Now(), wait: leadPatience + rtt, most: leadSilent + int(rtt/stillEvery)}
+func newLead(name string, rtt time.Duration, place uint32, cancel context.CancelFunc) *lead {
+	trips := min(leadTrips*rtt, time.Minute)
+	ticks := int(trips / stillEvery)
+	return &lead{
+		name: name, cancel: cancel, owes: time.Now(), wait: leadPatience + trips,
+		most: leadSilent + ticks, worst: leadStuck + ticks + leadBehind*int(min(place, maxBehind)),
+	}
 }
 
 // watchLead leaves the lead when that is silent.
@@ -92,7 +99,7 @@ func (p *pull) tickLocked() {
 	}
 	l.silent++
 	l.stuck++
-	if l.silent >= l.most || l.stuck >= leadStuck+l.most-leadSilent {
+	if l.silent >= l.most || l.stuck >= l.worst {
 		p.leaveLocked() // its lanes give back what they have claimed
 	}
 }

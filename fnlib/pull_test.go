@@ -1,6 +1,7 @@
 package fnlib
 
 import (
+	"errors"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -147,7 +148,7 @@ func TestSteals(t *testing.T) {
 // withLead gives a pull a lead, b.
 func withLead(p *pull) (left *bool) {
 	left = new(bool)
-	p.lead = newLead("b", 0, func() { *left = true })
+	p.lead = newLead("b", 0, 2, func() { *left = true })
 	return left
 }
 
@@ -229,7 +230,7 @@ func TestLeadWithoutLink(t *testing.T) {
 // A lead that says again and again that it waits is waited for, but not for ever; one that sends a block slowly is.
 func TestLeadIsStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for s, want := range map[sign]int{signNone: leadSilent, signWaits: leadStuck, signBytes: 1000} {
+		for s, want := range map[sign]int{signNone: leadSilent, signWaits: leadStuck + 2*leadBehind, signBytes: 1000} {
 			p := testPull(t, 22, 1)
 			withLead(p)
 			p.claims("b")
@@ -254,6 +255,20 @@ func TestLeadIsTooFarAhead(t *testing.T) {
 				t.Errorf("%s: %d: %v", name, i, err)
 			}
 		}
+	}
+}
+
+// Who only gets a state itself is no holder, whatever a ref says of it, and a lead is named once.
+func TestNoHolder(t *testing.T) {
+	p := testPull(t, 22, 1)
+	for _, status := range []byte{gotComing, gotPassed} {
+		var s *statusErr
+		if err := p.read("a", nil, claim{digests: true}, gotHeader{status: status}, nil); !errors.As(err, &s) || !errors.Is(err, ErrNotFound) {
+			t.Errorf("status %d: %v", status, err)
+		}
+	}
+	if err := p.read("a", nil, run(0, 1), gotHeader{size: uint64(p.ref.size), lead: "b"}, nil); !errors.Is(err, errWire) {
+		t.Errorf("a lead again: %v", err)
 	}
 }
 
