@@ -20,7 +20,7 @@ const (
 	fanOut   = "fan-out"
 	allToAll = "all-to-all"
 
-	wayRef = "fnwire-ref"
+	waySend = "fnwire-send"
 )
 
 const (
@@ -28,12 +28,13 @@ const (
 	fanShift    = 1 << 10
 	fanBytes    = 64 << 20 // of all rounds of one measurement, about
 	fanMost     = 20       // rounds
+	fanRefLeast = 1 << 20  // bytes of a state from which on it is sent to many by ref, as README advises
 )
 
 func fanPatterns() []string { return []string{fanIn, fanOut, allToAll} }
 
 func fanWays() []string {
-	return []string{wayFnwire, wayRef, wayRelay, wayRedis, wayS3, wayNATS}
+	return []string{wayFnwire, waySend, wayRelay, wayRedis, wayS3, wayNATS}
 }
 
 // fan measures patterns of many functions that send to one another.
@@ -41,7 +42,8 @@ func fan() Experiment {
 	return Experiment{
 		Name: "fan",
 		Summary: "fan-in (all others send to one), fan-out (one sends the same state to all others) and all-to-all (each sends each other one a state of its own) among functions, each on a host " +
-			"behind a port-restricted NAT of its own: by fnwire, which links each pair directly; fan-out by fnwire-ref too, where the sender puts the state (fnlib's Put) and sends the ref, by which the others get it, and each passes on to the next what it has got; and by stores. " +
+			"behind a port-restricted NAT of its own: by fnwire, which links each pair directly, and in a fan-out of 1 MiB or more puts the state (fnlib's Put) and sends the ref, by which the others get it, and each passes on to the next what it has got; by fnwire-send, which sends " +
+			"the state to each of them; and by stores. " +
 			"done_ms is from the moment at which all begin until the last receiver has the last byte and a right digest, with functions that have joined and links that are up and direct, or connections to the " +
 			"store that are open (states of 64 KiB at most are in memory, others are read from files meanwhile); cold_ms is the first round, of running processes that have not joined. By a store a state is put, once for all who want it, and got as soon as it is " +
 			"there: receivers are told by a local datagram, as if they knew at once and for nothing",
@@ -49,7 +51,7 @@ func fan() Experiment {
 			{"patterns", strings.Join(fanPatterns(), ","), "", "which to measure"},
 			{"functions", "4,16,64", "4,16", "how many"},
 			{"bytes", "10KB,10MB", "", "of each state"},
-			{"ways", "fnwire,fnwire-ref,redis,s3,nats", "fnwire,fnwire-ref,redis,s3", "which to measure: " + strings.Join(fanWays(), ", ")},
+			{"ways", "fnwire,fnwire-send,redis,s3,nats", "fnwire,fnwire-send,redis,s3", "which to measure: " + strings.Join(fanWays(), ", ")},
 			{"parallel", "16", "", "requests that a function has under way at a store, each way"},
 			{"most", "1GB", "200MB", "bytes that a round may move; cases that move more are left out"},
 			{"edges", "1000", "300", "states that a round may have, each of which takes a link; cases that have more are left out, as all functions share the machine's cores"},
@@ -78,7 +80,12 @@ func (c fanCase) edges() int {
 }
 
 // direct tells whether it goes by direct links.
-func (c fanCase) direct() bool { return c.way == wayFnwire || c.way == wayRef }
+func (c fanCase) direct() bool { return c.way == wayFnwire || c.way == waySend }
+
+// byRef tells whether it goes by ref.
+func (c fanCase) byRef() bool {
+	return c.way == wayFnwire && c.pattern == fanOut && c.size >= fanRefLeast
+}
 
 // puts is how many states there are to put.
 func (c fanCase) puts() int {
@@ -229,7 +236,7 @@ func (f *fanRun) planWays(c fanCase, size string) {
 		return
 	}
 	for _, way := range f.r.list("ways") {
-		if c.way = way; way == wayRef && c.pattern != fanOut {
+		if c.way = way; way == waySend && (c.pattern != fanOut || c.size < fanRefLeast) {
 			continue
 		}
 		f.cases[way+" "+work] = c
@@ -351,7 +358,7 @@ func (f *fanRun) use(c fanCase, all fanRounds) bill.Use {
 		done, busy = append(done, one.done), append(busy, one.busy)
 	}
 	way := c.way
-	if way == wayRef {
+	if way == waySend {
 		way = wayFnwire
 	}
 	u := f.r.handOverUse(way, c.bytes(), fromMS(results.Median(done)), fromMS(results.Median(busy)))

@@ -9,10 +9,10 @@ import (
 func TestFan(t *testing.T) {
 	servertest.Redis(t) // skips if there is none
 	servertest.VersityGW(t)
-	byCase := run(t, "fan", map[string]string{"functions": "4", "bytes": "10KB", "ways": "fnwire,fnwire-ref,redis,s3,nats"})
+	byCase := run(t, "fan", map[string]string{"functions": "4", "bytes": "10KB", "ways": "fnwire,fnwire-send,redis,s3,nats"})
 	want := map[string][]string{
 		"fan-in": {"fnwire", "redis", "s3", "nats"}, "all-to-all": {"fnwire", "redis", "s3", "nats"},
-		"fan-out": {"fnwire", "fnwire-ref", "redis", "s3", "nats"},
+		"fan-out": {"fnwire", "redis", "s3", "nats"},
 	}
 	states := map[string]int64{"fan-in": 3, "fan-out": 3, "all-to-all": 12}
 	cases := 0
@@ -33,6 +33,19 @@ func TestFan(t *testing.T) {
 	}
 	if len(byCase) != cases {
 		t.Errorf("%d cases, want %d", len(byCase), cases)
+	}
+}
+
+// A fan-out of what is large goes by ref, but for fnwire-send.
+func TestFanByRef(t *testing.T) {
+	byCase := run(t, "fan", map[string]string{"functions": "4", "bytes": "2MB", "patterns": "fan-out", "ways": "fnwire,fnwire-send"})
+	for _, way := range []string{"fnwire", "fnwire-send"} {
+		if r := byCase[way+" fan-out 4 2MB"]; len(r) != 1 || r[0].Way != way || r[0].Path != "direct" || r[0].Bytes != 6e6 {
+			t.Errorf("%s: %+v", way, r)
+		}
+	}
+	if len(byCase) != 2 {
+		t.Errorf("%d cases, want 2", len(byCase))
 	}
 }
 

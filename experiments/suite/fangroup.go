@@ -225,7 +225,7 @@ func (g *fanGroup) shares(prefix string, cold bool) ([]worker.ExchangeArgs, map[
 	states := g.states[g.c.size]
 	for i := range args {
 		a := &args[i]
-		a.Receive, a.ByRef, a.Path, a.Store, a.Parallel = g.incoming(i), g.c.way == wayRef, "auto", g.store, g.parallel
+		a.Receive, a.ByRef, a.Path, a.Store, a.Parallel = g.incoming(i), g.c.byRef(), "auto", g.store, g.parallel
 		if g.c.way == wayRelay {
 			a.Path = "relay"
 		}
