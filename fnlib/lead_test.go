@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"testing"
@@ -224,4 +225,44 @@ func TestLateFollower(t *testing.T) {
 			t.Errorf("%v", from)
 		}
 	})
+}
+
+// TestChainUnderChurn: whoever joins a chain, closes its Get, reads slowly or leaves, those that read on get the state, by real sockets.
+func TestChainUnderChurn(t *testing.T) {
+	w := newWorld(t, 1)
+	source := w.joinWith(t, "source", func(c *fnlib.Config) { c.PutMemory = 32 << 20 })
+	state := randomBytes(12<<20 + 3)
+	ref := put(t, source, state, fnlib.PutOptions{})
+	var wg sync.WaitGroup
+	for i := range 6 {
+		n := w.join(t, fmt.Sprint("g", i))
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(1, uint64(i)))
+			for range 5 {
+				g, err := n.Get(t.Context(), ref, fnlib.GetOptions{Hold: r.IntN(4) == 0})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				part := make([]byte, r.IntN(len(state)))
+				if _, err := io.ReadFull(g, part); err != nil || !bytes.Equal(part, state[:len(part)]) {
+					t.Errorf("%s: %d bytes, %v", n.Name(), len(part), err)
+				}
+				if r.IntN(2) == 0 {
+					time.Sleep(time.Duration(r.IntN(700)) * time.Millisecond)
+				}
+				if r.IntN(3) > 0 {
+					rest, err := io.ReadAll(g)
+					if err != nil || !bytes.Equal(rest, state[len(part):]) {
+						t.Errorf("%s: %d bytes after %d, %v", n.Name(), len(rest), len(part), err)
+					}
+				}
+				_ = g.Close()
+			}
+			if i%2 == 0 {
+				_ = n.Close()
+			}
+		})
+	}
+	wg.Wait()
 }
