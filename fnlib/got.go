@@ -134,7 +134,7 @@ func (p *pull) fromSelf(h *held) {
 		_, got := p.n.kept.look(h.id)
 		err := statusError(got.status, p.n.cfg.Name)
 		if err == nil {
-			p.learn(p.n.cfg.Name, pathLocal, got.left, h.digests, 0)
+			p.learn(p.n.cfg.Name, pathLocal, got.left, h.digests, nil)
 			from := int64(c.first) * blockSize
 			err = p.readBlocks(p.n.cfg.Name, pathLocal, c.first, c.count, io.NewSectionReader(h.content, from, h.size-from))
 		}

@@ -43,10 +43,8 @@ type lead struct {
 	stuck  int       // ticks in which it has owed, and sent nothing of a block
 }
 
-// follow makes a function the lead, once. rtt is that to the holder who has named it.
-func (p *pull) follow(name string, rtt time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// followLocked makes a function the lead, once. rtt is that to the holder who has named it.
+func (p *pull) followLocked(name string, rtt time.Duration) {
 	if p.led || name == p.n.cfg.Name || len(p.ref.holders) > 1 || p.ref.heldBy(name) { // several holders are quicker than one
 		return
 	}

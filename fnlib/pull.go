@@ -327,13 +327,16 @@ func (p *pull) allowed() uint32 {
 	return p.left
 }
 
-// learn takes what a source says of the state as a whole; digests may be nil.
-func (p *pull) learn(source, way string, left uint32, digests []Digest, place uint32) {
+// learn takes what a source says of the state as a whole; digests may be nil. The first one that brings them has first run too, optional, before anybody claims.
+func (p *pull) learn(source, way string, left uint32, digests []Digest, first func()) {
 	p.change(func() {
 		p.left, p.way = left, way
 		p.from[source] += 0 // it is one
-		if p.digests == nil {
-			p.digests, p.place = digests, place
+		if p.digests != nil || digests == nil {
+			return
+		}
+		if p.digests = digests; first != nil {
+			first()
 		}
 	})
 }

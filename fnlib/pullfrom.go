@@ -247,9 +247,12 @@ func (p *pull) read(name string, l *transport.Link, c claim, g gotHeader, r io.R
 	}
 	st := l.Status()
 	way := st.Path
-	p.learn(name, way, g.left, digests, g.place)
+	p.learn(name, way, g.left, digests, func() {
+		if p.place = g.place; g.lead != "" {
+			p.followLocked(g.lead, st.RTT)
+		}
+	})
 	if g.lead != "" {
-		p.follow(g.lead, st.RTT)
 		return nil
 	}
 	return p.readBlocks(name, way, c.first, c.count, r)

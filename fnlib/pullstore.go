@@ -155,7 +155,7 @@ func (o *refObject) fetch(p *pull, c claim, name string) error {
 		if err != nil {
 			return err
 		}
-		p.learn(name, pathStore, o.left, digests, 0)
+		p.learn(name, pathStore, o.left, digests, nil)
 	}
 	if c.count == 0 {
 		return nil
