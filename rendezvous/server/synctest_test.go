@@ -11,19 +11,32 @@ import (
 	"github.com/fnwire/fnwire/rendezvous/server"
 )
 
+// inBubble runs a server in a bubble of virtual time until stop.
+func inBubble(t *testing.T, cfg server.Config) (s *server.Server, stop func()) {
+	t.Helper()
+	s, err := server.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	<-s.Ready()
+	return s, func() {
+		t.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestVirtualTime shows that an embedded NATS and its clients work in a bubble of virtual time: hours
 // of leases and parked offers pass in no time, to the millisecond.
 func TestVirtualTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := job.NewKey()
-		s, err := server.New(server.Config{Allow: []job.ID{key.ID()}, DontListen: true, RelaySecret: secret})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- s.Run(ctx) }()
-		<-s.Ready()
+		s, stop := inBubble(t, server.Config{Allow: []job.ID{key.ID()}, DontListen: true, RelaySecret: secret})
 		inProcess := func(c *rendezvous.Config) { c.InProcess = s }
 		a, b := dial(t, "", key, "a", inProcess), dial(t, "", key, "b", inProcess)
 		a.join(t)
@@ -57,7 +70,7 @@ func TestVirtualTime(t *testing.T) {
 			t.Errorf("a second before the lease ends: %v", err)
 		}
 		time.Sleep(time.Second)
-		_, err = a.Lookup(within(t), "b")
+		_, err := a.Lookup(within(t), "b")
 		want(t, err, rendezvous.ErrNotFound)
 
 		// An announced relay is gone 30 s after its last word.
@@ -106,10 +119,7 @@ func TestVirtualTime(t *testing.T) {
 		for _, in := range []*instance{a, b, c} {
 			_ = in.Close()
 		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		stop()
 	})
 }
 
@@ -128,15 +138,8 @@ func TestLeaseAmongMany(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			key := job.NewKey()
-			s, err := server.New(server.Config{Allow: []job.ID{key.ID()}, DontListen: true, Lease: c.base})
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan error, 1)
-			go func() { done <- s.Run(ctx) }()
-			<-s.Ready()
-			if err := s.Hold(ctx, job.NewKey().ID(), c.others); err != nil {
+			s, stop := inBubble(t, server.Config{Allow: []job.ID{key.ID()}, DontListen: true, Lease: c.base})
+			if err := s.Hold(t.Context(), job.NewKey().ID(), c.others); err != nil {
 				t.Fatal(err)
 			}
 			inProcess := func(c *rendezvous.Config) { c.InProcess = s }
@@ -149,15 +152,12 @@ func TestLeaseAmongMany(t *testing.T) {
 				t.Errorf("a second before the lease ends: %v", err)
 			}
 			time.Sleep(time.Second)
-			_, err = b.Lookup(within(t), "a")
+			_, err := b.Lookup(within(t), "a")
 			want(t, err, rendezvous.ErrNotFound)
 			for _, in := range []*instance{a, b} {
 				_ = in.Close()
 			}
-			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+			stop()
 		})
 	}
 }

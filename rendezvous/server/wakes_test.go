@@ -314,17 +314,10 @@ func TestWakeTimes(t *testing.T) {
 		key := job.NewKey()
 		var calls, code atomic.Int32
 		code.Store(http.StatusAccepted)
-		s, err := server.New(server.Config{
+		s, stop := inBubble(t, server.Config{
 			Allow: []job.ID{key.ID()}, DontListen: true, Hooks: hooks(t, "https://hook.example", `,"start":"40s"`),
 			HookTransport: roundTrip(func(*http.Request) int { calls.Add(1); return int(code.Load()) }),
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- s.Run(ctx) }()
-		<-s.Ready()
 		a := dial(t, "", key, "a", func(c *rendezvous.Config) { c.InProcess = s })
 		a.join(t)
 		life, end := context.WithCancel(t.Context())
@@ -352,10 +345,7 @@ func TestWakeTimes(t *testing.T) {
 		end()
 		want(t, <-ran, context.Canceled)
 		_ = a.Close()
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		stop()
 	})
 }
 
