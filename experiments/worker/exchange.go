@@ -262,12 +262,19 @@ func (x *exchange) byRef(ctx context.Context, in *fnlib.Incoming, e *Edge) error
 		return err
 	}
 	defer g.Close()
+	err = e.read(g)
+	e.Path = g.Path()
+	return err
+}
+
+// read reads what has come to its end.
+func (e *Edge) read(r io.Reader) (err error) {
 	h := sha256.New()
-	if e.Bytes, err = copyTo(h, g); err != nil {
+	if e.Bytes, err = copyTo(h, r); err != nil {
 		return err
 	}
+	e.Digest = hex.EncodeToString(h.Sum(nil))
 	e.Ended = now()
-	e.Digest, e.Path = hex.EncodeToString(h.Sum(nil)), g.Path()
 	return nil
 }
 
@@ -333,12 +340,9 @@ func (x *exchange) get(ctx context.Context, st store.Store, key string) error {
 		return err
 	}
 	defer object.Close()
-	h := sha256.New()
-	if e.Bytes, err = copyTo(h, object); err != nil {
+	if err := e.read(object); err != nil {
 		return err
 	}
-	e.Digest = hex.EncodeToString(h.Sum(nil))
-	e.Ended = now()
 	x.got(e)
 	return nil
 }
