@@ -20,7 +20,7 @@ type StoreConfig struct {
 	URL, Creds string
 	InProcess  InProcess
 	Key        *job.Key    // vouches for the connection if neither Creds nor the URL do; nil: nothing does
-	OnError    func(error) // is told what NATS has to say beside its answers: of permissions that lack; nil: nobody
+	OnError    func(error) // is told what NATS has to say beside its answers: of permissions that lack, and nats.ErrDisconnected; nil: nobody
 }
 
 // ConnectStore connects to a NATS server with JetStream. The connection is made anew as often as needed until it is closed; ctx bounds
@@ -34,13 +34,14 @@ func ConnectStore(ctx context.Context, c StoreConfig) (*nats.Conn, error) {
 	if c.URL == "" && c.InProcess == nil {
 		return nil, fmt.Errorf("rendezvous: store: %w: no URL", ErrUnreachable)
 	}
+	tell := c.OnError
+	if tell == nil {
+		tell = func(error) {}
+	}
 	n.options = []nats.Option{
 		nats.ReconnectBufSize(-1), // what was not sent is an error at once, and tried again by who waits for it
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			if c.OnError != nil {
-				c.OnError(err)
-			}
-		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { tell(err) }),
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { tell(nats.ErrDisconnected) }),
 	}
 	return connect(ctx, n)
 }

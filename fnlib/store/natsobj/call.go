@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -103,6 +104,9 @@ func (s *Store) try(ctx context.Context, subject string, do func(context.Context
 }
 
 func passing(err error) bool {
+	if broken := net.Error(nil); errors.As(err, &broken) {
+		return true // of a connection that was found broken by writing to it, before its reader has noticed
+	}
 	for _, e := range []error{
 		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
 		nats.ErrDisconnected, nats.ErrReconnectBufExceeded, nats.ErrConnectionReconnecting,

@@ -2,11 +2,15 @@ package natsobj_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -136,6 +140,71 @@ func TestForeignMessages(t *testing.T) {
 			t.Errorf("%s: %v", key, err)
 		}
 	}
+}
+
+// A connection that breaks while a chunk is written to it is made again, and the writer does not notice.
+func TestReset(t *testing.T) {
+	const resets, size = 4, 12 << 20
+	nats := startNATS(t, nil)
+	front, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer func() { _ = front.Close() }()
+	serving.Go(func() {
+		for n := 0; ; n++ {
+			c, err := front.Accept()
+			if err != nil {
+				return
+			}
+			limit := int64(math.MaxInt64)
+			if n < resets {
+				limit = 64 << 10
+			}
+			serving.Go(func() { passOn(t, c.(*net.TCPConn), nats.Addr().String(), limit) })
+		}
+	})
+	s := open(t, "nats://"+front.Addr().String())
+	defer func() { _ = s.Close() }()
+	state := make([]byte, size)
+	_, _ = rand.Read(state) // never fails
+	if err := s.Put(t.Context(), "k", bytes.NewReader(state), store.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := s.Get(t.Context(), "k", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, state) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+// passOn carries a connection to a server. It resets it when the client has written so many bytes, and a moment has passed in which the
+// client comes to wait in a write.
+func passOn(t *testing.T, client *net.TCPConn, to string, limit int64) {
+	defer func() { _ = client.Close() }()
+	_ = client.SetReadBuffer(64 << 10) // less than a chunk
+	server, err := net.Dial("tcp", to)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		_, _ = io.Copy(client, server)
+	}()
+	if n, _ := io.Copy(server, io.LimitReader(client, limit)); n == limit {
+		time.Sleep(100 * time.Millisecond)
+		_ = client.SetLinger(0)
+		_ = client.Close()
+	}
+	_ = server.Close()
+	<-back
 }
 
 func TestOpenRefuses(t *testing.T) {
