@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +16,9 @@ import (
 
 // TestHangup holds that a terminal that is closed ends commands as Ctrl-C does, with nothing left behind, and that nohup keeps them.
 func TestHangup(t *testing.T) {
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP) // or commands would inherit that it is ignored, if it is here
+	defer signal.Stop(caught)
 	env, _ := startDev(t)
 	hangup := func(p *process) {
 		t.Helper()
