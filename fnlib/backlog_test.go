@@ -257,8 +257,13 @@ func TestStoredAndResumed(t *testing.T) {
 	s, _ := openStore(t)
 	with := func(c *fnlib.Config) { c.Store = s }
 	a, b := w.joinWith(t, "a", with), w.joinWith(t, "b", with)
+	found := func() {
+		for fnlib.PendingOf(b) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
 	var reset *transport.ResetError
-	if err := fnlib.StoreAndResume(t.Context(), a, "b"); !errors.As(err, &reset) {
+	if err := fnlib.StoreAndResume(t.Context(), a, "b", found); !errors.As(err, &reset) {
 		t.Errorf("%v", err)
 	}
 	if _, got, err := accept(t.Context(), b); err != nil || string(got) != "state" {

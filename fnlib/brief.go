@@ -1,6 +1,9 @@
 package fnlib
 
-import "io"
+import (
+	"io"
+	"time"
+)
 
 // briefState is the largest state that goes in one write with its header and trailer: each write takes packets of its own, and wakes both
 // ends. Writes of so few bytes tell a chooser nothing of the link's rate.
@@ -9,8 +12,11 @@ const briefState = 12 << 10
 // brief tells whether the state is so small, and can be read without waiting.
 func (o *outgoing) brief() bool { return o.src.want == nil && o.header.size <= briefState }
 
-// opening returns the header of the stream to come, or nothing if that is held back.
+// opening returns the header of the stream that begins, or nothing if that is held back.
 func (o *outgoing) opening() []byte {
+	if !o.began.IsZero() {
+		o.header.age = time.Since(o.began)
+	}
 	o.out = gathered{}
 	if !o.brief() || o.resumes {
 		return appendSendHeader(nil, o.header)

@@ -104,7 +104,8 @@ func (n *Node) trafficOf(l *transport.Link) *traffic {
 	return t
 }
 
-// linger says BYE on all links on which bytes may be under way, and waits for the answers until by, but neither too short nor too long.
+// linger says BYE on all links on which bytes may be under way, and waits for the answers, and for words on early states, until by, but neither
+// too short nor too long.
 func (n *Node) linger(by time.Time) {
 	ctx, cancel := context.WithTimeout(context.Background(), min(max(time.Until(by), lingerLeast), lingerTimeout))
 	defer cancel()
@@ -120,6 +121,17 @@ func (n *Node) linger(by time.Time) {
 	}
 	n.mu.Unlock()
 	wg.Wait()
+	for {
+		said, _ := n.words.state()
+		if said == nil {
+			return
+		}
+		select {
+		case <-said:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func appendBye(b []byte, opened uint32) []byte {

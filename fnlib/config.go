@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/fnwire/fnwire/fnlib/store"
@@ -23,6 +24,7 @@ const (
 	EnvStore  = "FNWIRE_STORE"   // URL of the store; FromEnv leaves it to fnlib/store/open, which links every driver
 
 	EnvPortMap = "FNWIRE_PORTMAP" // 1: ask the router for a port
+	EnvEarly   = "FNWIRE_EARLY"   // bytes; see Config.EarlyBytes
 )
 
 // Config says what to join. URL, JobKey and Name are required.
@@ -61,6 +63,11 @@ type Config struct {
 	// NoCompress has states sent as they are. Otherwise each chunk of a state is compressed if, by a sample of it and the rate at which
 	// its link takes bytes, that makes the transfer faster.
 	NoCompress bool
+	// EarlyBytes is up to how many bytes a state goes by the rendezvous, sealed with the job's key, to a function that there is no link with
+	// yet: there in one round trip, without a handshake, and without a link if the receiver accepts it at once. At most MaxEarly; 0: none does.
+	// Only what need not be waited for goes early (a bytes.Reader, bytes.Buffer or strings.Reader), not with DirectOnly, and to the same
+	// name once a minute: the second one makes a link.
+	EarlyBytes int
 	// Listen is the local UDP address; the zero value is every interface and a free port.
 	Listen netip.AddrPort
 	// PortMap asks the router for a port, by PCP, NAT-PMP or UPnP: behind a home's NAT, strangers to it can then link directly. It
@@ -71,7 +78,7 @@ type Config struct {
 }
 
 // FromEnv reads a Config from the environment (FNWIRE_URL, FNWIRE_CREDS, FNWIRE_JOB, FNWIRE_JOB_KEY,
-// FNWIRE_NAME, FNWIRE_PORTMAP). Join tells what is missing.
+// FNWIRE_NAME, FNWIRE_PORTMAP, FNWIRE_EARLY). Join tells what is missing.
 func FromEnv() Config {
 	return Config{
 		URL:    os.Getenv(EnvURL),
@@ -80,8 +87,21 @@ func FromEnv() Config {
 		JobKey: os.Getenv(EnvJobKey),
 		Name:   os.Getenv(EnvName),
 
-		PortMap: os.Getenv(EnvPortMap) == "1",
+		PortMap:    os.Getenv(EnvPortMap) == "1",
+		EarlyBytes: earlyBytes(os.Getenv(EnvEarly)),
 	}
+}
+
+// earlyBytes reads a number of bytes. What is none is -1, which check refuses.
+func earlyBytes(s string) int {
+	if s == "" {
+		return 0
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		return -1
+	}
+	return n
 }
 
 func (c *Config) check() (job.Key, error) {
@@ -93,6 +113,9 @@ func (c *Config) check() (job.Key, error) {
 	}
 	if err := job.CheckName(c.Name); err != nil {
 		return job.Key{}, fmt.Errorf("%w: %w (set Config.Name or %s)", ErrName, err, EnvName)
+	}
+	if c.EarlyBytes < 0 || c.EarlyBytes > MaxEarly {
+		return job.Key{}, fmt.Errorf("Config.EarlyBytes or %s is not from 0 to %d", EnvEarly, MaxEarly)
 	}
 	for _, name := range c.Call {
 		if err := job.CheckName(name); err != nil {

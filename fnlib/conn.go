@@ -131,7 +131,7 @@ func (n *Node) DialPath(ctx context.Context, to string, path Path) (*Conn, error
 	if err != nil {
 		return nil, err
 	}
-	s, _, err := n.openStream(ctx, addr.Name, path, appendConnHeader(nil, addr.Service))
+	s, _, err := n.openStream(ctx, addr.Name, path, func() []byte { return appendConnHeader(nil, addr.Service) })
 	if err != nil {
 		return nil, fmt.Errorf("fnlib: dial %s: %w", to, err)
 	}
@@ -154,8 +154,8 @@ func (n *Node) checkTo(name string) error {
 	return nil
 }
 
-// openStream opens a stream and writes its header. A link that turns out to be dead is made anew once.
-func (n *Node) openStream(ctx context.Context, name string, path Path, header []byte) (*transport.Stream, callPhases, error) {
+// openStream opens a stream and writes its header, which is asked for when there is a link. One that turns out to be dead is made anew once.
+func (n *Node) openStream(ctx context.Context, name string, path Path, header func() []byte) (*transport.Stream, callPhases, error) {
 	if err := n.checkTo(name); err != nil {
 		return nil, callPhases{}, err
 	}
@@ -164,7 +164,7 @@ func (n *Node) openStream(ctx context.Context, name string, path Path, header []
 		if err != nil {
 			return nil, phases, err
 		}
-		s, err := openOn(ctx, l, header)
+		s, err := openOn(ctx, l, header())
 		if err == nil {
 			return s, phases, nil
 		}

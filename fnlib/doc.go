@@ -45,7 +45,7 @@
 //	     2     2  n, length of the key, at most 1024
 //	     4     8  size of the state in bytes, all ones if not known
 //	    12    16  ID of the state, random
-//	    28     4  milliseconds since the first header with that ID, with resume; else 0
+//	    28     4  milliseconds since the first header with that ID, or since the state went early; 0 if this is the first that is heard of it
 //	    32     n  key
 //	          then chunks: 4 bytes length (1 to 1,048,576), the bytes; or, compressed,
 //	                       4 bytes length + 2^31, 4 bytes n (at most 262,144, and more than the length),
@@ -117,4 +117,10 @@
 //	offset  size  field
 //	     0     1  type, 0x05
 //	     1     4  CONN, SEND and GET streams that the opener has opened on this link
+//
+// # Early states
+//
+// What goes beside an envelope of package rendezvous' KindEarly is what a SEND stream carries up to its trailer, without resume, sealed by package seal under the
+// job key's derivative for "early state" and the MAC of the envelope in hexadecimal as its name. Envelopes of KindSaid carry, sealed likewise for
+// "word on an early state" and without a name, the 16 bytes of the state's ID and a REPLY.
 package fnlib

@@ -2,6 +2,7 @@ package fnlib
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -104,14 +105,15 @@ func CheckSettledOnce(t *testing.T) {
 }
 
 // StoreAndResume stores a state, then resumes it over a link as if it had been under way there, and returns what comes of that.
-func StoreAndResume(ctx context.Context, n *Node, to string) error {
+func StoreAndResume(ctx context.Context, n *Node, to string, found func()) error {
 	o := newOutgoing(n, to, "k", strings.NewReader("state"), SendOptions{StoreOnly: true})
 	defer o.close()
 	if err := o.deliverOrStore(ctx, new(Receipt)); err != nil {
 		return err
 	}
+	found()
 	o.header.resume, o.header.age = true, time.Second
-	s, _, err := n.openStream(ctx, to, Auto, appendSendHeader(nil, o.header))
+	s, _, err := n.openStream(ctx, to, Auto, func() []byte { return appendSendHeader(nil, o.header) })
 	if err != nil {
 		return err
 	}
@@ -183,3 +185,84 @@ func CorruptHeld(n *Node, ref Ref, at int) {
 	}
 	h.content.blocks[at/blockSize][at%blockSize] ^= 1
 }
+
+// LinksOf returns how many links the node has.
+func LinksOf(n *Node) (up int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for l := range n.traffic {
+		if l.Err() == nil {
+			up++
+		}
+	}
+	return up
+}
+
+// ForgetClaims has the next state to each name go early again.
+func ForgetClaims(n *Node) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	clear(n.claims)
+}
+
+// EarlyEnvelope makes what a node would have the rendezvous deliver.
+func EarlyEnvelope(n *Node, to, state string) (rendezvous.Envelope, error) {
+	return withEarly(n, to, state, func(o *outgoing) (rendezvous.Envelope, error) { return o.sealEarly() })
+}
+
+// CutEarlyEnvelope makes one whose state lacks bytes.
+func CutEarlyEnvelope(n *Node, to, state string) (rendezvous.Envelope, error) {
+	return withEarly(n, to, state, func(o *outgoing) (rendezvous.Envelope, error) {
+		e, err := o.sealEarly()
+		if err != nil {
+			return e, err
+		}
+		e.Early, err = n.seal(earlyPurpose, hex.EncodeToString(e.MAC), appendSendHeader(nil, o.header))
+		return e, err
+	})
+}
+
+func withEarly(n *Node, to, state string, do func(*outgoing) (rendezvous.Envelope, error)) (rendezvous.Envelope, error) {
+	o := newOutgoing(n, to, "k", strings.NewReader(state), SendOptions{})
+	defer o.close()
+	if err := o.readWhole(); err != nil {
+		return rendezvous.Envelope{}, err
+	}
+	return do(o)
+}
+
+// SendAgain sends by a link what an envelope of "state" has carried, as its sender does if no word comes.
+func SendAgain(ctx context.Context, n *Node, to string, e rendezvous.Envelope) error {
+	r, err := n.unseal(earlyPurpose, hex.EncodeToString(e.MAC), e.Early)
+	if err != nil {
+		return err
+	}
+	head, err := readEarlyHead(r)
+	if err != nil {
+		return err
+	}
+	o := newOutgoing(n, to, head.key, strings.NewReader("state"), SendOptions{})
+	defer o.close()
+	o.header.id, o.began = head.id, time.Now().Add(-time.Second)
+	if err := o.readWhole(); err != nil {
+		return err
+	}
+	return o.deliverByLinks(ctx, errNoWord)
+}
+
+// ForgetSettled has a node forget all verdicts but newer ones.
+func ForgetSettled(n *Node) {
+	for i := range maxSettled + 1 {
+		n.inbound.settle(newIncoming(n, "other", sendHeader{id: stateID{byte(i), byte(i >> 8), 1}}), reply{status: statusAccepted})
+	}
+}
+
+// Again tells whether a state has been found in the store as well.
+func (in *Incoming) Again() bool {
+	in.n.inbound.mu.Lock()
+	defer in.n.inbound.mu.Unlock()
+	return in.again
+}
+
+// TakeEnvelope has a node take an envelope that the rendezvous has delivered.
+func TakeEnvelope(n *Node, e rendezvous.Envelope) error { return n.handleHello(e) }

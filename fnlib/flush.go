@@ -3,6 +3,7 @@ package fnlib
 import (
 	"context"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -77,6 +78,8 @@ func (b *busy) state() (idle <-chan struct{}, last time.Time) {
 
 // conclude says the last word on a state, and closes its stream when the sender has ended it, as it does when it knows.
 func (n *Node) conclude(s *transport.Stream, p reply) error {
+	t := n.trafficOf(s.Link())
+	defer t.update(func() { t.wrote = true })
 	_ = s.SetWriteDeadline(time.Now().Add(headerDeadline))
 	if _, err := s.Write(appendReply(nil, p)); err != nil || p.status != statusAccepted {
 		_ = s.Close() // the sender need not go on
@@ -87,7 +90,7 @@ func (n *Node) conclude(s *transport.Stream, p reply) error {
 	_ = s.SetReadDeadline(time.Now().Add(confirmWithin))
 	n.wg.Go(func() {
 		defer end()
-		_, _ = s.Read(make([]byte, 1)) // the end, or there is nothing to wait for
+		_, _ = io.Copy(io.Discard, s) // to the end, or there is nothing to wait for; of what came early there are bytes
 		_ = s.Close()
 	})
 	return nil

@@ -110,9 +110,19 @@ func (n *Node) handleHello(e rendezvous.Envelope) error {
 		n.noticed(h.Stored)
 		return nil
 	}
+	if h.Kind == rendezvous.KindSaid {
+		return n.hearWord(h)
+	}
 	id, err := peer.Decode(h.FromPeer)
 	if err != nil {
 		return err
+	}
+	if h.Kind == rendezvous.KindEarly {
+		h.Seq = 0 // what overtakes it, or it overtakes, is no older
+		if _, err := n.learn(id, h); err != nil {
+			return err
+		}
+		return n.takeEarly(id, h, e)
 	}
 	fresh, err := n.learn(id, h)
 	if err != nil {

@@ -25,6 +25,7 @@ type inbound struct {
 	mu        sync.Mutex    // guards what follows
 	queue     []*Incoming   // those that come over links are bounded: QUIC allows a link 4,096 streams
 	waiting   int           // states of the store in queue
+	early     int           // early ones in queue
 	changed   chan struct{} // closed and replaced when queue has grown
 	live      map[inboundKey]*Incoming
 	objects   map[string]struct{} // of the store, that live states are read from, or were and are released
@@ -51,7 +52,11 @@ func (b *inbound) add(in *Incoming, age time.Duration) (live *Incoming, verdict 
 		return nil, &p
 	}
 	if live, ok := b.live[in.key()]; ok {
-		if in.resumed && live.stored == nil {
+		switch {
+		case live.stored != nil || in.s == nil:
+		case live.early != "":
+			live.attach(in.s)
+		case in.resumed:
 			live.move(in.s)
 		}
 		return live, nil
@@ -64,6 +69,9 @@ func (b *inbound) add(in *Incoming, age time.Duration) (live *Incoming, verdict 
 	if in.stored != nil {
 		b.objects[in.stored.key] = struct{}{}
 		b.waiting++
+	}
+	if in.early != "" {
+		b.early++
 	}
 	in.watch(in.s)
 	close(b.changed)
@@ -86,8 +94,13 @@ func (b *inbound) drop(in *Incoming, s *transport.Stream) {
 		return
 	}
 	b.queue = slices.Delete(b.queue, i, i+1)
+	if in.early != "" {
+		b.early--
+	}
 	b.forgetLocked(in)
-	_ = s.Close() // or QUIC counts it among those that are open
+	if s != nil {
+		_ = s.Close() // or QUIC counts it among those that are open
+	}
 }
 
 // take removes the first state that all filters want, or returns what is closed when there may be one.
@@ -99,6 +112,9 @@ func (b *inbound) take(want []Filter) (*Incoming, <-chan struct{}) {
 			b.queue = slices.Delete(b.queue, i, i+1)
 			if in.taken = true; in.stored != nil {
 				b.waiting--
+			}
+			if in.early != "" {
+				b.early--
 			}
 			return in, nil
 		}
@@ -116,6 +132,9 @@ func (b *inbound) settle(in *Incoming, p reply) (before *reply) {
 	}
 	if b.live[k] == in {
 		b.leave(in)
+	}
+	if in.again { // what is stored may be removed
+		poke(in.n.look)
 	}
 	if p.released && in.stored != nil {
 		b.objects[in.stored.key] = struct{}{} // or each look would open it
@@ -170,6 +189,13 @@ func (b *inbound) storedWaiting() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.waiting
+}
+
+// earlyWaiting is how many early states wait for the application.
+func (b *inbound) earlyWaiting() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.early
 }
 
 // reads reports whether an object of the store waits for the application, is read by it, or was released.

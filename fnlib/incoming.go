@@ -30,12 +30,13 @@ type Incoming struct {
 	bound   *transport.Stream // that state reads from
 	end     error
 	verdict *reply  // what was said of it; nil before
-	stored  *stored // where it is, if it does not come over a link
+	stored  *stored // where it is, if it is in the store
+	early   string  // its sender's peer ID, if it has come early: state has all of it
 	again   bool    // it is in the store too; this and taken are guarded by inbound.mu
 	taken   bool    // by the application
 
 	mu       sync.Mutex        // guards what follows
-	s        *transport.Stream // that it comes on, at present
+	s        *transport.Stream // that it comes on, at present; nil if it has come early and on none yet
 	resumed  bool              // s is not the first: its sender waits for a word
 	moved    chan struct{}     // closed and replaced when s, or the deadline, has changed
 	deadline time.Time
@@ -82,6 +83,18 @@ func (in *Incoming) move(s *transport.Stream) {
 	in.moved = make(chan struct{})
 	in.mu.Unlock()
 	old.Reset(resetMoved) // which ends a Read
+	in.watch(s)
+}
+
+// attach has what is said of an early state said on a stream that it comes by as well.
+func (in *Incoming) attach(s *transport.Stream) {
+	in.mu.Lock()
+	old := in.s
+	in.s = s
+	in.mu.Unlock()
+	if old != nil {
+		old.Reset(resetMoved)
+	}
 	in.watch(s)
 }
 
@@ -140,9 +153,9 @@ func (in *Incoming) Read(b []byte) (int, error) {
 	}
 	for {
 		in.open()
-		n, err := in.state.Read(b)
+		n, err := in.read(b)
 		if n > 0 {
-			if in.stored == nil && in.state.read-in.said >= takenEvery {
+			if in.bound != nil && in.state.read-in.said >= takenEvery {
 				in.say()
 			}
 			return n, nil // an error comes again
@@ -154,9 +167,23 @@ func (in *Incoming) Read(b []byte) (int, error) {
 	}
 }
 
+// read reads from the state reader. Of an early state, which has all of it, nothing else keeps the deadline.
+func (in *Incoming) read(b []byte) (int, error) {
+	if in.early != "" {
+		in.mu.Lock()
+		deadline := in.deadline
+		in.mu.Unlock()
+		if !deadline.IsZero() && !time.Now().Before(deadline) {
+			return 0, os.ErrDeadlineExceeded
+		}
+	}
+	return in.state.Read(b)
+}
+
 // open makes the state reader ready.
 func (in *Incoming) open() {
 	switch {
+	case in.early != "":
 	case in.stored == nil:
 		in.bind()
 	case in.state.r == nil:
@@ -166,7 +193,7 @@ func (in *Incoming) open() {
 
 // goesOn reports, after the stream has failed, whether there is another one. It waits for it if the link was lost.
 func (in *Incoming) goesOn(err error) bool {
-	if in.stored != nil || errors.Is(err, errWire) || errors.Is(err, ErrDigest) || err == io.EOF { //nolint:errorlint // as Read returns it
+	if in.bound == nil || errors.Is(err, errWire) || errors.Is(err, ErrDigest) || err == io.EOF { //nolint:errorlint // as Read returns it
 		return false
 	}
 	lost := errors.Is(err, transport.ErrLinkClosed)
@@ -235,6 +262,9 @@ func (in *Incoming) why(err error) error {
 		return errors.Join(err, in.settle(reply{status: statusProtocol, reason: err.Error()}))
 	case errors.Is(err, ErrDigest):
 		return errors.Join(err, in.settle(reply{status: statusDigest}))
+	case in.early != "" && !errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("%w: an early state is cut off: %w", errWire, err)
+		return errors.Join(err, in.settle(reply{status: statusProtocol, reason: err.Error()}))
 	}
 	return in.broken(err)
 }
@@ -277,16 +307,22 @@ func (in *Incoming) SetReadDeadline(t time.Time) error {
 	if in.stored != nil {
 		return in.stored.setReadDeadline(t)
 	}
+	if in.early != "" {
+		return nil
+	}
 	return in.s.SetReadDeadline(t)
 }
 
 // Bytes is how much was read so far.
 func (in *Incoming) Bytes() int64 { return in.state.read }
 
-// Path is what the bytes come over at the moment: "direct", "relay", "both" or "store".
+// Path is what the bytes come over at the moment: "direct", "relay", "both", "store" or "rendezvous".
 func (in *Incoming) Path() string {
 	if in.stored != nil {
 		return pathStore
+	}
+	if in.early != "" {
+		return pathRendezvous
 	}
 	return in.stream().Link().Status().Path
 }
@@ -356,9 +392,11 @@ func (in *Incoming) settle(p reply) error {
 // reply tells the sender. If its link is lost, it will resume, and be told then.
 func (in *Incoming) reply(p reply) {
 	s := in.stream()
+	if s == nil {
+		in.n.sayWord(in, p)
+		return
+	}
 	if err := in.n.conclude(s, p); err != nil {
 		in.n.log.Debug("fnlib: last word not said yet", "to", in.From, "state", in.id, "error", err)
 	}
-	t := in.n.trafficOf(s.Link())
-	t.update(func() { t.wrote = true })
 }

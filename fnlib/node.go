@@ -63,6 +63,7 @@ type Node struct {
 	busy       busy
 	leaving    chan struct{}               // closed (under mu) when the node begins to close
 	sends      sync.WaitGroup              // that may store their states; Add under mu
+	words      busy                        // with words on early states
 	lastStored time.Time                   // in the name of a state; guarded by mu
 	look       chan struct{}               // for runStored, capacity 1: look into the store
 	notices    chan string                 // for runStored: names of stored states
@@ -77,6 +78,9 @@ type Node struct {
 	calls     map[callKey]*call
 	listeners map[string]*Listener
 	traffic   map[*transport.Link]*traffic
+
+	claims  map[string]time.Time // when an early state went to a name
+	awaited map[stateID]*said
 }
 
 // Timings says how long the parts of Join took.
@@ -128,6 +132,9 @@ func join(ctx context.Context, cfg Config, w wires) (*Node, error) {
 		calls:     make(map[callKey]*call),
 		listeners: make(map[string]*Listener),
 		traffic:   make(map[*transport.Link]*traffic),
+
+		claims:  make(map[string]time.Time),
+		awaited: make(map[stateID]*said),
 
 		disturbances: make(chan struct{}, 1), doubts: make(chan struct{}, 1), udpUp: make(chan struct{}, 1),
 		remap: make(chan struct{}, 1),

@@ -22,7 +22,7 @@ type outgoing struct {
 	header sendHeader
 	opt    SendOptions
 	src    *source
-	began  time.Time // of the first header
+	began  time.Time // when the first header went, or the state went early
 
 	window  window
 	out     gathered // what the stream at hand is written by
@@ -41,7 +41,7 @@ type outgoing struct {
 	poured  time.Time       // when the last byte was handed to QUIC, the last time
 
 	told   time.Time // when the progress was told
-	path   string    // at that time
+	path   string    // at that time; pathRendezvous: of the whole state
 	direct int64     // bytes that were written while the link was direct
 	wire   int64     // bytes that went over links, or into the store
 }
@@ -58,8 +58,15 @@ var errNoLink = errors.New("the receiver was not reached in time")
 // deliver sends the state until the receiver has said its last word. A link that breaks is made anew, and the state
 // goes on where the receiver's application is; another instance of the name gets it from its beginning.
 func (o *outgoing) deliver(ctx context.Context) error {
+	if o.mayGoEarly() {
+		return o.deliverEarly(ctx)
+	}
+	return o.deliverByLinks(ctx, nil)
+}
+
+// deliverByLinks is told if the state may have been delivered already, and why it is again.
+func (o *outgoing) deliverByLinks(ctx context.Context, last error) error {
 	pause := retryPause
-	var last error
 	for {
 		s, err := o.open(ctx)
 		opened := time.Now()
@@ -116,10 +123,8 @@ func (o *outgoing) open(ctx context.Context) (*transport.Stream, error) {
 		ctx, cancel = context.WithTimeoutCause(ctx, o.n.spillAfter(), errNoLink)
 		defer cancel()
 	}
-	if o.resumes = o.header.resume; o.resumes {
-		o.header.age = time.Since(o.began)
-	}
-	s, phases, err := o.n.openStream(ctx, o.to, o.opt.Path, o.opening())
+	o.resumes = o.header.resume
+	s, phases, err := o.n.openStream(ctx, o.to, o.opt.Path, o.opening)
 	if o.last == nil {
 		o.phases = phases
 	}
@@ -203,6 +208,9 @@ func (o *outgoing) pour(s *transport.Stream, t *traffic, word *word, stop stops)
 		return err
 	}
 	err := o.pourHeld(from)
+	if err == nil && !o.resumes && o.window.end > 0 { // it has gone early as well
+		o.account(s, o.window.end)
+	}
 	for err == nil && !o.ended {
 		err = o.pourNext(s, word, stop)
 	}
@@ -418,6 +426,10 @@ func (o *outgoing) fill(rc *Receipt) {
 	rc.Phases.Answer, rc.Phases.Link = o.phases.answer, o.phases.link
 	if !o.poured.IsZero() {
 		rc.Phases.Transfer, rc.Phases.Confirm = o.poured.Sub(o.began), time.Since(o.poured)
+	}
+	if o.path == pathRendezvous {
+		rc.Bytes, rc.Digest, rc.WireBytes, rc.Path = o.window.end, o.digest, o.wire, o.path
+		return
 	}
 	if o.last == nil || !o.ended {
 		return

@@ -24,7 +24,7 @@ func KeyPrefix(prefix string) Filter {
 // Receive waits for the next state that all filters choose; without filters any. States arrive as their streams do, those in
 // Config.Store when the node joins or as they are stored; many may be
 // read at the same time, and those that wait for their turn, taken or not, do not hold up those that are read. A state that its sender gives up
-// before anybody takes it is never received. Of those in the store 1024 at most wait at a time: if filters leave so many of them, the rest stays there. Receive may be called by many
+// before anybody takes it is never received, unless it has come early (Config.EarlyBytes), up to 5 s before. Of those in the store 1024 at most wait at a time: if filters leave so many of them, the rest stays there. Receive may be called by many
 // goroutines, with different filters: each state goes to one. Errors match ErrClosed, ErrFenced or the context's.
 func (n *Node) Receive(ctx context.Context, want ...Filter) (*Incoming, error) {
 	for {

@@ -28,7 +28,7 @@ type Receipt struct {
 	// Stored names the store that keeps the state for the receiver; empty: the receiver has accepted it.
 	Stored string
 	// Path tells over what the bytes went: "direct", "relay", or "relay+direct" if the link moved
-	// while they did; "store" if they were stored. DirectBytes of them were written while the link was direct.
+	// while they did; "store" if they were stored; "rendezvous" if they went early. DirectBytes of them were written while the link was direct.
 	Path        string
 	DirectBytes int64
 	// WireBytes is what the state's chunks took on the wire, or in the store: less than Bytes if they were compressed, more if some were

@@ -97,7 +97,7 @@ type sendHeader struct {
 	size   uint64 // unknownSize if the sender does not know
 	id     stateID
 	resume bool
-	age    time.Duration // since the first header of this state, in milliseconds
+	age    time.Duration // since the state first went, in milliseconds
 }
 
 const flagResume = 1

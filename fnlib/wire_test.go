@@ -167,6 +167,25 @@ func FuzzStoredHead(f *testing.F) {
 	})
 }
 
+// FuzzEarly holds that what comes by the rendezvous is read back as it was written, or refused.
+func FuzzEarly(f *testing.F) {
+	id := stateID{1, 2, 3}
+	for _, b := range hostile.Of(
+		appendSendHeader(nil, sendHeader{key: "part-7", size: 9, id: id}),
+		appendReply(id[:], reply{status: statusRejected, bytes: 9, reason: "no room"}),
+	) {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if h, err := readEarlyHead(bytes.NewReader(b)); err == nil && (h.size > MaxEarly || !bytes.HasPrefix(b, appendSendHeader(nil, h))) {
+			t.Errorf("%q does not come back", b)
+		}
+		if id, p, err := readWord(bytes.NewReader(b)); err == nil && !bytes.HasPrefix(b, appendReply(id[:], p)) {
+			t.Errorf("%q does not come back", b)
+		}
+	})
+}
+
 func FuzzStoredName(f *testing.F) {
 	for _, s := range hostile.Strings(storedName(time.UnixMilli(1<<40), stateID{1, 2, 3}), "-") {
 		f.Add(s)

@@ -246,6 +246,7 @@ func (c *Client) onInbox(m *nats.Msg) {
 		if m.Reply != "" {
 			_ = m.Respond(nil) // the sender treats silence as not delivered
 		}
+		in.Envelope.Early = in.Early
 		c.deliver(*in.Envelope)
 	case in.Type == InboxFenced:
 		// A hint only: on a NATS without users anybody could have sent it. Run asks the service.

@@ -69,7 +69,8 @@
 // back or repeat it, but not make or change one. One thing it adds: an offer that goes with a join cannot name the
 // epoch that the join will bring, says 0, and has it written beside the body.
 //
-// The verb "offer" takes offers, and envelopes of [KindStored], which are delivered to the holder of the name but not parked. If
+// The verb "offer" takes offers, and envelopes of [KindStored] and [KindEarly], which are delivered to the holder of the name but not parked.
+// With [KindEarly] goes "early", a sealed state in base64: beside the envelope in the request, and in the message to the holder. If
 // nobody holds the name, the service calls the name's hook, if it has one: see package rendezvous/wake.
 //
 // # Relay announcements
@@ -84,11 +85,13 @@ import "time"
 
 // Limits of the protocol.
 const (
-	MaxRequest    = 64 << 10         // bytes of a request
+	MaxRequest    = 96 << 10         // bytes of a request
 	MaxEnvelope   = 8 << 10          // bytes of an envelope in JSON
 	MaxCandidates = 16               // candidates in a hello
 	MaxFlight     = 4000             // bytes of QUIC packets in a hello
 	MaxStored     = 128              // bytes of the name of a stored state
+	MaxEarly      = 36 << 10         // bytes of an early state, sealed
+	MaxSaid       = 2 << 10          // bytes that are said of one
 	MaxJoinOffers = 4                // offers that go with a join
 	MaxParked     = 16               // offers that wait for one name
 	MaxPark       = 10 * time.Minute // how long an offer may wait, and the age at which Open refuses it

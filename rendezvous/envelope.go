@@ -23,6 +23,8 @@ const (
 	KindOffer  = "offer"
 	KindAnswer = "answer"
 	KindStored = "stored" // a state for the addressee is in the store
+	KindEarly  = "early"  // a state goes beside the envelope, as its Early
+	KindSaid   = "said"   // what the addressee of such a state says of it
 )
 
 // Classes of path that the sender of a hello accepts.
@@ -41,12 +43,12 @@ type Candidate struct {
 // Hello is the body of an offer or an answer.
 type Hello struct {
 	Job        job.ID         `json:"job"`
-	Kind       string         `json:"kind"` // KindOffer, KindAnswer or KindStored
+	Kind       string         `json:"kind"` // KindOffer or one of the others
 	FromName   string         `json:"from_name"`
 	FromPeer   string         `json:"from_peer"`
 	FromEpoch  uint64         `json:"from_epoch"`
 	ToName     string         `json:"to_name"`
-	ToPeer     string         `json:"to_peer,omitempty"` // required in an answer
+	ToPeer     string         `json:"to_peer,omitempty"` // required in an answer, and with KindSaid
 	Seq        uint64         `json:"seq"`               // grows over all hellos of one instance
 	Time       time.Time      `json:"time"`
 	InReplyTo  uint64         `json:"in_reply_to,omitempty"` // an answer's: Seq of the offer
@@ -65,6 +67,9 @@ type Hello struct {
 
 	// Stored is the name of a state in the store, at most MaxStored bytes; of KindStored only.
 	Stored string `json:"stored,omitempty"`
+
+	// Said is what is said of an early state, at most MaxSaid bytes; of KindSaid only.
+	Said []byte `json:"said,omitempty"`
 
 	// Joining says that the offer went with the sender's join: FromEpoch is what the service says it is, and
 	// a relay is not known yet.
@@ -91,6 +96,10 @@ type Envelope struct {
 	ToName    string `json:"to_name"`
 	Body      string `json:"body"` // JSON of Hello
 	MAC       []byte `json:"mac"`  // job.Key.MAC("rendezvous envelope", kind, body)
+
+	// Early is what goes beside an envelope of KindEarly to who holds the name now, at most MaxEarly bytes. It is sealed by its sender:
+	// the MAC does not cover it.
+	Early []byte `json:"-"`
 }
 
 // Self says to whom an envelope must be addressed for Open to accept it.
@@ -195,10 +204,12 @@ func (h *Hello) check() error {
 		return err
 	}
 	switch {
-	case h.Kind != KindOffer && h.Kind != KindAnswer && h.Kind != KindStored:
+	case !isKind(h.Kind):
 		return fmt.Errorf("kind %.16q", h.Kind)
-	case h.Kind == KindAnswer && h.ToPeer == "":
+	case (h.Kind == KindAnswer || h.Kind == KindSaid) && h.ToPeer == "":
 		return errors.New("answer to nobody")
+	case (h.Kind == KindSaid) != (len(h.Said) > 0) || len(h.Said) > MaxSaid:
+		return fmt.Errorf("%d bytes said of a state", len(h.Said))
 	case (h.Kind == KindStored) != (h.Stored != "") || len(h.Stored) > MaxStored:
 		return fmt.Errorf("name of a stored state of %d bytes", len(h.Stored))
 	case h.Class > ClassRelay:
@@ -262,7 +273,15 @@ func peerKey(s string) (ed25519.PublicKey, error) {
 	return ident.PublicKey(id)
 }
 
-// Size returns the length of e in JSON.
+func isKind(kind string) bool {
+	switch kind {
+	case KindOffer, KindAnswer, KindStored, KindEarly, KindSaid:
+		return true
+	}
+	return false
+}
+
+// Size returns the length of e in JSON, without Early.
 func (e *Envelope) Size() int {
 	n := len(`{"v":,"job":"","kind":,"from_name":,"from_peer":,"from_epoch":,"to_name":,"body":,"mac":""}`)
 	n += decimals(int64(e.V)) + len(e.Job.String()) + len(strconv.FormatUint(e.FromEpoch, 10)) + base64.StdEncoding.EncodedLen(len(e.MAC))
@@ -301,8 +320,11 @@ func quotedLen(s string) int {
 
 // Check tests what the service can test without the job key.
 func (e *Envelope) Check() error {
-	if e.V != 1 || (e.Kind != KindOffer && e.Kind != KindAnswer && e.Kind != KindStored) || len(e.MAC) != 32 {
+	if e.V != 1 || !isKind(e.Kind) || len(e.MAC) != 32 {
 		return fmt.Errorf("%w: malformed", ErrEnvelope)
+	}
+	if (e.Kind == KindEarly) != (len(e.Early) > 0) || len(e.Early) > MaxEarly {
+		return fmt.Errorf("%w: %d bytes beside it, at most %d, and only of kind %q", ErrEnvelope, len(e.Early), MaxEarly, KindEarly)
 	}
 	if err := job.CheckName(e.ToName); err != nil {
 		return fmt.Errorf("%w: %w", ErrEnvelope, err)

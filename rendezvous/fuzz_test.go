@@ -105,7 +105,7 @@ func FuzzJoinRequest(f *testing.F) {
 }
 
 func FuzzOfferRequest(f *testing.F) {
-	seed(f, "offer")
+	seed(f, "offer", "offer_early")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var o rendezvous.OfferRequest
 		err := rendezvous.ParseRequest(rendezvous.VerbOffer, goldenKey(t).ID(), data, goldenTime, &o, &o.Head)
@@ -113,7 +113,8 @@ func FuzzOfferRequest(f *testing.F) {
 		if err != nil && !errors.As(err, &refusal) {
 			t.Fatalf("untyped error %v", err)
 		}
-		if err == nil && o.Envelope.Check() == nil && o.Envelope.Size() > rendezvous.MaxEnvelope {
+		o.Envelope.Early = o.Early
+		if err == nil && o.Envelope.Check() == nil && (o.Envelope.Size() > rendezvous.MaxEnvelope || len(o.Early) > rendezvous.MaxEarly) {
 			t.Fatal("envelope over its bound")
 		}
 		for _, e := range []rendezvous.Envelope{o.Envelope, {Kind: string(data), FromName: string(data), Body: string(data), MAC: data}} {
@@ -126,7 +127,7 @@ func FuzzOfferRequest(f *testing.F) {
 }
 
 func FuzzReplies(f *testing.F) {
-	seed(f, "join_reply", "renew_reply", "renew_same", "refusal", "offer_reply", "lookup_reply", "list_reply", "inbox_envelope", "inbox_fenced", "inbox_spread", "inbox_wake", "offer_asleep")
+	seed(f, "join_reply", "renew_reply", "renew_same", "refusal", "offer_reply", "lookup_reply", "list_reply", "inbox_envelope", "inbox_early", "inbox_said", "inbox_fenced", "inbox_spread", "inbox_wake", "offer_asleep")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		roundTrip[rendezvous.JoinReply](t, data)
 		roundTrip[rendezvous.OfferReply](t, data)

@@ -73,6 +73,7 @@ type OfferRequest struct {
 	Head
 	Epoch    uint64   `json:"epoch"`
 	Envelope Envelope `json:"envelope"`
+	Early    []byte   `json:"early,omitempty"` // the envelope's
 }
 
 // NameRequest asks about a name (lookup, wait) or about all (list, with an empty name).
@@ -232,6 +233,7 @@ type Inbox struct {
 	V        int       `json:"v"`
 	Type     string    `json:"type"` // InboxEnvelope, InboxFenced, InboxRelays, InboxAsk or InboxWake
 	Envelope *Envelope `json:"envelope,omitempty"`
+	Early    []byte    `json:"early,omitempty"` // the envelope's
 	Epoch    uint64    `json:"epoch,omitempty"`
 	From     string    `json:"from,omitempty"` // peer ID of who asks
 	Name     string    `json:"name,omitempty"` // that was called

@@ -207,7 +207,7 @@ func (c *Client) Leave(ctx context.Context) error {
 
 // Offer has an offer delivered to the instance that holds toName, or parked until one joins. If as many
 // are parked as may be it waits for that instance itself, as long as ctx and the age of the envelope
-// allow. An envelope of KindStored is delivered if there is a holder, and never parked. It needs a Join before. Errors match ErrFenced, ErrUnknown, ErrFull, ErrEnvelope and those of a
+// allow. Envelopes of KindStored and KindEarly are delivered if there is a holder, and never parked. It needs a Join before. Errors match ErrFenced, ErrUnknown, ErrFull, ErrEnvelope and those of a
 // connection.
 func (c *Client) Offer(ctx context.Context, toName string, e Envelope) (OfferResult, error) {
 	if e.ToName != toName {
@@ -267,14 +267,14 @@ func parkedFull(err error) bool {
 func (c *Client) offer(ctx context.Context, e Envelope) (r OfferReply, err error) {
 	err = c.patient(ctx, attempt, func(ctx context.Context) error {
 		r = OfferReply{}
-		req := OfferRequest{Head: c.head(c.cfg.Name), Epoch: c.Epoch(), Envelope: e}
+		req := OfferRequest{Head: c.head(c.cfg.Name), Epoch: c.Epoch(), Envelope: e, Early: e.Early}
 		err := c.request(ctx, VerbOffer, &req, &r)
 		if errors.Is(err, ErrUnknown) && req.Epoch != 0 { // the service has forgotten us, or our lease ran out while frozen
 			if err := c.rejoin(ctx); err != nil {
 				return err
 			}
 			r = OfferReply{}
-			req := OfferRequest{Head: c.head(c.cfg.Name), Epoch: c.Epoch(), Envelope: e}
+			req := OfferRequest{Head: c.head(c.cfg.Name), Epoch: c.Epoch(), Envelope: e, Early: e.Early}
 			return c.request(ctx, VerbOffer, &req, &r)
 		}
 		return err

@@ -76,6 +76,17 @@ func goldenMessages(t testing.TB) map[string]any {
 	if err != nil {
 		t.Fatal(err)
 	}
+	early, said := goldenHello(t), goldenHello(t)
+	early.Kind, said.Kind, said.Said = rendezvous.KindEarly, rendezvous.KindSaid, []byte("sealed word")
+	envEarly, err := rendezvous.Seal(key, early)
+	if err != nil {
+		t.Fatal(err)
+	}
+	envEarly.Early = []byte("sealed state")
+	envSaid, err := rendezvous.Seal(key, said)
+	if err != nil {
+		t.Fatal(err)
+	}
 	head := rendezvous.Head{V: 1, Job: key.ID(), Name: "map-3", Peer: a.Peer.String(), Issued: goldenTime, Nonce: [16]byte{9}}
 	relay := rendezvous.RelayInfo{
 		ID: "r1", Addr: netip.MustParseAddrPort("203.0.113.9:3478"),
@@ -119,6 +130,7 @@ func goldenMessages(t testing.TB) map[string]any {
 		"renew_tag":      sign(rendezvous.VerbRenew, rendezvous.RenewRequest{Head: head, Epoch: 7, RelaysTag: "cmVsYXlzIGFuZCB0"}),
 		"leave":          sign(rendezvous.VerbLeave, rendezvous.RenewRequest{Head: head, Epoch: 7}),
 		"offer":          sign(rendezvous.VerbOffer, rendezvous.OfferRequest{Head: head, Epoch: 7, Envelope: env}),
+		"offer_early":    sign(rendezvous.VerbOffer, rendezvous.OfferRequest{Head: head, Epoch: 7, Envelope: envEarly, Early: envEarly.Early}),
 		"lookup":         sign(rendezvous.VerbLookup, rendezvous.NameRequest{Head: head}),
 		"wait":           sign(rendezvous.VerbWait, rendezvous.NameRequest{Head: head, TimeoutMS: 50000}),
 		"list":           sign(rendezvous.VerbList, rendezvous.NameRequest{Head: rendezvous.Head{V: 1, Job: key.ID(), Issued: goldenTime}}),
@@ -131,6 +143,8 @@ func goldenMessages(t testing.TB) map[string]any {
 		"lookup_reply":   rendezvous.LookupReply{Member: &member},
 		"list_reply":     rendezvous.ListReply{Members: []rendezvous.Member{member}, More: true},
 		"inbox_envelope": rendezvous.Inbox{V: 1, Type: rendezvous.InboxEnvelope, Envelope: &env},
+		"inbox_early":    rendezvous.Inbox{V: 1, Type: rendezvous.InboxEnvelope, Envelope: &envEarly, Early: envEarly.Early},
+		"inbox_said":     rendezvous.Inbox{V: 1, Type: rendezvous.InboxEnvelope, Envelope: &envSaid},
 		"inbox_fenced":   rendezvous.Inbox{V: 1, Type: rendezvous.InboxFenced, Epoch: 8},
 		"inbox_relays":   rendezvous.Inbox{V: 1, Type: rendezvous.InboxRelays},
 		"inbox_spread":   rendezvous.Inbox{V: 1, Type: rendezvous.InboxRelays, SpreadMS: 1500},

@@ -95,6 +95,9 @@ func checkOffer(e *rendezvous.Envelope, j job.ID, sender *rendezvous.Head) error
 	if err := e.Check(); err != nil {
 		return rendezvous.Refuse(rendezvous.CodeBadRequest, "offer: %v", err)
 	}
+	if e.Kind != rendezvous.KindOffer && e.Kind != rendezvous.KindStored && e.Kind != rendezvous.KindEarly {
+		return rendezvous.Refuse(rendezvous.CodeBadRequest, "offer: an envelope of kind %q goes from instance to instance", e.Kind)
+	}
 	if e.Job != j || e.FromPeer != sender.Peer || e.FromName != sender.Name {
 		return rendezvous.Refuse(rendezvous.CodeUnauthorized, "offer: the envelope is not of the instance that sends it")
 	}
@@ -231,6 +234,7 @@ func (v *service) offer(ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	e := &req.Envelope
+	e.Early = req.Early
 	if err := checkOffer(e, r.job, &req.Head); err != nil {
 		return nil, err
 	}
@@ -249,8 +253,8 @@ func (v *service) offer(ctx context.Context, r *request) (any, error) {
 }
 
 // place delivers e to whoever holds the name, or parks it. A holder that does not acknowledge gets it
-// at its next renewal, and so does whoever takes the name from it. If nobody holds the name, its hook is called. The notice
-// of a stored state is not parked: whoever joins looks into the store.
+// at its next renewal, and so does whoever takes the name from it. If nobody holds the name, its hook is called. Only offers are
+// parked: of a stored state whoever joins learns by looking into the store, and of an early one by its sender's offer.
 func (v *service) place(ctx context.Context, k key, e *rendezvous.Envelope) (rendezvous.OfferReply, error) {
 	reply, err := v.deliverOrPark(ctx, k, e)
 	what := "parked"
@@ -261,6 +265,8 @@ func (v *service) place(ctx context.Context, k key, e *rendezvous.Envelope) (ren
 		what = "delivered"
 	case e.Kind == rendezvous.KindStored:
 		what = "stored"
+	case e.Kind == rendezvous.KindEarly:
+		what = "undelivered"
 	}
 	v.metrics.offers.WithLabelValues(what).Inc()
 	return reply, err
@@ -279,6 +285,9 @@ func (v *service) deliverOrPark(ctx context.Context, k key, e *rendezvous.Envelo
 			}
 		}
 		reply := rendezvous.OfferReply{}
+		if e.Kind == rendezvous.KindEarly {
+			return reply, nil
+		}
 		var c *claim
 		err = update(ctx, v.table, k, func(rec *record) error {
 			now := time.Now()
@@ -292,13 +301,12 @@ func (v *service) deliverOrPark(ctx context.Context, k key, e *rendezvous.Envelo
 			if err := v.room(k, rec, now); err != nil {
 				return err
 			}
-			stored := e.Kind == rendezvous.KindStored
-			if !stored {
+			if e.Kind == rendezvous.KindOffer {
 				if err := rec.park(*e, now, rendezvous.MaxPark); err != nil {
 					return err
 				}
 			}
-			if c, reply.Wake = v.claim(k, rec, e, now); c == nil && stored {
+			if c, reply.Wake = v.claim(k, rec, e, now); c == nil && e.Kind != rendezvous.KindOffer {
 				return errUnchanged
 			}
 			return nil
@@ -316,7 +324,7 @@ var errMoved = errors.New("name has a new holder")
 
 // deliver reports whether the instance acknowledged the envelope.
 func (v *service) deliver(ctx context.Context, k key, peerID string, e *rendezvous.Envelope) bool {
-	data, err := json.Marshal(rendezvous.Inbox{V: 1, Type: rendezvous.InboxEnvelope, Envelope: e})
+	data, err := json.Marshal(rendezvous.Inbox{V: 1, Type: rendezvous.InboxEnvelope, Envelope: e, Early: e.Early})
 	if err != nil {
 		return false
 	}

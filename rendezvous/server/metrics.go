@@ -31,7 +31,7 @@ func newMetrics(s *Server) *metrics {
 			Name: "fnwire_rendezvous_connections_refused_total", Help: "Connections that the embedded NATS refused, by reason."},
 			[]string{"reason"}),
 		offers: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fnwire_rendezvous_offers_total", Help: "Offers, by what became of them."}, []string{"result"}),
+			Name: "fnwire_rendezvous_offers_total", Help: "Offers, by what became of them: delivered, parked, refused, notices of stored states that found nobody (stored), and early states that did (undelivered)."}, []string{"result"}),
 		fenced: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fnwire_rendezvous_takeovers_total", Help: "Names taken over from a live instance."}),
 		wakes: prometheus.NewCounterVec(prometheus.CounterOpts{

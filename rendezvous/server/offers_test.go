@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -73,6 +74,54 @@ func TestForgedOffer(t *testing.T) {
 		t.Errorf("%d refused, %d accepted", refused, accepted)
 	}
 }
+
+// TestEarly: a state goes beside an envelope to who holds the name, whole, and is kept for nobody else.
+func TestEarly(t *testing.T) {
+	key := job.NewKey()
+	s := start(t, server.Config{Allow: []job.ID{key.ID()}})
+	a := dial(t, s.URL(), key, "a")
+	a.join(t)
+	offer := func(kind string, early int) (rendezvous.OfferResult, error) {
+		e := a.seal(t, kind, "b", "")
+		e.Early = bytes.Repeat([]byte{7}, early)
+		return a.Offer(within(t), "b", e)
+	}
+	if r, err := offer(rendezvous.KindEarly, rendezvous.MaxEarly); err != nil || r.Delivered {
+		t.Errorf("nobody there: %+v, %v", r, err)
+	}
+	b := dial(t, s.URL(), key, "b")
+	if n := len(b.join(t).Parked); n != 0 {
+		t.Errorf("%d parked", n)
+	}
+	b.run(t)
+	if r, err := offer(rendezvous.KindEarly, rendezvous.MaxEarly); err != nil || !r.Delivered {
+		t.Errorf("%+v, %v", r, err)
+	}
+	e := got(t, b.envelopes)
+	if _, err := rendezvous.Open(key, e, rendezvous.Self{Name: "b", Peer: b.id.Peer}); err != nil || len(e.Early) != rendezvous.MaxEarly {
+		t.Errorf("%d bytes, %v", len(e.Early), err)
+	}
+	for what, err := range map[string]error{
+		"too large":       second(offer(rendezvous.KindEarly, rendezvous.MaxEarly+1)),
+		"none":            second(offer(rendezvous.KindEarly, 0)),
+		"beside an offer": second(offer(rendezvous.KindOffer, 1)),
+	} {
+		if !errors.Is(err, rendezvous.ErrEnvelope) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	// The service does not rely on clients for that.
+	nc, _ := raw(t, s.URL(), nkey(t, key.Signer()), inboxOf(key))
+	req := rendezvous.OfferRequest{
+		Head:  rendezvous.Head{V: 1, Job: key.ID(), Name: "a", Peer: a.id.Peer.String(), Issued: time.Now()},
+		Epoch: a.Epoch(), Envelope: a.seal(t, rendezvous.KindEarly, "b", ""), Early: make([]byte, rendezvous.MaxEarly+1),
+	}
+	if code := ask(t, nc, rendezvous.VerbOffer, key.ID(), req, nil, a.id.Ed25519); code != rendezvous.CodeBadRequest {
+		t.Errorf("too large: %q", code)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
 
 func TestParkedAreBounded(t *testing.T) {
 	key := job.NewKey()
