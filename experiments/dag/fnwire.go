@@ -1,6 +1,7 @@
 package dag
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -16,8 +17,10 @@ type overFnwire struct {
 	node *fnlib.Node
 	// small is up to how many bytes outputs go by links that stay on the relay: who sends so little has no use for a direct path, and punching takes packets and CPU of both.
 	small int64
-	// early has executors link as soon as both are on their way to a fan-in, while their tasks run.
-	early bool
+	// ahead has executors link as soon as both are on their way to a fan-in, while their tasks run.
+	ahead bool
+	// early is up to how many bytes outputs may go by the rendezvous: no links are made ahead for them.
+	early int64
 }
 
 // path is that for the output of the edge.
@@ -29,7 +32,7 @@ func (o overFnwire) path(e edge) fnlib.Path {
 }
 
 func (o overFnwire) begin(ctx context.Context, e edge) {
-	if !o.early {
+	if !o.ahead || e.x.Schedule.size(e.from) <= o.early {
 		return
 	}
 	e.x.background.Go(func() {
@@ -61,7 +64,15 @@ func (o overFnwire) bring(ctx context.Context, e edge) (map[int]io.Reader, bool,
 		return in, true, nil
 	}
 	defer e.x.span("send", e.from)()
-	_, err = o.node.SendWith(ctx, a.Taker, e.key(e.from), e.out, fnlib.SendOptions{Path: o.path(e)})
+	out := e.out
+	if e.x.Schedule.size(e.from) <= o.early { // what is not whole does not go early
+		b, err := io.ReadAll(out)
+		if err != nil {
+			return nil, false, err
+		}
+		out = bytes.NewReader(b)
+	}
+	_, err = o.node.SendWith(ctx, a.Taker, e.key(e.from), out, fnlib.SendOptions{Path: o.path(e)})
 	return nil, false, err
 }
 
@@ -71,6 +82,15 @@ func (o overFnwire) receive(ctx context.Context, e edge, from int) (io.Reader, e
 	got, err := o.node.Receive(ctx, fnlib.Key(e.key(from)))
 	if err != nil {
 		return nil, err
+	}
+	if got.Size >= 0 && got.Size <= o.early {
+		// At once, since its sender makes a link if it has no receipt soon.
+		b, err := io.ReadAll(got)
+		if err == nil {
+			done()
+			err = got.Accept()
+		}
+		return bytes.NewReader(b), err
 	}
 	return until(got, func(err error) error {
 		done()

@@ -58,11 +58,14 @@ func NewFunction(ctx context.Context) (f *Function, err error) {
 	case Fnwire, Auto, Lazy, Relay:
 		cfg := fnlib.FromEnv()
 		cfg.Name, cfg.Grace = f.name, grace
+		if way == Fnwire {
+			cfg.EarlyBytes = fnlib.MaxEarly
+		}
 		if f.node, err = fnlib.Join(ctx, cfg); err != nil {
 			return nil, fmt.Errorf("dag: %w", err)
 		}
 		small := map[string]int64{Auto: 0, Relay: math.MaxInt64}
-		o := overFnwire{node: f.node, early: way != Lazy, small: Small}
+		o := overFnwire{node: f.node, ahead: way != Lazy, small: Small, early: int64(cfg.EarlyBytes)}
 		if n, ok := small[way]; ok {
 			o.small = n
 		}

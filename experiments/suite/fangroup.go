@@ -17,6 +17,7 @@ import (
 	"github.com/fnwire/fnwire/experiments/rpc"
 	"github.com/fnwire/fnwire/experiments/worker"
 	"github.com/fnwire/fnwire/experiments/world"
+	"github.com/fnwire/fnwire/fnlib"
 )
 
 const (
@@ -231,6 +232,9 @@ func (g *fanGroup) shares(prefix string, cold bool) ([]worker.ExchangeArgs, map[
 		}
 		if cold && g.store == nil {
 			join := g.w.JoinArgsAt(memberName(i), g.names[i])
+			if g.c.direct() {
+				join.EarlyBytes = fnlib.MaxEarly
+			}
 			a.Join = &join
 		}
 		var to []string

@@ -63,15 +63,20 @@ type couple struct {
 }
 
 // meet starts a function on each of two hosts and has them join. Whoever meets must part.
-func meet(ctx context.Context, w *world.World, hostA, hostB string) (c couple, began int64, ja, jb worker.Joined, err error) {
+func meet(ctx context.Context, w *world.World, hostA, hostB string, change ...func(*worker.JoinArgs)) (c couple, began int64, ja, jb worker.Joined, err error) {
 	c = couple{nameA: w.FreshName("a"), nameB: w.FreshName("b")}
 	if c.a, c.b, err = w.Pair(ctx, hostA, hostB); err != nil {
 		return c, 0, ja, jb, err
 	}
 	began = time.Now().UnixNano()
 	joining, jctx := errgroup.WithContext(ctx)
-	joining.Go(func() (err error) { ja, err = c.a.Join(jctx, w.JoinArgsAt(hostA, c.nameA)); return err })
-	joining.Go(func() (err error) { jb, err = c.b.Join(jctx, w.JoinArgsAt(hostB, c.nameB)); return err })
+	argsA, argsB := w.JoinArgsAt(hostA, c.nameA), w.JoinArgsAt(hostB, c.nameB)
+	for _, f := range change {
+		f(&argsA)
+		f(&argsB)
+	}
+	joining.Go(func() (err error) { ja, err = c.a.Join(jctx, argsA); return err })
+	joining.Go(func() (err error) { jb, err = c.b.Join(jctx, argsB); return err })
 	if err = joining.Wait(); err != nil {
 		c.part()
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/fnwire/fnwire/experiments/worker"
 	"github.com/fnwire/fnwire/experiments/workload"
 	"github.com/fnwire/fnwire/experiments/world"
+	"github.com/fnwire/fnwire/fnlib"
 )
 
 // The ways of a transfer.
@@ -179,7 +180,11 @@ func (t *transferRun) fill(rec *results.Record, s state, cold handed, warm []han
 
 func (t *transferRun) fnwire(ctx context.Context, rec *results.Record, way string, s state) error {
 	policy := map[string]string{wayDirect: "auto", wayRelay: "relay"}[way]
-	c, began, ja, jb, err := meet(ctx, t.w, "a", "b")
+	c, began, ja, jb, err := meet(ctx, t.w, "a", "b", func(a *worker.JoinArgs) {
+		if way == wayDirect { // else what is measured first would make the link
+			a.EarlyBytes = fnlib.MaxEarly
+		}
+	})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -71,10 +72,11 @@ type JoinArgs struct {
 	Key  string `json:"key"`
 	Name string `json:"name"`
 
-	Call       []string      `json:"call,omitempty"` // as fnlib.Config has it, as SpillAfter and NoCompress
+	Call       []string      `json:"call,omitempty"` // as fnlib.Config has it, as SpillAfter, NoCompress and EarlyBytes
 	Store      *Store        `json:"store,omitempty"`
 	SpillAfter time.Duration `json:"spill_after,omitempty"`
 	NoCompress bool          `json:"no_compress,omitempty"`
+	EarlyBytes int           `json:"early_bytes,omitempty"`
 }
 
 // Joined is the result of Join.
@@ -91,7 +93,7 @@ func (c *Client) Join(ctx context.Context, a JoinArgs) (j Joined, err error) {
 
 func (f *function) join(ctx context.Context, a JoinArgs) (Joined, error) {
 	j := Joined{Began: now()}
-	cfg := fnlib.Config{URL: a.URL, JobKey: a.Key, Name: a.Name, Call: a.Call, SpillAfter: a.SpillAfter, NoCompress: a.NoCompress}
+	cfg := fnlib.Config{URL: a.URL, JobKey: a.Key, Name: a.Name, Call: a.Call, SpillAfter: a.SpillAfter, NoCompress: a.NoCompress, EarlyBytes: a.EarlyBytes}
 	if a.Store != nil {
 		var err error
 		if cfg.Store, err = f.opened(ctx, *a.Store); err != nil {
@@ -184,8 +186,15 @@ func (f *function) send(ctx context.Context, a SendArgs) (Sent, error) {
 	source := a.Source.Open()
 	defer source.Close()
 	r := io.Reader(source)
-	if a.Once {
+	switch size := a.Source.Size(); {
+	case a.Once:
 		r = struct{ io.Reader }{source}
+	case size <= smallBytes:
+		b, err := io.ReadAll(source)
+		if err != nil {
+			return s, err
+		}
+		r = bytes.NewReader(b)
 	}
 	rc, err := node.SendWith(ctx, a.To, a.Key, r, fnlib.SendOptions{Path: path, Size: a.Source.Size(), NoStore: a.NoStore})
 	s.Ended, s.Digest = now(), rc.Digest.String()
