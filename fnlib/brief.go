@@ -14,8 +14,8 @@ func (o *outgoing) brief() bool { return o.src.want == nil && o.header.size <= b
 
 // opening returns the header of the stream that begins, or nothing if that is held back.
 func (o *outgoing) opening() []byte {
-	if !o.began.IsZero() {
-		o.header.age = time.Since(o.began)
+	if !o.went.IsZero() {
+		o.header.age = time.Since(o.went)
 	}
 	o.out = gathered{}
 	if !o.brief() || o.resumes {

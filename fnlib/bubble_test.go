@@ -85,6 +85,7 @@ type function struct {
 	name   string
 	id     ident.Identity
 	socket *memSocket
+	nats   *slowConn // its newest connection; guarded by w.mu
 }
 
 // functions returns two, the first with the lower identity or the higher. behind says where they are; nil is
@@ -107,7 +108,7 @@ func (w *bubble) functions(lower bool, behind [2]*natsim.NAT) (a, b *function) {
 		if behind[i] != nil {
 			at = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i + 1), 0, 2}), 4000)
 		}
-		fs[i] = &function{w, name, ids[i], w.socket(at, behind[i])}
+		fs[i] = &function{w: w, name: name, id: ids[i], socket: w.socket(at, behind[i])}
 	}
 	return fs[0], fs[1]
 }
@@ -137,6 +138,9 @@ func (f *function) InProcessConn() (net.Conn, error) {
 	d := &slowConn{Conn: c, in: make(chan chunk, 1<<12), out: make(chan chunk, 1<<12), closed: make(chan struct{}), delay: f.w.rtt / 2}
 	go d.receive()
 	go d.transmit()
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	f.nats = d
 	return d, nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -29,79 +28,102 @@ const (
 	earlyAgain     = time.Minute            // before another one goes to the same name, if there is no link by then
 	earlyWithin    = 250 * time.Millisecond // for delivery and word, or a link is made
 	wordWithin     = 25 * time.Millisecond  // for the word, and three times as long as the delivery took
-	earlyLife      = 5 * time.Second        // in which one is taken, by the receiver's clock, and waits for its sender to come by a link
+	wordPause      = 50 * time.Millisecond  // before a word that did not get there is said again, then twice as long each time
+	earlyLife      = 5 * time.Second        // in which one is taken, give or take the clocks, and waits for its sender to come by a link
 	maxEarly       = 256                    // that wait for the application; others come by links
 	maxClaims      = 4096                   // names to which one went within earlyAgain
 	pathRendezvous = "rendezvous"
 )
 
-var errNoWord = errors.New("the receiver has not said its word on what came by the rendezvous")
+var errNoWord = errors.New("the receiver may have it by the rendezvous, and has not said its word")
 
-// mayGoEarly reports whether the state is one that goes early, which it does once.
+// said is the word on an early state, which its sender waits for as long as it sends.
+type said struct {
+	from  string        // the receiver's name
+	heard chan struct{} // closed when reply is set
+	reply reply
+}
+
+func (s *said) come() bool {
+	select {
+	case <-s.heard:
+		return true
+	default:
+		return false
+	}
+}
+
+// mayGoEarly reports whether the state is one that goes early, and does so now.
 func (o *outgoing) mayGoEarly() bool {
 	size := min(o.n.cfg.EarlyBytes, MaxEarly)
-	if size <= 0 || o.header.size > uint64(size) || o.src.want != nil || o.opt.Path == DirectOnly || !o.began.IsZero() {
+	if size <= 0 || o.header.size > uint64(size) || o.src.want != nil || o.opt.Path == DirectOnly || !o.went.IsZero() {
 		return false
 	}
 	return o.n.checkTo(o.to) == nil && o.n.claimEarly(o.to, o.opt.Path)
 }
 
-// deliverEarly hands the state over by the rendezvous, and begins with links if the receiver's word does not come soon.
-func (o *outgoing) deliverEarly(ctx context.Context) error {
+// goEarly has the rendezvous deliver the state, and waits for the receiver's word for a while.
+func (o *outgoing) goEarly(ctx context.Context) error {
 	if err := o.readWhole(); err != nil {
 		return err
 	}
 	env, err := o.sealEarly()
 	if err != nil {
-		return err
+		o.n.log.Debug("fnlib: a state does not go early", "to", o.to, "error", err)
+		return nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	said := o.n.awaitWord(o.header.id, o.to, cancel)
-	defer o.n.forgetWord(o.header.id)
-	o.began = time.Now()
+	o.said = o.n.awaitWord(o.header.id, o.to)
+	o.went = time.Now()
 	o.wire += int64(len(env.Early))
 	posted := make(chan error, 1)
-	var posting sync.WaitGroup
-	posting.Go(func() { posted <- o.post(ctx, env) })
-	defer posting.Wait()
-	defer cancel()
-	last := o.awaitDelivery(ctx, posted)
-	if ctx.Err() == nil || !said.come() {
-		err = o.deliverByLinks(ctx, last)
+	if !o.n.work(func() { posted <- o.n.post(ctx, o.to, env) }) {
+		return nil // which links will tell
 	}
-	if !said.come() {
-		return err
-	}
-	if o.path = pathRendezvous; o.opt.Progress != nil {
-		o.opt.Progress(o.window.end, o.path)
-	}
-	return o.check(said.reply)
-}
-
-// awaitDelivery returns when ctx has ended, as it does with the word, or no longer is waited for that. The error is for a link to begin with,
-// if the state may have been delivered.
-func (o *outgoing) awaitDelivery(ctx context.Context, posted <-chan error) error {
 	patience := time.NewTimer(earlyWithin)
 	defer patience.Stop()
+	o.unsaid = errNoWord
 	for {
 		select {
+		case <-o.said.heard:
+			return nil
 		case err := <-posted:
 			if err != nil {
 				o.n.log.Debug("fnlib: a state does not go early", "to", o.to, "error", err)
+				o.unsaid = nil
 				return nil
 			}
-			o.poured = time.Now()
-			o.linked.Store(true)
-			took := o.poured.Sub(o.began)
+			o.delivered = time.Now()
+			o.early.Store(true)
+			took := o.delivered.Sub(o.went)
 			patience.Reset(min(earlyWithin-took, wordWithin+3*took))
 		case <-patience.C:
-			return errNoWord
+			return nil
 		case <-ctx.Done():
-			return errNoWord
+			return nil
 		case <-o.n.ctx.Done():
-			return errNoWord
+			return nil
 		}
 	}
+}
+
+// untilSaid is a context that ends when the receiver has said its word, but for a stream that it may say it on too.
+func (o *outgoing) untilSaid(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-o.said.heard:
+		case <-ctx.Done():
+			return
+		}
+		if o.linked.Load() {
+			select {
+			case <-time.After(confirmWithin):
+			case <-ctx.Done():
+			}
+		}
+		cancel()
+	}()
+	return ctx, cancel
 }
 
 // readWhole reads the state to its end, all of which the window can hold.
@@ -118,11 +140,14 @@ func (o *outgoing) readWhole() error {
 	return nil
 }
 
-// post has the rendezvous deliver the state to who holds the name now.
-func (o *outgoing) post(ctx context.Context, env rendezvous.Envelope) error {
-	res, err := o.n.client.Offer(ctx, o.to, env)
+// post has the rendezvous deliver an envelope to who holds the name now.
+func (n *Node) post(ctx context.Context, to string, env rendezvous.Envelope) error {
+	ctx, cancel := context.WithTimeout(ctx, earlyLife)
+	defer cancel()
+	defer context.AfterFunc(n.ctx, cancel)()
+	res, err := n.client.Offer(ctx, to, env)
 	if err == nil && !res.Delivered {
-		err = fmt.Errorf("%q has not joined, or is silent", o.to)
+		err = fmt.Errorf("%q has not joined, or is silent", to)
 	}
 	return err
 }
@@ -179,23 +204,8 @@ func (n *Node) claimEarly(name string, path Path) bool {
 	return true
 }
 
-// said is the word on an early state, which its sender waits for.
-type said struct {
-	n     *Node
-	from  string // the receiver's name
-	hear  func() // called with the word
-	heard bool   // guarded by Node.mu, as reply until then
-	reply reply
-}
-
-func (s *said) come() bool {
-	s.n.mu.Lock()
-	defer s.n.mu.Unlock()
-	return s.heard
-}
-
-func (n *Node) awaitWord(id stateID, from string, hear func()) *said {
-	s := &said{n: n, from: from, hear: hear}
+func (n *Node) awaitWord(id stateID, from string) *said {
+	s := &said{from: from, heard: make(chan struct{})}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.awaited[id] = s
@@ -218,8 +228,7 @@ func (n *Node) takeEarly(id peer.ID, h rendezvous.Hello, e rendezvous.Envelope) 
 	if err != nil {
 		return err
 	}
-	age := time.Since(h.Time)
-	if age > earlyLife {
+	if age := time.Since(h.Time); age.Abs() > earlyLife {
 		return fmt.Errorf("early state of %v ago, or clocks differ", age)
 	}
 	if n.inbound.earlyWaiting() >= maxEarly {
@@ -229,8 +238,9 @@ func (n *Node) takeEarly(id peer.ID, h rendezvous.Hello, e rendezvous.Envelope) 
 	in := newIncoming(n, h.FromName, head)
 	in.early = id.String()
 	in.state.goOn(r)
-	if live, verdict := n.inbound.add(in, max(age, time.Millisecond)); live == nil && verdict == nil { // else it has come before
-		time.AfterFunc(earlyLife, func() { n.inbound.drop(in, nil) })
+	in.expiry = time.AfterFunc(earlyLife, func() { n.inbound.drop(in, nil) })
+	if live, verdict := n.inbound.add(in, 2*earlyLife); live != nil || verdict != nil { // it has come before
+		in.expiry.Stop()
 	}
 	return nil
 }
@@ -250,31 +260,55 @@ func readEarlyHead(r io.Reader) (h sendHeader, err error) {
 	return h, nil
 }
 
-// sayWord says the last word on an early state whose sender has made no link. If it does not get there, the sender makes one, and is told then.
+// sayWord says the last word on an early state by the rendezvous. Its sender may have made a link by now, or come to make one, and is told there
+// as well.
 func (n *Node) sayWord(in *Incoming, p reply) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.dead() != nil {
-		return
-	}
 	flushed, lingered := n.busy.begin(), n.words.begin()
-	n.wg.Go(func() {
+	begun := n.work(func() {
 		defer flushed()
 		defer lingered()
 		ctx, cancel := context.WithTimeout(n.ctx, answerTimeout)
 		defer cancel()
-		h := rendezvous.Hello{Kind: rendezvous.KindSaid, ToName: in.From, ToPeer: in.early, Class: uint8(RelayOnly)}
-		var err error
-		if h.Said, err = n.seal(saidPurpose, "", appendReply(in.id[:], p)); err == nil {
-			var env rendezvous.Envelope
-			if env, err = n.hello(h); err == nil {
-				err = n.client.Answer(ctx, in.early, env)
+		for pause := wordPause; ; pause *= 2 {
+			err := n.sayOnce(ctx, in, p)
+			if err == nil || errors.Is(err, rendezvous.ErrGone) {
+				return
+			}
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				n.log.Debug("fnlib: word on an early state not taken", "to", in.From, "state", in.id, "error", err)
+				return
 			}
 		}
-		if err != nil && n.ctx.Err() == nil {
-			n.log.Debug("fnlib: word on an early state not taken", "to", in.From, "state", in.id, "error", err)
-		}
 	})
+	if !begun {
+		flushed()
+		lingered()
+	}
+}
+
+// work runs f in a goroutine that Close waits for; false if the node is closed.
+func (n *Node) work(f func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.dead() != nil {
+		return false
+	}
+	n.wg.Go(f)
+	return true
+}
+
+func (n *Node) sayOnce(ctx context.Context, in *Incoming, p reply) error {
+	word, err := n.seal(saidPurpose, "", appendReply(in.id[:], p))
+	if err != nil {
+		return err
+	}
+	env, err := n.hello(rendezvous.Hello{Kind: rendezvous.KindSaid, ToName: in.From, ToPeer: in.early, Class: uint8(RelayOnly), Said: word})
+	if err != nil {
+		return err
+	}
+	return n.client.Answer(ctx, in.early, env)
 }
 
 // hearWord tells a sender that waits what was said of its early state. The envelope's MAC vouches for it; it is sealed to be kept secret.
@@ -289,9 +323,9 @@ func (n *Node) hearWord(h rendezvous.Hello) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if s := n.awaited[id]; s != nil && s.from == h.FromName && !s.heard {
-		s.reply, s.heard = p, true
-		s.hear()
+	if s := n.awaited[id]; s != nil && s.from == h.FromName && !s.come() {
+		s.reply = p
+		close(s.heard)
 	}
 	return nil
 }

@@ -62,17 +62,18 @@ func TestNotEarly(t *testing.T) {
 		a, _ := fa.join(early)
 		b, _ := fb.join()
 		first := receiving(t, b)
-		for what, by := range map[string]struct {
-			r   io.Reader
-			opt fnlib.SendOptions
+		for _, by := range []struct {
+			what string
+			r    io.Reader
+			opt  fnlib.SendOptions
 		}{
-			"large":   {strings.NewReader(strings.Repeat("x", fnlib.MaxEarly+1)), fnlib.SendOptions{}},
-			"direct":  {strings.NewReader("state"), fnlib.SendOptions{Path: fnlib.DirectOnly}},
-			"unknown": {io.MultiReader(strings.NewReader("state")), fnlib.SendOptions{}},
+			{"large", strings.NewReader(strings.Repeat("x", fnlib.MaxEarly+1)), fnlib.SendOptions{}},
+			{"unknown", io.MultiReader(strings.NewReader("state")), fnlib.SendOptions{Path: fnlib.RelayOnly}},
+			{"direct", strings.NewReader("state"), fnlib.SendOptions{Path: fnlib.DirectOnly}},
 		} {
 			rc, err := a.SendWith(t.Context(), "b", "k", by.r, by.opt)
 			if err != nil || rc.Path == "rendezvous" {
-				t.Errorf("%s: %+v, %v", what, rc, err)
+				t.Errorf("%s: %+v, %v", by.what, rc, err)
 			}
 			<-first
 		}
@@ -215,13 +216,13 @@ func TestEarlyGivenUp(t *testing.T) {
 				t.Error(err)
 			}
 			cancel()
-			time.Sleep(time.Minute)
+			time.Sleep(6 * time.Second)
 			nothingMore(t, b)
 		}
 	})
 }
 
-// More early states than may wait go by links, and none is lost.
+// Of many states to one function, some go early and the others by the link that they make. None is lost, none comes twice.
 func TestManyEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, a, b := acquaint(t)
@@ -253,9 +254,11 @@ func TestEarlyWordIsLate(t *testing.T) {
 				var gone sync.WaitGroup
 				gone.Go(func() {
 					in, err := b.Receive(t.Context())
-					if err == nil {
-						_, err = io.Copy(io.Discard, in)
+					if err != nil {
+						t.Error(err)
+						return
 					}
+					_, err = io.Copy(io.Discard, in)
 					time.Sleep(after)
 					if err := errors.Join(err, in.Accept(), b.Flush(t.Context()), b.Close()); err != nil {
 						t.Error(err)
@@ -270,6 +273,41 @@ func TestEarlyWordIsLate(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A word that does not get there at first is said again.
+func TestEarlyWordSaidAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newBubble(t, rtt)
+		fa, fb := w.functions(true, [2]*natsim.NAT{})
+		a, _ := fa.join(early)
+		b, _ := fb.join(early)
+		synctest.Wait()
+		w.cut(time.Minute) // so that no link tells
+		sent := make(chan fnlib.Receipt, 1)
+		go func() { sent <- send(t, a, "b", "state") }()
+		in, err := b.Receive(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, in); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := in.Accept(); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(rtt / 4) // it is on its way
+		w.mu.Lock()
+		_ = fb.nats.Close()
+		w.mu.Unlock()
+		if err := b.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if rc := <-sent; rc.Path != "rendezvous" || time.Since(began) > 5*time.Second {
+			t.Errorf("after %v: %+v", time.Since(began), rc)
+		}
+	})
 }
 
 // cut has all packets lost for a while, but not what goes over NATS.
@@ -299,7 +337,7 @@ func TestEarlyForgotten(t *testing.T) {
 		if err := fnlib.TakeEnvelope(b, e); err != nil { // as who repeats it would have it
 			t.Error(err)
 		}
-		if err := fnlib.SendAgain(t.Context(), a, "b", e); !errors.Is(err, fnlib.ErrLink) {
+		if err := fnlib.SendAgain(t.Context(), a, "b", e); err == nil || !strings.Contains(err.Error(), "remembers only") {
 			t.Error(err)
 		}
 		nothingMore(t, b)
@@ -308,39 +346,39 @@ func TestEarlyForgotten(t *testing.T) {
 
 // A state that was stored while its receiver held it is accepted once, and not left for the next instance.
 func TestEarlyAndStored(t *testing.T) {
-	w := newWorld(t, 1)
 	s, _ := openStore(t)
-	with := func(c *fnlib.Config) { c.Store = s; early(c) }
-	a, b := w.joinWith(t, "a", with), w.joinWith(t, "b", with)
-	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
-	defer cancel()
-	sent := make(chan fnlib.Receipt, 1)
-	go func() {
-		rc, err := a.Send(ctx, "b", "k", strings.NewReader("state"))
+	synctest.Test(t, func(t *testing.T) {
+		fa, fb := newBubble(t, rtt).functions(true, [2]*natsim.NAT{})
+		with := func(c *fnlib.Config) { c.Store = s; early(c) }
+		a, _ := fa.join(with)
+		b, _ := fb.join(with)
+		synctest.Wait()
+		go func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+			defer cancel()
+			if rc, err := a.Send(ctx, "b", "k", strings.NewReader("state")); err != nil || rc.Stored == "" {
+				t.Errorf("%+v, %v", rc, err)
+			}
+		}()
+		in, err := b.Receive(t.Context())
 		if err != nil {
-			t.Error(err)
+			t.Fatal(err)
 		}
-		sent <- rc
-	}()
-	in, err := b.Receive(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if rc := <-sent; rc.Stored == "" {
-		t.Errorf("%+v", rc)
-	}
-	for !in.Again() {
-		time.Sleep(time.Millisecond)
-	}
-	if _, err := io.ReadAll(in); err != nil {
-		t.Fatal(err)
-	}
-	if err := in.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	for len(objects(t, s)) > 0 {
-		time.Sleep(time.Millisecond)
-	}
+		time.Sleep(5 * time.Second)
+		if !in.Again() || in.Path() != "rendezvous" {
+			t.Errorf("it is not in the store as well; %s", in.Path())
+		}
+		if _, err := io.ReadAll(in); err != nil {
+			t.Fatal(err)
+		}
+		if err := in.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if left := objects(t, s); len(left) > 0 {
+			t.Errorf("left: %q", left)
+		}
+	})
 }
 
 // A node that closes does not wait for a word.
@@ -416,7 +454,7 @@ func TestEarlyAskew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(6 * time.Second)
 		if err := fnlib.TakeEnvelope(b, old); err == nil {
 			t.Error("an early state was taken late")
 		}
@@ -444,7 +482,7 @@ func TestEarlyIsBounded(t *testing.T) {
 			if _, _, err := accept(t.Context(), b); err != nil {
 				t.Error(err)
 			}
-			time.Sleep(time.Minute)
+			time.Sleep(6 * time.Second)
 			if n := fnlib.PendingOf(b); n != 0 {
 				t.Errorf("%d wait yet", n)
 			}

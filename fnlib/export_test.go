@@ -243,11 +243,11 @@ func SendAgain(ctx context.Context, n *Node, to string, e rendezvous.Envelope) e
 	}
 	o := newOutgoing(n, to, head.key, strings.NewReader("state"), SendOptions{})
 	defer o.close()
-	o.header.id, o.began = head.id, time.Now().Add(-time.Second)
+	o.header.id, o.went, o.unsaid = head.id, time.Now().Add(-time.Second), errNoWord
 	if err := o.readWhole(); err != nil {
 		return err
 	}
-	return o.deliverByLinks(ctx, errNoWord)
+	return o.deliverByLinks(ctx)
 }
 
 // ForgetSettled has a node forget all verdicts but newer ones.

@@ -75,6 +75,10 @@ func (n *Node) hints() rendezvous.Hints {
 // queueHello is called by the rendezvous client and must not block: what does not fit is dropped, and
 // repeated by its sender.
 func (n *Node) queueHello(e rendezvous.Envelope) {
+	if e.Kind == rendezvous.KindSaid { // whose sender takes it as said, and does not repeat it
+		n.takeHello(e)
+		return
+	}
 	select {
 	case n.hellos <- e:
 	default:
@@ -88,15 +92,19 @@ func (n *Node) runHellos() {
 	for {
 		select {
 		case e := <-n.hellos:
-			err := n.handleHello(e)
-			if errors.Is(err, errSuperseded) { // it was parked while its sender departed
-				n.log.Debug("fnlib: offer or answer refused", "from", e.FromName, "error", err)
-			} else if err != nil {
-				n.log.Warn("fnlib: offer or answer refused", "from", e.FromName, "error", err)
-			}
+			n.takeHello(e)
 		case <-n.ctx.Done():
 			return
 		}
+	}
+}
+
+func (n *Node) takeHello(e rendezvous.Envelope) {
+	err := n.handleHello(e)
+	if errors.Is(err, errSuperseded) { // it was parked while its sender departed
+		n.log.Debug("fnlib: envelope refused", "kind", e.Kind, "from", e.FromName, "error", err)
+	} else if err != nil {
+		n.log.Warn("fnlib: envelope refused", "kind", e.Kind, "from", e.FromName, "error", err)
 	}
 }
 

@@ -87,7 +87,7 @@ func TestHolderDiesSilently(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fc := &function{w, "c", id, w.socket(netip.MustParseAddrPort("203.0.113.3:4000"), nil)}
+		fc := &function{w: w, name: "c", id: id, socket: w.socket(netip.MustParseAddrPort("203.0.113.3:4000"), nil)}
 		a, _ := fa.join()
 		b, _ := fb.join()
 		c, _ := fc.join()

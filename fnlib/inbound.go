@@ -115,6 +115,7 @@ func (b *inbound) take(want []Filter) (*Incoming, <-chan struct{}) {
 			}
 			if in.early != "" {
 				b.early--
+				in.expiry.Stop()
 			}
 			return in, nil
 		}

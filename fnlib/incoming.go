@@ -29,11 +29,12 @@ type Incoming struct {
 	said    int64             // the last TAKEN
 	bound   *transport.Stream // that state reads from
 	end     error
-	verdict *reply  // what was said of it; nil before
-	stored  *stored // where it is, if it is in the store
-	early   string  // its sender's peer ID, if it has come early: state has all of it
-	again   bool    // it is in the store too; this and taken are guarded by inbound.mu
-	taken   bool    // by the application
+	verdict *reply      // what was said of it; nil before
+	stored  *stored     // where it is, if it is in the store
+	early   string      // its sender's peer ID, if it has come early: state has all of it
+	expiry  *time.Timer // of such a one, if neither application nor stream has come
+	again   bool        // it is in the store too; this and taken are guarded by inbound.mu
+	taken   bool        // by the application
 
 	mu       sync.Mutex        // guards what follows
 	s        *transport.Stream // that it comes on, at present; nil if it has come early and on none yet
@@ -392,8 +393,10 @@ func (in *Incoming) settle(p reply) error {
 // reply tells the sender. If its link is lost, it will resume, and be told then.
 func (in *Incoming) reply(p reply) {
 	s := in.stream()
-	if s == nil {
+	if in.early != "" {
 		in.n.sayWord(in, p)
+	}
+	if s == nil {
 		return
 	}
 	if err := in.n.conclude(s, p); err != nil {

@@ -33,7 +33,7 @@ func newChain(t *testing.T, getters, size int, opt fnlib.PutOptions) *chain {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := &function{c.w, fmt.Sprint("f", i), id, c.w.socket(netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i + 1)}), 4000), nil)}
+		f := &function{w: c.w, name: fmt.Sprint("f", i), id: id, socket: c.w.socket(netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i + 1)}), 4000), nil)}
 		n, _ := f.join(func(c *fnlib.Config) { c.PutMemory = 64 << 20 })
 		if i == 0 {
 			c.source = n

@@ -22,7 +22,13 @@ type outgoing struct {
 	header sendHeader
 	opt    SendOptions
 	src    *source
-	began  time.Time // when the first header went, or the state went early
+	began  time.Time // of the first header
+	went   time.Time // of that, or when the state went early
+
+	said      *said       // the word that is awaited by the rendezvous; nil if the state has not gone early
+	unsaid    error       // errNoWord, if the receiver may have it so
+	delivered time.Time   // by the rendezvous; zero if that is not known
+	early     atomic.Bool // it was
 
 	window  window
 	out     gathered // what the stream at hand is written by
@@ -59,14 +65,31 @@ var errNoLink = errors.New("the receiver was not reached in time")
 // goes on where the receiver's application is; another instance of the name gets it from its beginning.
 func (o *outgoing) deliver(ctx context.Context) error {
 	if o.mayGoEarly() {
-		return o.deliverEarly(ctx)
+		if err := o.goEarly(ctx); err != nil {
+			return err
+		}
 	}
-	return o.deliverByLinks(ctx, nil)
+	if o.said == nil {
+		return o.deliverByLinks(ctx)
+	}
+	ctx, cancel := o.untilSaid(ctx)
+	defer cancel()
+	if !o.said.come() {
+		if err := o.deliverByLinks(ctx); err == nil || !o.said.come() {
+			return err
+		}
+	}
+	o.path = pathRendezvous
+	err := o.check(o.said.reply)
+	if err == nil && o.opt.Progress != nil {
+		o.opt.Progress(o.window.end, o.path)
+	}
+	return err
 }
 
-// deliverByLinks is told if the state may have been delivered already, and why it is again.
-func (o *outgoing) deliverByLinks(ctx context.Context, last error) error {
+func (o *outgoing) deliverByLinks(ctx context.Context) error {
 	pause := retryPause
+	last := o.unsaid
 	for {
 		s, err := o.open(ctx)
 		opened := time.Now()
@@ -147,6 +170,9 @@ func (o *outgoing) open(ctx context.Context) (*transport.Stream, error) {
 	o.last, o.out.w = s.Link(), s
 	if o.began.IsZero() {
 		o.began = time.Now()
+		if o.went.IsZero() {
+			o.went = o.began
+		}
 	}
 	return s, nil
 }
@@ -208,7 +234,7 @@ func (o *outgoing) pour(s *transport.Stream, t *traffic, word *word, stop stops)
 		return err
 	}
 	err := o.pourHeld(from)
-	if err == nil && !o.resumes && o.window.end > 0 { // it has gone early as well
+	if err == nil && !o.resumes && o.window.end > 0 { // read before, to go early or to the store
 		o.account(s, o.window.end)
 	}
 	for err == nil && !o.ended {
@@ -421,15 +447,18 @@ func (o *outgoing) account(s *transport.Stream, n int64) {
 	}
 }
 
-// fill completes the receipt of a state that went over links.
+// fill completes the receipt of a state that went over links, or early.
 func (o *outgoing) fill(rc *Receipt) {
+	if o.path == pathRendezvous {
+		rc.Bytes, rc.Digest, rc.WireBytes, rc.Path = o.window.end, o.digest, o.wire, o.path
+		if !o.delivered.IsZero() {
+			rc.Phases.Transfer, rc.Phases.Confirm = o.delivered.Sub(o.went), time.Since(o.delivered)
+		}
+		return
+	}
 	rc.Phases.Answer, rc.Phases.Link = o.phases.answer, o.phases.link
 	if !o.poured.IsZero() {
 		rc.Phases.Transfer, rc.Phases.Confirm = o.poured.Sub(o.began), time.Since(o.poured)
-	}
-	if o.path == pathRendezvous {
-		rc.Bytes, rc.Digest, rc.WireBytes, rc.Path = o.window.end, o.digest, o.wire, o.path
-		return
 	}
 	if o.last == nil || !o.ended {
 		return
@@ -472,6 +501,9 @@ func newOutgoing(n *Node, to, key string, r io.Reader, opt SendOptions) *outgoin
 
 // close lets go the source and the buffers.
 func (o *outgoing) close() {
+	if o.said != nil {
+		o.n.forgetWord(o.header.id)
+	}
 	o.window.clear(o.window.end, o.src.left)
 	o.src.close()
 }

@@ -91,14 +91,14 @@ func (o *outgoing) deliverOrStore(ctx context.Context, rc *Receipt) error {
 	}
 }
 
-// cancelWhenLeaving ends the delivery when the node closes: at once if there is no link, else after half of Config.Grace.
+// cancelWhenLeaving ends the delivery when the node closes: at once if the receiver has nothing of it, else after half of Config.Grace.
 func (o *outgoing) cancelWhenLeaving(cancel context.CancelCauseFunc, done <-chan struct{}) {
 	select {
 	case <-o.n.leaving:
 	case <-done:
 		return
 	}
-	if o.linked.Load() {
+	if o.linked.Load() || o.early.Load() {
 		select {
 		case <-time.After(o.n.grace() / 2):
 		case <-done:

@@ -36,7 +36,7 @@ type Config struct {
 	Proxy func(*http.Request) (*url.URL, error)
 
 	// Callbacks run one at a time, must not block long and must not call the client. Any may be nil.
-	OnEnvelope  func(Envelope)          // an offer or answer arrived; not opened yet
+	OnEnvelope  func(Envelope)          // it arrived; not opened yet
 	OnRelays    func([]RelayInfo)       // relays or tokens differ from those told last; not called for Join's own
 	OnFenced    func(epoch uint64)      // a newer instance took the name (its epoch, or a lower bound); once
 	OnWake      func(name, what string) // what became of the wake hook of a name that was called: see OfferResult; a hint only

@@ -1,6 +1,6 @@
 // Package rendezvous is how instances of a job find one another: the messages that a function and the
 // rendezvous exchange over NATS, the sealed envelopes that two instances exchange through it, and the
-// client of both. It carries no payload of functions, knows nothing of QUIC or of relays' frames, and
+// client of both. It carries no payload of functions but small states that do not wait for a link, sealed; it knows nothing of QUIC or of relays' frames, and
 // trusts the service with nothing but delivery.
 //
 // # Subjects
@@ -70,7 +70,7 @@
 // epoch that the join will bring, says 0, and has it written beside the body.
 //
 // The verb "offer" takes offers, and envelopes of [KindStored] and [KindEarly], which are delivered to the holder of the name but not parked.
-// With [KindEarly] goes "early", a sealed state in base64: beside the envelope in the request, and in the message to the holder. If
+// With [KindEarly] goes "early", a sealed state in base64: beside the envelope in the request, and in the message to the holder. If, of the other two,
 // nobody holds the name, the service calls the name's hook, if it has one: see package rendezvous/wake.
 //
 // # Relay announcements

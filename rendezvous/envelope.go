@@ -40,7 +40,7 @@ type Candidate struct {
 	Kind string         `json:"kind"` // "host", "srflx", "mapped"
 }
 
-// Hello is the body of an offer or an answer.
+// Hello is the body of an envelope.
 type Hello struct {
 	Job        job.ID         `json:"job"`
 	Kind       string         `json:"kind"` // KindOffer or one of the others

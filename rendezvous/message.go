@@ -68,7 +68,7 @@ func (h Hints) With(newer Hints) Hints {
 	return h
 }
 
-// OfferRequest has an envelope delivered to the holder of its ToName, or parked until there is one.
+// OfferRequest has an envelope delivered to the holder of its ToName, or, if it is an offer, parked until there is one.
 type OfferRequest struct {
 	Head
 	Epoch    uint64   `json:"epoch"`

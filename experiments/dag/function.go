@@ -58,7 +58,7 @@ func NewFunction(ctx context.Context) (f *Function, err error) {
 	case Fnwire, Auto, Lazy, Relay:
 		cfg := fnlib.FromEnv()
 		cfg.Name, cfg.Grace = f.name, grace
-		if way == Fnwire {
+		if cfg.EarlyBytes = 0; way == Fnwire {
 			cfg.EarlyBytes = fnlib.MaxEarly
 		}
 		if f.node, err = fnlib.Join(ctx, cfg); err != nil {

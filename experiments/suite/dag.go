@@ -31,7 +31,7 @@ func dagOf() Experiment {
 			"warm: they have run before and are frozen",
 		Settings: []Setting{
 			{"works", "tree,vectors,tsqr", "", "which graphs"},
-			{"ways", "fnwire,redis,s3,nats,wukong3", "fnwire,redis,wukong3", "by which to hand over: fnwire (outputs up to 64 KiB by relay), auto (all links seek a direct path), lazy (fnwire without links made ahead), relay, redis, s3, nats; " + wukongHelp() + "; ladder (that with less and less of them)"},
+			{"ways", "fnwire,redis,s3,nats,wukong3", "fnwire,redis,wukong3", "by which to hand over: fnwire (outputs up to 32 KiB early, by the rendezvous, up to 64 KiB by relay), auto (all links seek a direct path), lazy (fnwire without links made ahead), relay, redis, s3, nats; " + wukongHelp() + "; ladder (that with less and less of them)"},
 			{"starts", "warm,cold", "warm", "of the functions"},
 			{"functions", "16", "8", "as many leaves, each on a host of its own"},
 			{"fanin", "2", "", "inputs of a task, at most"},

@@ -45,7 +45,7 @@ func fan() Experiment {
 			"behind a port-restricted NAT of its own: by fnwire, which links each pair directly, and in a fan-out of 1 MiB or more puts the state (fnlib's Put) and sends the ref, by which the others get it, and each passes on to the next what it has got; by fnwire-send, which sends " +
 			"the state to each of them; and by stores. " +
 			"done_ms is from the moment at which all begin until the last receiver has the last byte and a right digest, with functions that have joined and links that are up and direct, or connections to the " +
-			"store that are open (states of 64 KiB at most are in memory, others are read from files meanwhile); cold_ms is the first round, of running processes that have not joined. By a store a state is put, once for all who want it, and got as soon as it is " +
+			"store that are open (states of 64 KiB at most are in memory, others are read from files meanwhile); cold_ms is the first round, of running processes that have not joined, in which by fnwire and fnwire-send states of 32 KiB at most go early (fnlib.Config.EarlyBytes), before there are links. By a store a state is put, once for all who want it, and got as soon as it is " +
 			"there: receivers are told by a local datagram, as if they knew at once and for nothing",
 		Settings: []Setting{
 			{"patterns", strings.Join(fanPatterns(), ","), "", "which to measure"},

@@ -51,7 +51,7 @@ func transfer() Experiment {
 		Summary: "states of several sizes between two functions behind port-restricted NATs: by fnwire directly and by relay, and by three stores, " +
 			"Redis (in memory), S3 (versitygw on a disk in memory) and NATS (JetStream, likewise), each through its driver in fnlib/store. warm_ms is a hand-over between two that are " +
 			"connected: from the call until the receiver has the last byte and a right digest. Of a store it is what putting and getting take, one after the other, as if " +
-			"the receiver knew at once and for nothing when the state is there. cold_ms is the same from two processes that have not joined, or not connected, yet. " +
+			"the receiver knew at once and for nothing when the state is there. cold_ms is the same from two processes that have not joined, or not connected, yet; directly, states of 32 KiB at most go early then, by the rendezvous (fnlib.Config.EarlyBytes), and the link is made after. " +
 			"The bill is of one such hand-over (the median): two functions of 1,769 MB (one core, on Lambda), each for as long as it takes its end, requests to S3, and servers as if each were there for that time alone",
 		Settings: []Setting{
 			{"sizes", "1KiB,64KiB,1MiB,16MiB,256MiB", "1KiB,1MiB,16MiB", "of the states"},

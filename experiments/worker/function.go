@@ -36,6 +36,7 @@ type function struct {
 	stream   *streaming
 	bell     *net.UnixConn
 	ref      fnlib.Ref // the state of sendRef; empty: none
+	early    int64     // fnlib.Config.EarlyBytes of the node
 }
 
 func (f *function) ops() map[string]op {
@@ -114,7 +115,7 @@ func (f *function) join(ctx context.Context, a JoinArgs) (Joined, error) {
 	if f.node != nil {
 		return j, errors.Join(errors.New("has joined already"), node.Close())
 	}
-	f.listener, f.node = listener, node
+	f.listener, f.node, f.early = listener, node, int64(a.EarlyBytes)
 	j.Timings, j.Mapping = node.Timings(), string(node.NAT().Mapping)
 	return j, nil
 }
@@ -183,13 +184,16 @@ func (f *function) send(ctx context.Context, a SendArgs) (Sent, error) {
 		ctx, cancel = context.WithTimeout(ctx, a.Within)
 		defer cancel()
 	}
+	f.mu.Lock()
+	early := f.early
+	f.mu.Unlock()
 	source := a.Source.Open()
 	defer source.Close()
 	r := io.Reader(source)
 	switch size := a.Source.Size(); {
 	case a.Once:
 		r = struct{ io.Reader }{source}
-	case size <= smallBytes:
+	case size <= early:
 		b, err := io.ReadAll(source)
 		if err != nil {
 			return s, err

@@ -156,7 +156,7 @@ func (m *member) handle(ctx context.Context, r request) (response, error) {
 
 func (m *member) send(ctx context.Context, n *fnlib.Node, s state) receipt {
 	rc, err := n.Send(ctx, s.To, s.Key, strings.NewReader(s.Text))
-	out := receipt{To: s.To, Key: s.Key, Path: rc.Path, Stored: rc.Stored, Warm: rc.Phases.Answer == 0 && rc.Phases.Link == 0}
+	out := receipt{To: s.To, Key: s.Key, Path: rc.Path, Stored: rc.Stored, Warm: rc.Path != "rendezvous" && rc.Phases.Answer == 0 && rc.Phases.Link == 0}
 	if err != nil {
 		m.log.Error("not handed over", "to", s.To, "key", s.Key, "error", err)
 		out.Error = err.Error()
