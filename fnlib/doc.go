@@ -8,7 +8,7 @@
 //	ref, err := node.Put(ctx, bytes.NewReader(part), fnlib.PutOptions{}) // which another one gets
 //
 // Bytes flow over one end-to-end encrypted QUIC connection for each pair of functions: over a relay
-// at once, directly as soon as the NATs between them are punched. It never looks inside the state, but to see
+// at once, directly as soon as the NATs between them are punched. A small state need not wait for that connection (Config.EarlyBytes). It never looks inside the state, but to see
 // whether a chunk of it is there sooner if it is compressed (Config.NoCompress), and
 // never keeps more of it in memory than QUIC's windows.
 //
