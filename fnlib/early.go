@@ -129,12 +129,8 @@ func (o *outgoing) untilSaid(ctx context.Context) (context.Context, context.Canc
 // readWhole reads the state to its end, all of which the window can hold.
 func (o *outgoing) readWhole() error {
 	for !o.ended {
-		chunk, err := o.next(o.window.room(), stops{})
-		if err != nil {
+		if err := o.readHashed(stops{}); err != nil {
 			return err
-		}
-		if chunk != nil {
-			_, _ = o.hash.Write(chunk[frameHead:]) // never fails (hash.Hash)
 		}
 	}
 	return nil
@@ -163,27 +159,8 @@ func (o *outgoing) sealEarly() (rendezvous.Envelope, error) {
 		return env, err
 	}
 	plain = appendTrailer(plain, uint64(o.window.end), o.digest)
-	env.Early, err = o.n.seal(earlyPurpose, hex.EncodeToString(env.MAC), plain)
+	env.Early, err = seal.Bytes(o.n.key.Derive(earlyPurpose), hex.EncodeToString(env.MAC), plain)
 	return env, err
-}
-
-// seal seals b under the job's key, for a purpose and under a name.
-func (n *Node) seal(purpose, name string, b []byte) ([]byte, error) {
-	var sealed bytes.Buffer
-	w, err := seal.NewWriter(&sealed, n.key.Derive(purpose), name)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(b); err != nil {
-		return nil, err
-	}
-	err = w.Close()
-	return sealed.Bytes(), err
-}
-
-func (n *Node) unseal(purpose, name string, b []byte) (*bytes.Reader, error) {
-	plain, err := io.ReadAll(seal.NewReader(bytes.NewReader(b), n.key.Derive(purpose), name))
-	return bytes.NewReader(plain), err
 }
 
 // claimEarly reports whether a state may go early to a name: not where there is a link, or soon will be one, and once in earlyAgain, since who
@@ -220,10 +197,11 @@ func (n *Node) forgetWord(id stateID) {
 
 // takeEarly queues an early state for the application.
 func (n *Node) takeEarly(id peer.ID, h rendezvous.Hello, e rendezvous.Envelope) error {
-	r, err := n.unseal(earlyPurpose, hex.EncodeToString(e.MAC), e.Early)
+	plain, err := seal.Open(n.key.Derive(earlyPurpose), hex.EncodeToString(e.MAC), e.Early)
 	if err != nil {
 		return fmt.Errorf("early state: %w", err)
 	}
+	r := bytes.NewReader(plain)
 	head, err := readEarlyHead(r)
 	if err != nil {
 		return err
@@ -300,7 +278,7 @@ func (n *Node) work(f func()) bool {
 }
 
 func (n *Node) sayOnce(ctx context.Context, in *Incoming, p reply) error {
-	word, err := n.seal(saidPurpose, "", appendReply(in.id[:], p))
+	word, err := seal.Bytes(n.key.Derive(saidPurpose), "", appendReply(in.id[:], p))
 	if err != nil {
 		return err
 	}
@@ -313,11 +291,11 @@ func (n *Node) sayOnce(ctx context.Context, in *Incoming, p reply) error {
 
 // hearWord tells a sender that waits what was said of its early state. The envelope's MAC vouches for it; it is sealed to be kept secret.
 func (n *Node) hearWord(h rendezvous.Hello) error {
-	r, err := n.unseal(saidPurpose, "", h.Said)
+	plain, err := seal.Open(n.key.Derive(saidPurpose), "", h.Said)
 	if err != nil {
 		return fmt.Errorf("word on an early state: %w", err)
 	}
-	id, p, err := readWord(r)
+	id, p, err := readWord(bytes.NewReader(plain))
 	if err != nil {
 		return err
 	}

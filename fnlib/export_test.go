@@ -1,6 +1,7 @@
 package fnlib
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/fnwire/fnwire/internal/ident"
+	"github.com/fnwire/fnwire/internal/seal"
 	"github.com/fnwire/fnwire/internal/udpx"
 	"github.com/fnwire/fnwire/rendezvous"
 	"github.com/fnwire/fnwire/transport/punch"
@@ -217,7 +219,7 @@ func CutEarlyEnvelope(n *Node, to, state string) (rendezvous.Envelope, error) {
 		if err != nil {
 			return e, err
 		}
-		e.Early, err = n.seal(earlyPurpose, hex.EncodeToString(e.MAC), appendSendHeader(nil, o.header))
+		e.Early, err = seal.Bytes(n.key.Derive(earlyPurpose), hex.EncodeToString(e.MAC), appendSendHeader(nil, o.header))
 		return e, err
 	})
 }
@@ -233,11 +235,11 @@ func withEarly(n *Node, to, state string, do func(*outgoing) (rendezvous.Envelop
 
 // SendAgain sends by a link what an envelope of "state" has carried, as its sender does if no word comes.
 func SendAgain(ctx context.Context, n *Node, to string, e rendezvous.Envelope) error {
-	r, err := n.unseal(earlyPurpose, hex.EncodeToString(e.MAC), e.Early)
+	plain, err := seal.Open(n.key.Derive(earlyPurpose), hex.EncodeToString(e.MAC), e.Early)
 	if err != nil {
 		return err
 	}
-	head, err := readEarlyHead(r)
+	head, err := readEarlyHead(bytes.NewReader(plain))
 	if err != nil {
 		return err
 	}

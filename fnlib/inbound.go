@@ -25,7 +25,6 @@ type inbound struct {
 	mu        sync.Mutex    // guards what follows
 	queue     []*Incoming   // those that come over links are bounded: QUIC allows a link 4,096 streams
 	waiting   int           // states of the store in queue
-	early     int           // early ones in queue
 	changed   chan struct{} // closed and replaced when queue has grown
 	live      map[inboundKey]*Incoming
 	objects   map[string]struct{} // of the store, that live states are read from, or were and are released
@@ -52,11 +51,7 @@ func (b *inbound) add(in *Incoming, age time.Duration) (live *Incoming, verdict 
 		return nil, &p
 	}
 	if live, ok := b.live[in.key()]; ok {
-		switch {
-		case live.stored != nil || in.s == nil:
-		case live.early != "":
-			live.attach(in.s)
-		case in.resumed:
+		if in.s != nil && live.stored == nil && (in.resumed || live.early != "") {
 			live.move(in.s)
 		}
 		return live, nil
@@ -69,9 +64,6 @@ func (b *inbound) add(in *Incoming, age time.Duration) (live *Incoming, verdict 
 	if in.stored != nil {
 		b.objects[in.stored.key] = struct{}{}
 		b.waiting++
-	}
-	if in.early != "" {
-		b.early++
 	}
 	in.watch(in.s)
 	close(b.changed)
@@ -94,9 +86,6 @@ func (b *inbound) drop(in *Incoming, s *transport.Stream) {
 		return
 	}
 	b.queue = slices.Delete(b.queue, i, i+1)
-	if in.early != "" {
-		b.early--
-	}
 	b.forgetLocked(in)
 	if s != nil {
 		_ = s.Close() // or QUIC counts it among those that are open
@@ -113,8 +102,7 @@ func (b *inbound) take(want []Filter) (*Incoming, <-chan struct{}) {
 			if in.taken = true; in.stored != nil {
 				b.waiting--
 			}
-			if in.early != "" {
-				b.early--
+			if in.expiry != nil {
 				in.expiry.Stop()
 			}
 			return in, nil
@@ -193,10 +181,15 @@ func (b *inbound) storedWaiting() int {
 }
 
 // earlyWaiting is how many early states wait for the application.
-func (b *inbound) earlyWaiting() int {
+func (b *inbound) earlyWaiting() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.early
+	for _, in := range b.queue {
+		if in.early != "" {
+			n++
+		}
+	}
+	return n
 }
 
 // reads reports whether an object of the store waits for the application, is read by it, or was released.

@@ -74,7 +74,7 @@ func (in *Incoming) stream() *transport.Stream {
 	return in.s
 }
 
-// move has the state go on by another stream, of which Read says from where.
+// move has the state go on by another stream, of which Read says from where; what is said of an early one is said there too.
 func (in *Incoming) move(s *transport.Stream) {
 	in.mu.Lock()
 	old := in.s
@@ -83,18 +83,8 @@ func (in *Incoming) move(s *transport.Stream) {
 	close(in.moved)
 	in.moved = make(chan struct{})
 	in.mu.Unlock()
-	old.Reset(resetMoved) // which ends a Read
-	in.watch(s)
-}
-
-// attach has what is said of an early state said on a stream that it comes by as well.
-func (in *Incoming) attach(s *transport.Stream) {
-	in.mu.Lock()
-	old := in.s
-	in.s = s
-	in.mu.Unlock()
 	if old != nil {
-		old.Reset(resetMoved)
+		old.Reset(resetMoved) // which ends a Read
 	}
 	in.watch(s)
 }

@@ -307,14 +307,20 @@ func (o *outgoing) readOn(offset int64, stop stops) error {
 			return fmt.Errorf("%w: read again, the state has %d bytes, and the receiver has %d of it", ErrDigest, o.window.end, offset)
 		}
 		o.window.release(o.window.end)
-		chunk, err := o.next(o.window.room(), stop)
-		if err != nil {
+		if err := o.readHashed(stop); err != nil {
 			return err
 		}
-		if chunk != nil {
-			_, _ = o.hash.Write(chunk[frameHead:]) // never fails (hash.Hash)
-		}
 	}
+	return nil
+}
+
+// readHashed reads a chunk that is not written to a stream now.
+func (o *outgoing) readHashed(stop stops) error {
+	chunk, err := o.next(o.window.room(), stop)
+	if err != nil || chunk == nil {
+		return err
+	}
+	_, _ = o.hash.Write(chunk[frameHead:]) // never fails (hash.Hash)
 	return nil
 }
 

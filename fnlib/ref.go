@@ -1,13 +1,11 @@
 package fnlib
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -151,18 +149,11 @@ func readRef(b []byte) (i refInfo, err error) {
 
 // sealRef makes the text.
 func sealRef(key job.Key, i refInfo) (Ref, error) {
-	var sealed bytes.Buffer
-	w, err := seal.NewWriter(&sealed, key.Derive(refPurpose), refPurpose)
+	sealed, err := seal.Bytes(key.Derive(refPurpose), refPurpose, appendRef(nil, i))
 	if err != nil {
 		return "", err
 	}
-	if _, err := w.Write(appendRef(nil, i)); err != nil {
-		return "", err
-	}
-	if err := w.Close(); err != nil {
-		return "", err
-	}
-	return Ref(refPrefix + base64.RawURLEncoding.EncodeToString(sealed.Bytes())), nil
+	return Ref(refPrefix + base64.RawURLEncoding.EncodeToString(sealed)), nil
 }
 
 // openRef reads the text.
@@ -175,7 +166,7 @@ func openRef(key job.Key, ref Ref) (i refInfo, err error) {
 	if err != nil {
 		return i, fmt.Errorf("%w: %w", ErrRef, err)
 	}
-	plain, err := io.ReadAll(seal.NewReader(bytes.NewReader(sealed), key.Derive(refPurpose), refPurpose))
+	plain, err := seal.Open(key.Derive(refPurpose), refPurpose, sealed)
 	if err != nil {
 		return i, fmt.Errorf("%w: it was made under another job key, or changed since", ErrRef)
 	}

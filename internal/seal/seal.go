@@ -45,6 +45,25 @@ const (
 	ahead    = segment + tagSize + 1 // a byte after a segment tells that it is not the last
 )
 
+// Bytes seals what is in memory.
+func Bytes(key [32]byte, name string, plain []byte) ([]byte, error) {
+	var sealed bytes.Buffer
+	w, err := NewWriter(&sealed, key, name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(plain); err != nil {
+		return nil, err
+	}
+	err = w.Close()
+	return sealed.Bytes(), err
+}
+
+// Open opens what is in memory.
+func Open(key [32]byte, name string, sealed []byte) ([]byte, error) {
+	return io.ReadAll(NewReader(bytes.NewReader(sealed), key, name))
+}
+
 // stream seals or opens one segment after the other.
 type stream struct {
 	aead  cipher.AEAD

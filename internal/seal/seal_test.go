@@ -99,6 +99,26 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// What is sealed in memory is what a writer seals, and is opened, or refused, as a reader does.
+func TestInMemory(t *testing.T) {
+	key := [32]byte{1}
+	for _, size := range sizes {
+		plain := text(size)
+		b, err := Bytes(key, "name", plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sealed := range [][]byte{b, sealed(t, plain, "name")} {
+			if got, err := Open(key, "name", sealed); err != nil || !bytes.Equal(got, plain) {
+				t.Errorf("%d bytes: %d, %v", size, len(got), err)
+			}
+			if _, err := Open(key, "other", sealed); !errors.Is(err, ErrForged) {
+				t.Errorf("%d bytes under another name: %v", size, err)
+			}
+		}
+	}
+}
+
 // Whatever is done to a sealed text, its reader gives a part of the plain text at most, and fails.
 func TestForged(t *testing.T) {
 	for _, n := range sizes {
