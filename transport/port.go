@@ -14,7 +14,8 @@ import (
 const (
 	bigBuffer   = 64 << 10 // one read with generic receive offload
 	smallBuffer = 2 << 10  // a lone packet; so that a queue of them stays small
-	portQueue   = 64       // runs; a run is at most one buffer
+	portQueue   = 1024     // runs, which are single packets if they come one at a time: what a fast line brings while a busy machine lets QUIC wait
+	portBytes   = 4 << 20  // of their buffers
 )
 
 // buffer is shared by the runs that were cut from one read.
@@ -66,6 +67,7 @@ type port struct {
 	class  Class
 	local  *net.UDPAddr
 	queue  chan packetRun
+	held   atomic.Int64 // bytes of the queue's buffers; one that runs share counts for each
 	cur    packetRun
 	closed chan struct{}
 	once   sync.Once
@@ -88,12 +90,23 @@ func newPort(h *hub, class Class) *port {
 
 // deliver hands over a run, or drops it when QUIC does not keep up.
 func (p *port) deliver(r packetRun) {
-	select {
-	case p.queue <- r:
-	default:
-		r.buf.release()
-		p.hub.stats.dropped.Add(1)
+	n := int64(len(r.buf.b))
+	if p.held.Add(n) <= portBytes {
+		select {
+		case p.queue <- r:
+			return
+		default:
+		}
 	}
+	p.held.Add(-n)
+	r.buf.release()
+	p.hub.stats.dropped.Add(1)
+}
+
+// take has a run from the queue be the one at hand.
+func (p *port) take(r packetRun) {
+	p.cur = r
+	p.held.Add(-int64(len(r.buf.b)))
 }
 
 // fill waits for the next run unless wait is false.
@@ -103,7 +116,8 @@ func (p *port) fill(wait bool) (ok bool, err error) {
 		p.cur = packetRun{}
 	}
 	select {
-	case p.cur = <-p.queue:
+	case r := <-p.queue:
+		p.take(r)
 		return true, nil
 	default:
 	}
@@ -114,7 +128,8 @@ func (p *port) fill(wait bool) (ok bool, err error) {
 	expired := p.expired
 	p.mu.Unlock()
 	select {
-	case p.cur = <-p.queue:
+	case r := <-p.queue:
+		p.take(r)
 		return true, nil
 	case <-expired:
 		return false, os.ErrDeadlineExceeded

@@ -266,6 +266,39 @@ func TestStash(t *testing.T) {
 	}
 }
 
+// What QUIC has no time for yet waits, single packets and batches, within bounds of number and of memory; then there is room again.
+func TestPortWaits(t *testing.T) {
+	const lone, batches = 700, portBytes / bigBuffer
+	h, _, _, r, p := testHub(t, 2, punch.RouteDirect)
+	deliver := func(pool *sync.Pool, n int) {
+		for range n {
+			buf := getBuffer(pool)
+			p.deliver(packetRun{buf: buf, data: buf.b[:20], stride: 20, src: r.relayAddr})
+		}
+	}
+	take := func() (n int) {
+		for ms := []ipv4.Message{{Buffers: [][]byte{make([]byte, 20)}}}; len(p.queue) > 0 || len(p.cur.data) > 0; n++ {
+			if _, err := p.ReadBatch(ms, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return n
+	}
+	for name, c := range map[string]struct {
+		pool       *sync.Pool
+		sent, kept int
+	}{
+		"some packets": {h.small, lone, lone}, "too many": {h.small, 2 * portQueue, portQueue},
+		"batches": {h.big, batches, batches}, "too large": {h.big, batches + 9, batches},
+	} {
+		before := h.stats.dropped.Load()
+		deliver(c.pool, c.sent)
+		if got := take(); got != c.kept || h.stats.dropped.Load()-before != uint64(c.sent-c.kept) || p.held.Load() != 0 {
+			t.Errorf("%s: of %d %d are kept, %d are dropped; %d bytes are held in the end", name, c.sent, got, h.stats.dropped.Load()-before, p.held.Load())
+		}
+	}
+}
+
 func TestSendDoesNotAllocate(t *testing.T) {
 	h, _, _, r, _ := testHub(t, 2, punch.RouteDirect)
 	h.v4 = sink{h.v4}
