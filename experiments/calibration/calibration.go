@@ -18,19 +18,21 @@ import (
 )
 
 const (
-	pings      = 200
-	pingEvery  = time.Millisecond
-	countMost  = 20_000 // packets for one measurement of loss
-	countPace  = 20_000 // a second
-	blastFor   = 500 * time.Millisecond
-	blastOver  = 1.3 // of the rate
-	window     = 50 * time.Millisecond
-	sigmas     = 3
-	retries    = 5
-	udpHeaders = 28 // with that of IPv4
+	pings       = 200
+	pingEvery   = time.Millisecond
+	countMost   = 20_000                // packets for one measurement of loss
+	countPace   = 20_000                // a second
+	blastFor    = 10                    // windows
+	blastOver   = 1.3                   // of the rate
+	window      = 50 * time.Millisecond // or so many packets, or times the jitter
+	windowLeast = 20
+	jitterLeast = 4
+	sigmas      = 3
+	retries     = 5
+	udpHeaders  = 28 // with that of IPv4
 )
 
-// Lab measures one host for each different line in the lab against the host public, which takes about 3 seconds each. Hosts whose network lets
+// Lab measures one host for each different line in the lab against the host public, which takes about 3 seconds each, and more where lines are slow. Hosts whose network lets
 // no UDP out are left out. A lab without lines has nothing to measure.
 func Lab(ctx context.Context, l *lab.Lab, public string) ([]results.Check, error) {
 	var checks []results.Check
@@ -85,8 +87,10 @@ func one(ctx context.Context, l *lab.Lab, h, public lab.HostInfo) ([]results.Che
 
 // measure measures one way, which is the path of the host's line and that of the public host's.
 func measure(ctx context.Context, l *lab.Lab, w way, near, far wan.Path) ([]results.Check, error) {
+	rate := least(near.Rate, far.Rate)
+	w.longest = near.Delay + far.Delay + near.Jitter + far.Jitter + near.Late + far.Late
 	var delay time.Duration
-	if err := calm(l, func() (err error) { delay, err = w.delay(ctx); return err }); err != nil {
+	if err := calm(l, func() (err error) { delay, err = w.delay(ctx, rate); return err }); err != nil {
 		return nil, err
 	}
 	set := near.Delay + far.Delay + (near.Jitter+far.Jitter)/2 + sending(pingBytes, near.Rate) + sending(pingBytes, far.Rate)
@@ -98,9 +102,9 @@ func measure(ctx context.Context, l *lab.Lab, w way, near, far wan.Path) ([]resu
 		}
 		checks = append(checks, c)
 	}
-	if rate := least(near.Rate, far.Rate); rate > 0 {
+	if rate > 0 {
 		var got float64
-		if err := calm(l, func() (err error) { got, err = w.rate(ctx, rate); return err }); err != nil {
+		if err := calm(l, func() (err error) { got, err = w.rate(ctx, rate, near.Jitter+far.Jitter); return err }); err != nil {
 			return nil, err
 		}
 		// What is lost takes its share of the rate with it.

@@ -25,7 +25,7 @@ const (
 	blastBatch = 20
 	bufBytes   = 128 << 20 // of a socket: what arrives waits there until it is read
 	patience   = 2 * time.Second
-	quiet      = 300 * time.Millisecond // more than a packet may be late
+	quiet      = 300 * time.Millisecond // more than the machine has a packet be late
 )
 
 // way is from a socket of one host to that of another.
@@ -34,6 +34,7 @@ type way struct {
 	host     string
 	from, to *net.UDPConn
 	addr     netip.AddrPort // of to, for from
+	longest  time.Duration  // that a packet is on its way
 }
 
 // meet opens a socket on a host and on the public one, between which packets pass.
@@ -51,7 +52,7 @@ func meet(ctx context.Context, l *lab.Lab, host string, public lab.HostInfo) (up
 	if err != nil {
 		return way{from: a, to: p}, down, errors.Join(err, way{from: a, to: p}.close())
 	}
-	up = way{l, host, a, p, netip.AddrPortFrom(public.Addr, uint16(p.LocalAddr().(*net.UDPAddr).Port))}
+	up = way{lab: l, host: host, from: a, to: p, addr: netip.AddrPortFrom(public.Addr, uint16(p.LocalAddr().(*net.UDPAddr).Port))}
 	down = way{lab: l, host: public.Name, from: p, to: a}
 	for range 20 { // one may be lost
 		if _, err = a.WriteToUDPAddrPort([]byte{0}, up.addr); err != nil {
@@ -112,7 +113,7 @@ func (w way) run(ctx context.Context, send func() error) ([]arrival, error) {
 		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, -20) // of this thread; where it is not allowed, the times are those of a busy machine
 		return send()
 	})
-	pause(ctx, quiet)
+	pause(ctx, w.longest+quiet)
 	err = errors.Join(err, w.to.SetReadDeadline(time.Now()))
 	receiving.Wait()
 	return all, errors.Join(err, failed, ctx.Err())
@@ -163,12 +164,13 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// delay is the median.
-func (w way) delay(ctx context.Context) (time.Duration, error) {
+// delay is the median, of packets at a third of the rate at most.
+func (w way) delay(ctx context.Context, rate int64) (time.Duration, error) {
+	every := max(pingEvery, 3*sending(pingBytes, rate))
 	all, err := w.run(ctx, func() error {
 		b := make([]byte, pingBytes)
 		for range pings {
-			pause(ctx, pingEvery)
+			pause(ctx, every)
 			binary.BigEndian.PutUint64(b, uint64(time.Now().UnixNano()))
 			if _, err := w.from.WriteToUDPAddrPort(b, w.addr); err != nil {
 				return err
@@ -214,11 +216,12 @@ func (w way) count(ctx context.Context, n, pace int) (sent, got int, err error) 
 
 // rate sends more than the way takes, and returns how many bits of IP packets a second arrive: the upper quartile of short times, as
 // even a sender with priority is held up now and then, and the way stands empty.
-func (w way) rate(ctx context.Context, rate int64) (float64, error) {
+func (w way) rate(ctx context.Context, rate int64, jitter time.Duration) (float64, error) {
+	window := max(window, windowLeast*sending(blastBytes, rate), jitterLeast*jitter)
 	all, err := w.run(ctx, func() error {
 		b, oob := make([]byte, blastBatch*blastBytes), segments(blastBytes)
 		sent := 0
-		for began := time.Now(); time.Since(began) < blastFor && ctx.Err() == nil; {
+		for began := time.Now(); time.Since(began) < blastFor*window && ctx.Err() == nil; {
 			if float64(8*sent) > time.Since(began).Seconds()*float64(rate)*blastOver {
 				pause(ctx, pingEvery/10)
 				continue
