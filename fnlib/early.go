@@ -25,7 +25,8 @@ const MaxEarly = 32 << 10
 const (
 	earlyPurpose   = "early state"
 	saidPurpose    = "word on an early state"
-	earlyAgain     = time.Minute            // before another one goes to the same name, if there is no link by then
+	earlyMost      = 4 // that go to a name within earlyAgain, or a link is made: it costs as much CPU as some of them
+	earlyAgain     = time.Minute
 	earlyWithin    = 250 * time.Millisecond // for delivery and word, or a link is made
 	wordWithin     = 25 * time.Millisecond  // for the word, and three times as long as the delivery took
 	wordPause      = 50 * time.Millisecond  // before a word that did not get there is said again, then twice as long each time
@@ -163,21 +164,35 @@ func (o *outgoing) sealEarly() (rendezvous.Envelope, error) {
 	return env, err
 }
 
-// claimEarly reports whether a state may go early to a name: not where there is a link, or soon will be one, and once in earlyAgain, since who
-// has more to say to somebody is better off with a link.
+// claims are the early states that went to a name.
+type claims struct {
+	since time.Time // the first of them
+	n     int
+}
+
+// claimEarly reports whether a state may go early to a name: not where there is a link, or soon will be one, and earlyMost times in earlyAgain,
+// since who has more to say to somebody is better off with a link. To have paid about as much as the link costs before it is made is at most twice as much
+// as would have been best (Karlin and others, Competitive snoopy caching, 1988).
 func (n *Node) claimEarly(name string, path Path) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if _, m := n.memberLocked(name); m != nil && time.Since(m.called[path]) < comingFor {
 		return false
 	}
-	if n.calls[callKey{name, path}] != nil || n.upLocked(name, path) != nil || time.Since(n.claims[name]) < earlyAgain {
+	if n.calls[callKey{name, path}] != nil || n.upLocked(name, path) != nil {
+		return false
+	}
+	c := n.claims[name]
+	if time.Since(c.since) >= earlyAgain {
+		c = claims{since: time.Now()}
+	}
+	if c.n++; c.n > earlyMost {
 		return false
 	}
 	if len(n.claims) >= maxClaims {
 		clear(n.claims)
 	}
-	n.claims[name] = time.Now()
+	n.claims[name] = c
 	return true
 }
 

@@ -79,7 +79,7 @@ type Node struct {
 	listeners map[string]*Listener
 	traffic   map[*transport.Link]*traffic
 
-	claims  map[string]time.Time // when an early state went to a name
+	claims  map[string]claims // by the name to which they went
 	awaited map[stateID]*said
 }
 
@@ -133,7 +133,7 @@ func join(ctx context.Context, cfg Config, w wires) (*Node, error) {
 		listeners: make(map[string]*Listener),
 		traffic:   make(map[*transport.Link]*traffic),
 
-		claims:  make(map[string]time.Time),
+		claims:  make(map[string]claims),
 		awaited: make(map[stateID]*said),
 
 		disturbances: make(chan struct{}, 1), doubts: make(chan struct{}, 1), udpUp: make(chan struct{}, 1),
