@@ -1,6 +1,7 @@
 package dag
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,6 +56,7 @@ type Outcome struct {
 type fanIn struct {
 	coming  []string       // who is on the way
 	here    map[int]string // who has arrived, by the task whose output it has
+	takes   string         // who runs it, if it was said before
 	taker   string
 	settled chan struct{} // closed when there is a taker
 }
@@ -67,6 +69,8 @@ type Ask struct {
 	Name string `json:"name"` // the executor's
 	// More is how many arrive beside those with inputs: 1 if an executor was invoked to run the task, which it then does.
 	More int `json:"more,omitempty"`
+	// Takes has it run the task, whoever is last.
+	Takes bool `json:"takes,omitempty"`
 	// Look has it arrive only if all others have, and it runs the task then. Wait has the answer come when the last one has arrived.
 	Look bool `json:"look,omitempty"`
 	Wait bool `json:"wait,omitempty"`
@@ -228,11 +232,12 @@ func (b *Board) arrive(ctx context.Context, a Ask) (Answer, error) {
 	last := len(f.here) == len(t.In)+a.More-1
 	if !a.Look || last && a.More == 0 {
 		f.here[a.From] = a.Name
+		if a.Takes {
+			f.takes = a.Name
+		}
 	}
 	if len(f.here) == len(t.In)+a.More {
-		if f.taker = a.Name; a.More == 1 {
-			f.taker = f.here[invoked]
-		}
+		f.taker = cmp.Or(f.takes, a.Name)
 		close(f.settled)
 	}
 	done := b.done

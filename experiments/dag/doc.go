@@ -12,7 +12,8 @@
 //	wukong3  pairs by name, punches and sends, as the literature did (package experiments/peer/wukong3)
 //
 // An output is a stream. One that a task can begin before it has all its inputs, such as a sum of vectors, flows through: over fnwire from the leaves to
-// the result at once, over a store as far as the next fan-in.
+// the result at once, over a store as far as the next fan-in. Over fnwire, tasks whose large inputs flow are run where the schedule says ([Graph.Placed])
+// rather than by who is last, so that no function takes in much more than others.
 //
 // It is no engine: a function that dies fails the run, and nothing is scheduled anew.
 package dag

@@ -62,7 +62,8 @@ func (e edge) arrive(ctx context.Context, look, wait bool) (a Answer, err error)
 }
 
 func (e edge) ask(look, wait bool) Ask {
-	return Ask{Run: e.x.Run, Task: e.to.ID, From: e.from, Name: e.x.name, More: e.more, Look: look, Wait: wait}
+	takes := e.from == invoked || e.to.isAt(e.x.Start)
+	return Ask{Run: e.x.Run, Task: e.to.ID, From: e.from, Name: e.x.name, More: e.more, Takes: takes, Look: look, Wait: wait}
 }
 
 // executor runs the tasks of one event.
@@ -104,7 +105,23 @@ func (x *executor) start(ctx context.Context) error {
 	if x.Given {
 		return x.forward(ctx, edge{x: x, to: t, from: invoked, more: 1})
 	}
-	return x.do(ctx, t, nil)
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() error { return x.do(ctx, t, nil) })
+	for _, t := range x.Schedule.Tasks {
+		if t.Given && t.isAt(x.Start) {
+			all.Go(func() error { return x.forward(ctx, edge{x: x, to: t, from: invoked, more: 1}) })
+		}
+	}
+	return all.Wait()
+}
+
+// edge is the one to a taker of the output of a task of this executor.
+func (x *executor) edge(to Task, from int, out io.Reader) edge {
+	e := edge{x: x, to: to, from: from, out: out}
+	if to.Given {
+		e.more = 1
+	}
+	return e
 }
 
 // do runs a task, and what comes after it.
@@ -112,7 +129,7 @@ func (x *executor) do(ctx context.Context, t Task, in []io.Reader) error {
 	takers := x.Schedule.takers(t.ID)
 	for _, c := range takers {
 		if len(c.In) > 1 && (x.Schedule.DelayMS > 0 || !t.Op.flows()) { // else the output is here at once
-			x.hand.begin(ctx, edge{x: x, to: c, from: t.ID})
+			x.hand.begin(ctx, x.edge(c, t.ID, nil))
 		}
 	}
 	out, err := x.apply(ctx, t, in)
@@ -123,7 +140,7 @@ func (x *executor) do(ctx context.Context, t Task, in []io.Reader) error {
 	case 0:
 		return x.finish(out)
 	case 1:
-		return x.forward(ctx, edge{x: x, to: takers[0], from: t.ID, out: out})
+		return x.forward(ctx, x.edge(takers[0], t.ID, out))
 	}
 	return x.fanOut(ctx, t, takers, out)
 }
@@ -183,7 +200,7 @@ func (x *executor) fanOut(ctx context.Context, t Task, takers []Task, out io.Rea
 	became := false
 	var all errgroup.Group
 	for _, c := range takers {
-		e := edge{x: x, to: c, from: t.ID, out: bytes.NewReader(b)}
+		e := x.edge(c, t.ID, bytes.NewReader(b))
 		if len(c.In) == 1 {
 			if became {
 				if err := x.invoke(ctx, c); err != nil {

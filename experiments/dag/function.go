@@ -23,6 +23,7 @@ const EnvWay = "DAG_WAY"
 // The ways.
 const (
 	Fnwire = "fnwire"  // by links made ahead; small outputs stay on the relay
+	Last   = "last"    // as Fnwire, but at every fan-in the last to arrive goes on
 	Auto   = "auto"    // as Fnwire, but all links seek a direct path
 	Lazy   = "lazy"    // as Fnwire, but links are made when there is something to send
 	Relay  = "relay"   // as Fnwire, and all stay on the relay
@@ -55,10 +56,10 @@ func NewFunction(ctx context.Context) (f *Function, err error) {
 	f = &Function{name: "f-" + strings.ToLower(rand.Text()), http: &http.Client{Transport: &http.Transport{}}}
 	way := os.Getenv(EnvWay)
 	switch way {
-	case Fnwire, Auto, Lazy, Relay:
+	case Fnwire, Last, Auto, Lazy, Relay:
 		cfg := fnlib.FromEnv()
 		cfg.Name, cfg.Grace = f.name, grace
-		if cfg.EarlyBytes = 0; way == Fnwire {
+		if cfg.EarlyBytes = 0; way == Fnwire || way == Last {
 			cfg.EarlyBytes = fnlib.MaxEarly
 		}
 		if f.node, err = fnlib.Join(ctx, cfg); err != nil {
@@ -82,7 +83,7 @@ func NewFunction(ctx context.Context) (f *Function, err error) {
 		}
 		f.hand = c.open
 	default:
-		return nil, fmt.Errorf("dag: %s is %q: want %s, %s, %s, %s, %s or %s", EnvWay, way, Fnwire, Auto, Lazy, Relay, Store, Wukong)
+		return nil, fmt.Errorf("dag: %s is %q: want %s, %s, %s, %s, %s, %s or %s", EnvWay, way, Fnwire, Last, Auto, Lazy, Relay, Store, Wukong)
 	}
 	return f, nil
 }

@@ -16,6 +16,9 @@ type Task struct {
 	In []int `json:"in,omitempty"` // the tasks whose outputs it takes, in this order; each has a lower ID. None: it is a leaf
 	Lo int   `json:"lo,omitempty"` // what a leaf makes: the numbers, or the rows, from Lo up to Hi
 	Hi int   `json:"hi,omitempty"`
+
+	At    *int `json:"at,omitempty"`    // the leaf whose executor runs it, see Placed; nil: who is last
+	Given bool `json:"given,omitempty"` // that executor has none of the inputs
 }
 
 // Graph is a directed acyclic graph of tasks with one that nobody takes the output of: the result. It, or the part of it that a function
@@ -133,6 +136,9 @@ func (t Task) check(before map[int]bool) error {
 	}
 	return t.Op.check(len(t.In))
 }
+
+// isAt tells whether the task is placed at a leaf.
+func (t Task) isAt(leaf int) bool { return t.At != nil && *t.At == leaf }
 
 // result is the task whose output is the graph's.
 func (g *Graph) result() Task { return g.Tasks[len(g.Tasks)-1] }

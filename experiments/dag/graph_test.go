@@ -96,6 +96,80 @@ func TestGraphs(t *testing.T) {
 	}
 }
 
+// Placed tasks have the line that takes in most take in as little as can be: two vectors in a tree of pairs, rather than one for each level.
+func TestPlaced(t *testing.T) {
+	const vector = 100_000 // numbers
+	sums := func(in ...[]int) (tasks []dag.Task) {
+		for _, in := range in {
+			tasks = append(tasks, dag.Task{ID: len(tasks) + 4, Op: dag.Sum, In: in})
+		}
+		return tasks
+	}
+	leaves := []dag.Task{{ID: 0, Op: dag.Numbers}, {ID: 1, Op: dag.Numbers}, {ID: 2, Op: dag.Numbers}, {ID: 3, Op: dag.Numbers}}
+	graph := func(tasks []dag.Task) func() (*dag.Graph, error) {
+		g := &dag.Graph{Elems: vector, Tasks: slices.Concat(leaves, tasks)}
+		return func() (*dag.Graph, error) { return g, g.Check() }
+	}
+	slow := must(t)(dag.Tree(8, 1, 2, vector))
+	slow.DelayMS = 1
+	for _, c := range []struct {
+		name          string
+		make          func() (*dag.Graph, error)
+		placed, given int
+		most          int // inputs that one takes in
+	}{
+		{"pairs", func() (*dag.Graph, error) { return dag.Tree(64, 1, 2, vector) }, 63, 15, 2},
+		{"three", func() (*dag.Graph, error) { return dag.Tree(27, 1, 3, vector) }, 13, 4, 3},
+		{"small", func() (*dag.Graph, error) { return dag.Tree(64, 1, 2, 1) }, 0, 0, 0},
+		{"slow", func() (*dag.Graph, error) { return slow, nil }, 0, 0, 0},
+		{"tsqr", func() (*dag.Graph, error) { return dag.TSQR(8, 256, 256, 2, 1) }, 7, 1, 2},
+		{"one after the other", graph(sums([]int{0, 1}, []int{4}, []int{2, 5}, []int{3, 6})), 3, 0, 1},
+		{"by one of several", graph(sums([]int{0, 1}, []int{4}, []int{4}, []int{2, 5}, []int{3, 6}, []int{7, 8})), 1, 0, 1}, // a function is invoked for 5 or 6
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := must(t)(c.make())
+			before := len(g.Tasks)
+			p := g.Placed()
+			placed, given := 0, 0
+			takes := make(map[int]int)
+			maker := make(map[int]int)
+			for i, task := range p.Tasks {
+				switch {
+				case len(task.In) == 0:
+					maker[task.ID] = task.ID
+				case len(task.In) == 1:
+					maker[task.ID] = maker[task.In[0]]
+				}
+				if task.At == nil {
+					continue
+				}
+				placed++
+				if task.Given {
+					given++
+				}
+				has := 0
+				for _, in := range task.In {
+					if maker[in] == *task.At {
+						has++
+					}
+				}
+				if g.Tasks[i].At != nil || task.Given != (has == 0) || !slices.ContainsFunc(p.Schedule(*task.At).Tasks, func(o dag.Task) bool { return o.ID == task.ID }) {
+					t.Errorf("task %d is at %d, given %v; it has %d of the inputs", task.ID, *task.At, task.Given, has)
+				}
+				takes[*task.At] += len(task.In) - has
+				maker[task.ID] = *task.At
+			}
+			most := 0
+			for _, n := range takes {
+				most = max(most, n)
+			}
+			if placed != c.placed || given != c.given || most != c.most || len(g.Tasks) != before {
+				t.Errorf("%d are placed, %d where no input is, and one takes in %d; want %d, %d, %d", placed, given, most, c.placed, c.given, c.most)
+			}
+		})
+	}
+}
+
 func TestSame(t *testing.T) {
 	if dag.Same([]float64{1}, []float64{1, 2}, 1) == nil || dag.Same([]float64{2, 1.1}, []float64{2, 1}, 0.01) == nil {
 		t.Error("another result is the same")
@@ -143,7 +217,8 @@ func TestInputs(t *testing.T) {
 	}{
 		"lengths":  {dag.Sum, [][]byte{make([]byte, 16), number}},
 		"part":     {dag.Sum, [][]byte{make([]byte, 12), make([]byte, 12)}},
-		"short":    {dag.Stack, [][]byte{make([]byte, 23)}},
+		"short":    {dag.Stack, [][]byte{make([]byte, 24), make([]byte, 23)}},
+		"too long": {dag.Stack, [][]byte{make([]byte, 24), make([]byte, 25)}},
 		"long":     {dag.Values, [][]byte{make([]byte, 25)}},
 		"no value": {dag.Values, [][]byte{{}}},
 	} {
@@ -179,6 +254,9 @@ func FuzzGraph(f *testing.F) {
 		var g dag.Graph
 		if json.Unmarshal(b, &g) != nil || g.Check() != nil {
 			return
+		}
+		if placed := g.Placed(); placed.Check() != nil {
+			t.Fatal("what is right is not when it is placed")
 		}
 		done := make(map[int]bool)
 		for _, task := range g.Tasks {

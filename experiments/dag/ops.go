@@ -22,7 +22,7 @@ const (
 	Numbers Op = "numbers" // makes the sum of the numbers Lo to Hi-1, each of them a vector of Elems numbers: first the number itself, then see noise
 	Sum     Op = "sum"     // adds vectors; it gives out each number of the sum as soon as it has those to add
 	Block   Op = "block"   // makes the factor R of the rows Lo to Hi-1 of the matrix
-	Stack   Op = "stack"   // makes the factor R of factors R, one below the other
+	Stack   Op = "stack"   // makes the factor R of factors R, one below the other; it gives out each row as soon as it has those to make it of
 	Values  Op = "values"  // makes the singular values of a factor R
 )
 
@@ -45,7 +45,7 @@ func (o Op) check(inputs int) error {
 }
 
 // flows tells whether an output can be read before all inputs are there.
-func (o Op) flows() bool { return o == Numbers || o == Sum }
+func (o Op) flows() bool { return o == Numbers || o == Sum || o == Stack }
 
 // size is how many bytes the output of a task has; 0 if it is not in the schedule.
 func (g *Graph) size(id int) int64 {
@@ -71,15 +71,7 @@ func (g *Graph) apply(t Task, in []io.Reader) (io.Reader, error) {
 	case Block:
 		return encode(factor(g.block(t.Lo, t.Hi))), nil
 	case Stack:
-		stack := make([]float64, 0, len(in)*g.Cols*g.Cols)
-		for i, r := range in {
-			m, err := decode(r, triangle(g.Cols))
-			if err != nil {
-				return nil, fmt.Errorf("input %d: %w", i, err)
-			}
-			stack = append(stack, unpack(m, g.Cols)...)
-		}
-		return encode(factor(mat.NewDense(len(in)*g.Cols, g.Cols, stack))), nil
+		return newStack(in, g.Cols), nil
 	case Values:
 		r, err := decode(in[0], triangle(g.Cols))
 		if err != nil {
@@ -280,12 +272,16 @@ type sum struct {
 	err error
 }
 
-const sumBytes = 64 << 10 // at a time
+// What flows is made of so many bytes at a time: fewer would take more CPU in all whom they pass, more would hold up the next.
+const (
+	flowLeast = 8 << 10 // unless it is the end
+	flowMost  = 64 << 10
+)
 
 func newSum(in []io.Reader) *sum {
-	s := &sum{buf: make([]byte, sumBytes)}
+	s := &sum{buf: make([]byte, flowMost)}
 	for _, r := range in {
-		s.in = append(s.in, bufio.NewReaderSize(r, sumBytes))
+		s.in = append(s.in, bufio.NewReaderSize(r, flowMost))
 	}
 	return s
 }
@@ -302,19 +298,16 @@ func (s *sum) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// more adds as many numbers as all inputs have at hand, one at least.
+// more adds as many numbers as all inputs have at hand.
 func (s *sum) more() ([]byte, error) {
-	n, ended := sumBytes, 0
+	n, ended := flowMost, 0
 	for i, r := range s.in {
-		b, err := r.Peek(numberBytes)
-		switch {
+		switch b, err := r.Peek(flowLeast); {
+		case len(b) >= numberBytes: // an error comes again
 		case len(b) == 0 && errors.Is(err, io.EOF):
 			ended++
-		case errors.Is(err, io.EOF):
-			err = io.ErrUnexpectedEOF
-			fallthrough
-		case err != nil:
-			return nil, fmt.Errorf("input %d: %w", i, err)
+		default:
+			return nil, fmt.Errorf("input %d: %w", i, noEOF(err))
 		}
 		n = min(n, r.Buffered()/numberBytes*numberBytes)
 	}

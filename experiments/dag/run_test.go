@@ -238,6 +238,13 @@ func TestBoardRefuses(t *testing.T) {
 			t.Errorf("%d: %s", i, said)
 		}
 	}
+	b.Begin("r", g)
+	for i, name := range []string{"a", "b", "c", "d"} { // b has said that it takes it
+		_, said := ask("arrive", fmt.Sprintf(`{"run": "r", "task": 4, "from": %d, "name": %q, "takes": %v}`, i, name, i == 1))
+		if want := map[bool]string{false: "{}\n", true: `{"taker":"b"}` + "\n"}[i == 3]; said != want {
+			t.Errorf("%d: %s", i, said)
+		}
+	}
 	b.Fail("other", errors.New("of another"))
 	b.Fail("r", errors.New("told"))
 	b.Fail("r", errors.New("told again"))

@@ -25,13 +25,13 @@ func dagOf() Experiment {
 	return Experiment{
 		Name: "dag",
 		Summary: "graphs of tasks on the function platform (package experiments/faas), over fnwire, stores, and the punching of the literature (wukong3), with one static " +
-			"schedule: a function is invoked for each leaf, goes on with what needs its output alone, and at a fan-in the last to arrive goes on (package experiments/dag). tree: the sum of " +
+			"schedule: a function is invoked for each leaf, goes on with what needs its output alone, and at a fan-in the last to arrive goes on; or, over fnwire, where much data flows, the one who takes in least (package experiments/dag). tree: the sum of " +
 			"the numbers 0 to 1,023, where each task takes a delay longer; vectors: the same with vectors, so that data is what takes time; tsqr: the singular values of a tall matrix. " +
 			"done_ms is from the first invocation until the function that has made the result has it all, and the result is compared with one found another way. cold: functions are started for it; " +
 			"warm: they have run before and are frozen",
 		Settings: []Setting{
 			{"works", "tree,vectors,tsqr", "", "which graphs"},
-			{"ways", "fnwire,redis,s3,nats,wukong3", "fnwire,redis,wukong3", "by which to hand over: fnwire (outputs up to 32 KiB early, by the rendezvous, up to 64 KiB by relay), auto (all links seek a direct path), lazy (fnwire without links made ahead), relay, redis, s3, nats; " + wukongHelp() + "; ladder (that with less and less of them)"},
+			{"ways", "fnwire,redis,s3,nats,wukong3", "fnwire,redis,wukong3", "by which to hand over: fnwire (outputs up to 32 KiB early, by the rendezvous, up to 64 KiB by relay), last (fnwire with the last to arrive at every fan-in), auto (all links seek a direct path), lazy (fnwire without links made ahead), relay, redis, s3, nats; " + wukongHelp() + "; ladder (that with less and less of them)"},
 			{"starts", "warm,cold", "warm", "of the functions"},
 			{"functions", "16", "8", "as many leaves, each on a host of its own"},
 			{"fanin", "2", "", "inputs of a task, at most"},

@@ -41,6 +41,33 @@ func TestDAG(t *testing.T) {
 	}
 }
 
+// Over fnwire no function takes in more than two vectors, though the result is four levels up, and all of them hand on what has come before it is whole.
+func TestDAGPlaced(t *testing.T) {
+	set := map[string]string{"functions": "8", "works": "vectors,tsqr", "bytes": "256KiB", "cols": "128", "rows": "128", "reps": "1", "starts": "warm", "ways": "fnwire,last"}
+	byCase := run(t, "dag", set)
+	for _, work := range []string{"vectors of 256 KiB", "tsqr, 1024 x 128"} {
+		for _, way := range []string{"fnwire", "last"} {
+			c := byCase[work+", warm "+way]
+			if len(c) != 1 {
+				t.Fatalf("%s, %s: %d records", work, way, len(c))
+			}
+			received := make(map[string]int)
+			for _, s := range c[0].Spans {
+				if s.Kind == "receive" {
+					received[s.Row]++
+				}
+			}
+			most := 0
+			for _, n := range received {
+				most = max(most, n)
+			}
+			if way == "fnwire" && most != 2 || way == "last" && most < 3 {
+				t.Errorf("%s, %s: a function takes in %d", work, way, most)
+			}
+		}
+	}
+}
+
 func TestDAGSettings(t *testing.T) {
 	for name, bad := range map[string][]string{
 		"ways": {"x", "wukong3-x", ""}, "works": {"x", ""}, "starts": {"hot", ""}, "fanin": {"1", "x"}, "functions": {"0"}, "delays": {"-1s"}, "bytes": {"x", "4", "NaN", "1GiB"},

@@ -195,11 +195,15 @@ func (d *dagRun) run(ctx context.Context, way string, w dagWork) (o dagOutcome, 
 	d.serial++
 	d.last = "" // if it fails, functions may have ended
 	id := fmt.Sprint("run-", d.serial)
-	d.board.Begin(id, w.graph)
+	g := w.graph
+	if way == dag.Fnwire {
+		g = g.Placed()
+	}
+	d.board.Begin(id, g)
 	invoke := fmt.Sprintf("%s/2015-03-31/functions/%s/invocations", d.url(platformPort), way)
 	var payloads [][]byte
-	for _, leaf := range w.graph.Leaves() {
-		b, err := json.Marshal(dag.Event{Run: id, Board: d.url(boardPort), Invoke: invoke, Schedule: w.graph.Schedule(leaf.ID), Start: leaf.ID})
+	for _, leaf := range g.Leaves() {
+		b, err := json.Marshal(dag.Event{Run: id, Board: d.url(boardPort), Invoke: invoke, Schedule: g.Schedule(leaf.ID), Start: leaf.ID})
 		if err != nil {
 			return o, err
 		}

@@ -93,7 +93,7 @@ func isWukong(way string) bool { return way == dag.Wukong || strings.HasPrefix(w
 
 // dagWays are the ways of the settings; "ladder" is those of wukongLadder.
 func (r *run) dagWays() (ways []string, err error) {
-	known := []string{dag.Fnwire, dag.Auto, dag.Lazy, dag.Relay, wayRedis, wayS3, wayNATS}
+	known := []string{dag.Fnwire, dag.Last, dag.Auto, dag.Lazy, dag.Relay, wayRedis, wayS3, wayNATS}
 	for _, way := range r.list("ways") {
 		switch {
 		case way == "ladder":
