@@ -30,6 +30,7 @@ type hub struct {
 	v4    udpx.Socket
 	v6    udpx.Socket // nil without IPv6
 	big   *sync.Pool
+	mid   *sync.Pool
 	small *sync.Pool
 	ports [classes]atomic.Pointer[port]
 	stats hubStats
@@ -65,7 +66,7 @@ type tables struct {
 }
 
 func newHub(self ident.Short, log *slog.Logger, v4, v6 udpx.Socket) *hub {
-	h := &hub{self: self, log: log, epoch: time.Now(), big: newPool(bigBuffer), small: newPool(smallBuffer)}
+	h := &hub{self: self, log: log, epoch: time.Now(), big: newPool(bigBuffer), mid: newPool(midBuffer), small: newPool(smallBuffer)}
 	if v4 != nil {
 		h.v4 = coalesce(v4, &h.wg, h.sendFailed)
 	}
@@ -139,13 +140,20 @@ func (h *hub) read(s udpx.Socket) {
 	}
 }
 
+// poolFor is that of the least buffers for so many bytes.
+func (h *hub) poolFor(n int) *sync.Pool {
+	switch {
+	case n <= smallBuffer:
+		return h.small
+	case n <= midBuffer:
+		return h.mid
+	}
+	return h.big
+}
+
 // dispatchRelayed is dispatch for frames of seg bytes each that a leg got on a connection of its own.
 func (h *hub) dispatchRelayed(leg Relay, b []byte, seg int) {
-	pool := h.big
-	if len(b) <= smallBuffer {
-		pool = h.small
-	}
-	buf := getBuffer(pool)
+	buf := getBuffer(h.poolFor(len(b)))
 	defer buf.release()
 	data := buf.b[:copy(buf.b, b)]
 	c := cutter{hub: h, t: h.tables.Load(), leg: leg, buf: buf, data: data}
@@ -168,10 +176,10 @@ func (h *hub) dispatch(b *udpx.Batch, buf *buffer, x *extra) {
 	if b.N == 0 {
 		return
 	}
-	if b.N <= smallBuffer {
-		lone := getBuffer(h.small)
-		defer lone.release()
-		data, buf = lone.b[:copy(lone.b, data)], lone
+	if pool := h.poolFor(b.N); pool != h.big {
+		own := getBuffer(pool)
+		defer own.release()
+		data, buf = own.b[:copy(own.b, data)], own
 	}
 	seg := b.Seg
 	if seg <= 0 {

@@ -3,6 +3,7 @@ package transport
 import (
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -13,9 +14,11 @@ import (
 
 const (
 	bigBuffer   = 64 << 10 // one read with generic receive offload
+	midBuffer   = 8 << 10  // some packets
 	smallBuffer = 2 << 10  // a lone packet; so that a queue of them stays small
 	portQueue   = 1024     // runs, which are single packets if they come one at a time: what a fast line brings while a busy machine lets QUIC wait
 	portBytes   = 4 << 20  // of their buffers
+	portBusy    = 32       // runs after which QUIC has its turn: it drops what comes to one connection beyond 256 packets
 )
 
 // buffer is shared by the runs that were cut from one read.
@@ -94,6 +97,9 @@ func (p *port) deliver(r packetRun) {
 	if p.held.Add(n) <= portBytes {
 		select {
 		case p.queue <- r:
+			if len(p.queue) >= portBusy { // what comes next may wait in the socket
+				runtime.Gosched()
+			}
 			return
 		default:
 		}
