@@ -66,7 +66,7 @@ type Config struct {
 	// EarlyBytes is up to how many bytes a state goes by the rendezvous, sealed with the job's key, to a function that there is no link with
 	// yet: there in one round trip, without a handshake, and without a link if the receiver accepts it at once. At most MaxEarly; 0: none does.
 	// Only what need not be waited for goes early (a bytes.Reader, bytes.Buffer or strings.Reader), not with DirectOnly, and to the same
-	// name four times a minute: the fifth makes a link.
+	// name four times: the fifth makes a link, unless it comes a minute after the fourth.
 	EarlyBytes int
 	// Listen is the local UDP address; the zero value is every interface and a free port.
 	Listen netip.AddrPort

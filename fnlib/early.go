@@ -25,14 +25,14 @@ const MaxEarly = 32 << 10
 const (
 	earlyPurpose   = "early state"
 	saidPurpose    = "word on an early state"
-	earlyMost      = 4 // that go to a name within earlyAgain, or a link is made: it costs as much CPU as some of them
-	earlyAgain     = time.Minute
+	earlyMost      = 4                      // that go to a name, then a link is made: it costs as much CPU as some of them
+	earlyAgain     = time.Minute            // without one, and they go again
 	earlyWithin    = 250 * time.Millisecond // for delivery and word, or a link is made
 	wordWithin     = 25 * time.Millisecond  // for the word, and three times as long as the delivery took
 	wordPause      = 50 * time.Millisecond  // before a word that did not get there is said again, then twice as long each time
 	earlyLife      = 5 * time.Second        // in which one is taken, give or take the clocks, and waits for its sender to come by a link
 	maxEarly       = 256                    // that wait for the application; others come by links
-	maxClaims      = 4096                   // names to which one went within earlyAgain
+	maxClaims      = 4096                   // names to which some went
 	pathRendezvous = "rendezvous"
 )
 
@@ -166,11 +166,11 @@ func (o *outgoing) sealEarly() (rendezvous.Envelope, error) {
 
 // claims are the early states that went to a name.
 type claims struct {
-	since time.Time // the first of them
-	n     int
+	last time.Time
+	n    int
 }
 
-// claimEarly reports whether a state may go early to a name: not where there is a link, or soon will be one, and earlyMost times in earlyAgain,
+// claimEarly reports whether a state may go early to a name: not where there is a link, or soon will be one, and earlyMost times until none went for earlyAgain,
 // since who has more to say to somebody is better off with a link. To have paid about as much as the link costs before it is made is at most twice as much
 // as would have been best (Karlin and others, Competitive snoopy caching, 1988).
 func (n *Node) claimEarly(name string, path Path) bool {
@@ -183,16 +183,16 @@ func (n *Node) claimEarly(name string, path Path) bool {
 		return false
 	}
 	c := n.claims[name]
-	if time.Since(c.since) >= earlyAgain {
-		c = claims{since: time.Now()}
+	if time.Since(c.last) >= earlyAgain {
+		c.n = 0
 	}
-	if c.n++; c.n > earlyMost {
+	if c.n == earlyMost {
 		return false
 	}
-	if len(n.claims) >= maxClaims {
+	if c.n == 0 && len(n.claims) >= maxClaims {
 		clear(n.claims)
 	}
-	n.claims[name] = c
+	n.claims[name] = claims{time.Now(), c.n + 1}
 	return true
 }
 

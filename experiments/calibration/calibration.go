@@ -26,7 +26,7 @@ const (
 	blastOver   = 1.3                   // of the rate
 	window      = 50 * time.Millisecond // or so many packets, or times the jitter
 	windowLeast = 20
-	jitterLeast = 4
+	jitterLeast = 10
 	sigmas      = 3
 	retries     = 5
 	udpHeaders  = 28 // with that of IPv4

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/fnwire/fnwire/fnlib"
 )
@@ -92,7 +93,9 @@ func (o overFnwire) receive(ctx context.Context, e edge, from int) (io.Reader, e
 		}
 		return bytes.NewReader(b), err
 	}
+	stop := context.AfterFunc(ctx, func() { _ = got.SetReadDeadline(time.Now()) }) // an executor that has failed reads no more
 	return until(got, func(err error) error {
+		stop()
 		done()
 		if errors.Is(err, io.EOF) {
 			return got.Accept()

@@ -2,9 +2,12 @@ package dag_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"testing"
 
@@ -72,6 +75,7 @@ func TestGraphs(t *testing.T) {
 		{"vectors", func() (*dag.Graph, error) { return dag.Tree(16, 4, 2, 20_000) }},
 		{"tsqr", func() (*dag.Graph, error) { return dag.TSQR(8, 40, 7, 2, 1) }},
 		{"tsqr-wide", func() (*dag.Graph, error) { return dag.TSQR(5, 12, 12, 4, 2) }},
+		{"tsqr-column", func() (*dag.Graph, error) { return dag.TSQR(6, 4, 1, 3, 2) }},
 		{"tsqr-one", func() (*dag.Graph, error) { return dag.TSQR(1, 3, 2, 2, 3) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -124,6 +128,7 @@ func TestPlaced(t *testing.T) {
 		{"slow", func() (*dag.Graph, error) { return slow, nil }, 0, 0, 0},
 		{"tsqr", func() (*dag.Graph, error) { return dag.TSQR(8, 256, 256, 2, 1) }, 7, 1, 2},
 		{"one after the other", graph(sums([]int{0, 1}, []int{4}, []int{2, 5}, []int{3, 6})), 3, 0, 1},
+		{"one has two", graph(sums([]int{0, 1}, []int{0, 1}, []int{0, 1}, []int{4, 6}, []int{2, 3, 5, 7})), 3, 0, 2},
 		{"by one of several", graph(sums([]int{0, 1}, []int{4}, []int{4}, []int{2, 5}, []int{3, 6}, []int{7, 8})), 1, 0, 1}, // a function is invoked for 5 or 6
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -167,6 +172,68 @@ func TestPlaced(t *testing.T) {
 				t.Errorf("%d are placed, %d where no input is, and one takes in %d; want %d, %d, %d", placed, given, most, c.placed, c.given, c.most)
 			}
 		})
+	}
+}
+
+// An output flows: some of it can be read when as much of each input has come.
+func TestFlows(t *testing.T) {
+	const half = 16 << 10
+	g := &dag.Graph{Elems: 2 * half / 8, Cols: 100}
+	for _, op := range []dag.Op{dag.Sum, dag.Stack} {
+		var in []io.Reader
+		var rest []*io.PipeWriter
+		for range 3 {
+			r, w := io.Pipe()
+			in, rest = append(in, io.MultiReader(bytes.NewReader(make([]byte, half)), r)), append(rest, w)
+		}
+		out, err := g.Apply(dag.Task{Op: op}, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.ReadAtLeast(out, make([]byte, half), 1); err != nil || n%8 != 0 {
+			t.Errorf("%s: %d bytes, %v", op, n, err)
+		}
+		for _, w := range rest {
+			_ = w.CloseWithError(io.ErrClosedPipe)
+		}
+		if _, err := io.Copy(io.Discard, out); !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("%s: an input that breaks off: %v", op, err)
+		}
+	}
+}
+
+// Factors of less than full rank, and numbers that are none, go through as they do in any factorization.
+func TestStackRank(t *testing.T) {
+	g := &dag.Graph{Cols: 3}
+	stack := func(in ...[]float64) []float64 {
+		var r []io.Reader
+		for _, v := range in {
+			b := make([]byte, 0, 48)
+			for _, x := range v {
+				b = binary.LittleEndian.AppendUint64(b, math.Float64bits(x))
+			}
+			r = append(r, bytes.NewReader(b))
+		}
+		out, err := g.Apply(dag.Task{Op: dag.Stack}, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dag.Decode(b)
+	}
+	a := []float64{3, 1, 0, 2, 0, 0} // of rank 2
+	for i, x := range stack(a, make([]float64, 6), a) {
+		if want := math.Sqrt2 * a[i]; math.Abs(math.Abs(x)-want) > 1e-12 {
+			t.Errorf("number %d is %v, want %v", i, x, want)
+		}
+	}
+	for i, x := range stack(make([]float64, 6), []float64{math.NaN(), 1, 1, 1, 1, 1}) {
+		if !math.IsNaN(x) && i < 3 {
+			t.Errorf("number %d is %v, beside one that is none", i, x)
+		}
 	}
 }
 

@@ -35,12 +35,19 @@ func (p *places) place(t *Task) {
 		p.maker[t.ID], p.below[t.ID] = t.ID, []int{t.ID}
 		return
 	}
+	makers := make(map[int]bool)
+	var below []int
 	for _, in := range t.In {
-		p.below[t.ID] = append(p.below[t.ID], p.below[in]...)
-		if _, known := p.maker[in]; !known {
+		below = append(below, p.below[in]...)
+		maker, known := p.maker[in]
+		if !known || makers[maker] { // who has two inputs would have to hand one over to itself
 			return
 		}
+		makers[maker] = true
 	}
+	slices.Sort(below)
+	below = slices.Compact(below)
+	p.below[t.ID] = below
 	first := t.In[0]
 	switch {
 	case len(t.In) == 1:
@@ -51,14 +58,13 @@ func (p *places) place(t *Task) {
 	case !t.Op.flows() || p.g.size(first) <= Small:
 		return
 	}
-	leaves := slices.Compact(slices.Sorted(slices.Values(p.below[t.ID])))
-	at := slices.MinFunc(leaves, func(a, b int) int {
+	at := slices.MinFunc(below, func(a, b int) int {
 		toA, toB := p.comes(t, a), p.comes(t, b)
 		return cmp.Or(cmp.Compare(p.load[a]+toA, p.load[b]+toB), cmp.Compare(toA, toB))
 	})
 	p.load[at] += p.comes(t, at)
 	p.maker[t.ID], t.At = at, &at
-	t.Given = !slices.ContainsFunc(t.In, func(in int) bool { return p.maker[in] == at })
+	t.Given = !makers[at]
 }
 
 // comes is how many bytes would come from others if a task were run at a leaf.

@@ -114,7 +114,7 @@ func (s *stack) eliminate(pivot []float64) {
 	for _, r := range s.below {
 		norm = math.Hypot(norm, r[0])
 	}
-	if norm > 0 {
+	if norm != 0 {
 		// v is the pivot's part, divided by, and the column below; tau = 2 / v'v with 1 as the pivot's part.
 		alpha := -math.Copysign(math.Hypot(norm, pivot[0]), pivot[0])
 		v0 := pivot[0] - alpha

@@ -21,7 +21,7 @@ const (
 
 // isOwn tells whether a way is fnwire's too, by other means or otherwise arranged: it is shown, but is no rival.
 func isOwn(way string) bool {
-	return way == reference || slices.Contains([]string{relayed, "lazy", "auto"}, way) || strings.HasPrefix(way, reference+"-")
+	return way == reference || slices.Contains([]string{relayed, "last", "lazy", "auto"}, way) || strings.HasPrefix(way, reference+"-")
 }
 
 // comparison is a value by which an experiment compares ways.

@@ -196,7 +196,7 @@ func (d *dagRun) run(ctx context.Context, way string, w dagWork) (o dagOutcome, 
 	d.last = "" // if it fails, functions may have ended
 	id := fmt.Sprint("run-", d.serial)
 	g := w.graph
-	if way == dag.Fnwire {
+	if !isStore(way) && !isWukong(way) && way != dag.Last {
 		g = g.Placed()
 	}
 	d.board.Begin(id, g)
@@ -289,7 +289,8 @@ const (
 	spanReceive  = "receive"
 )
 
-// charge makes the bill. What functions were there for, but started and ran tasks, is charged to the way by which they handed over.
+// charge makes the bill. What functions were there for, but started and ran tasks, is charged
+// (and what takes CPU in tasks that flow, which work while they are read, with it), to the way by which they handed over.
 func (d *dagRun) charge(way string, w dagWork, rec *results.Record, o dagOutcome) {
 	slow := float64(d.r.slow())
 	took := time.Duration(rec.Seconds * float64(time.Second))
