@@ -264,12 +264,11 @@ func (v *vector) Read(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// sum adds vectors while it is read.
-type sum struct {
-	in  []*bufio.Reader
-	out []byte // made, and not read yet
-	buf []byte
-	err error
+// flow is made while it is read.
+type flow struct {
+	more func() ([]byte, error) // makes some of it, which stays until the next call
+	out  []byte                 // made, and not read yet
+	err  error
 }
 
 // What flows is made of so many bytes at a time: fewer would take more CPU in all whom they pass, more would hold up the next.
@@ -278,24 +277,35 @@ const (
 	flowMost  = 64 << 10
 )
 
-func newSum(in []io.Reader) *sum {
-	s := &sum{buf: make([]byte, flowMost)}
-	for _, r := range in {
-		s.in = append(s.in, bufio.NewReaderSize(r, flowMost))
-	}
-	return s
-}
-
 // Read implements io.Reader.
-func (s *sum) Read(b []byte) (int, error) {
-	for len(s.out) == 0 && s.err == nil {
-		s.out, s.err = s.more()
+func (f *flow) Read(b []byte) (int, error) {
+	for len(f.out) == 0 && f.err == nil {
+		f.out, f.err = f.more()
 	}
-	n := copy(b, s.out)
-	if s.out = s.out[n:]; n == 0 && len(b) > 0 {
-		return 0, s.err
+	n := copy(b, f.out)
+	if f.out = f.out[n:]; n == 0 && len(b) > 0 {
+		return 0, f.err
 	}
 	return n, nil
+}
+
+// inflow reads what flows in, as much at a time as is made of it.
+func inflow(in []io.Reader) (all []*bufio.Reader) {
+	for _, r := range in {
+		all = append(all, bufio.NewReaderSize(r, flowMost))
+	}
+	return all
+}
+
+// sum adds vectors.
+type sum struct {
+	in  []*bufio.Reader
+	buf []byte
+}
+
+func newSum(in []io.Reader) *flow {
+	s := &sum{in: inflow(in), buf: make([]byte, flowMost)}
+	return &flow{more: s.more}
 }
 
 // more adds as many numbers as all inputs have at hand.

@@ -21,35 +21,20 @@ type stack struct {
 	below [][]float64 // rows of the other factors, from column row on
 	row   int         // that comes next
 	sum   []float64   // scratch
-	out   []byte      // made, and not read yet
-	err   error
+	out   []byte
 }
 
-func newStack(in []io.Reader, n int) *stack {
-	s := &stack{n: n, sum: make([]float64, n)}
-	for _, r := range in {
-		s.in = append(s.in, bufio.NewReaderSize(r, flowMost))
-	}
-	return s
-}
-
-// Read implements io.Reader.
-func (s *stack) Read(b []byte) (int, error) {
-	for len(s.out) == 0 && s.err == nil {
-		s.out, s.err = s.more(s.out[:0])
-	}
-	n := copy(b, s.out)
-	if s.out = s.out[n:]; n == 0 && len(b) > 0 {
-		return 0, s.err
-	}
-	return n, nil
+func newStack(in []io.Reader, n int) *flow {
+	s := &stack{in: inflow(in), n: n, sum: make([]float64, n)}
+	return &flow{more: s.more}
 }
 
 // more makes the rows that all inputs have at hand.
-func (s *stack) more(out []byte) ([]byte, error) {
+func (s *stack) more() ([]byte, error) {
 	if s.row == s.n {
 		return nil, s.end()
 	}
+	out := s.out[:0]
 	for s.row < s.n && (len(out) < flowLeast || len(out) < flowMost && s.atHand()) {
 		pivot, err := s.next(0)
 		for i := 1; i < len(s.in) && err == nil; i++ {
@@ -66,6 +51,7 @@ func (s *stack) more(out []byte) ([]byte, error) {
 		}
 		s.row++
 	}
+	s.out = out
 	return out, nil
 }
 
