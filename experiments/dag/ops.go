@@ -183,11 +183,14 @@ func singular(a *mat.Dense) ([]float64, error) {
 const numberBytes = 8
 
 func encode(v []float64) *bytes.Reader {
-	b := make([]byte, 0, numberBytes*len(v))
+	return bytes.NewReader(appendNumbers(make([]byte, 0, numberBytes*len(v)), v))
+}
+
+func appendNumbers(b []byte, v []float64) []byte {
 	for _, x := range v {
 		b = binary.LittleEndian.AppendUint64(b, math.Float64bits(x))
 	}
-	return bytes.NewReader(b)
+	return b
 }
 
 // Decode returns the numbers of a value.

@@ -2,7 +2,6 @@ package dag
 
 import (
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -46,9 +45,7 @@ func (s *stack) more() ([]byte, error) {
 			return out, err
 		}
 		s.eliminate(pivot)
-		for _, x := range pivot {
-			out = binary.LittleEndian.AppendUint64(out, math.Float64bits(x))
-		}
+		out = appendNumbers(out, pivot)
 		s.row++
 	}
 	s.out = out
@@ -101,7 +98,7 @@ func (s *stack) eliminate(pivot []float64) {
 		norm = math.Hypot(norm, r[0])
 	}
 	if norm != 0 {
-		// v is the pivot's part, divided by, and the column below; tau = 2 / v'v with 1 as the pivot's part.
+		// v is the column less alpha in the pivot's place, divided by what is there then, v0; tau = 2 / v'v.
 		alpha := -math.Copysign(math.Hypot(norm, pivot[0]), pivot[0])
 		v0 := pivot[0] - alpha
 		tau := v0 / -alpha
