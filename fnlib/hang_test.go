@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,6 +105,68 @@ func TestUnreadStates(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// What is not read here stays with its sender, but for Config.Window.
+func TestWindow(t *testing.T) {
+	const size, window, chunk, read = 4 << 20, 64 << 10, 256 << 10, 8 << 10
+	for name, c := range map[string]struct{ window, least, most int }{
+		"little": {window, window, window + chunk + 2*read},
+		"usual":  {0, 512 << 10, size},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 1)
+			a := w.join(t, "a")
+			cfg := w.config("b")
+			cfg.Window = c.window
+			b, err := fnlib.Join(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			defer cancel()
+			var pulled atomic.Int64
+			state := make([]byte, size)
+			_, _ = rand.NewChaCha8([32]byte{}).Read(state)
+			sent := make(chan error, 1)
+			go func() {
+				_, err := a.Send(ctx, "b", "k", &drops{bytes.NewReader(state), read, &pulled})
+				sent <- err
+			}()
+			in, err := b.Receive(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for before := int64(-1); before != pulled.Load(); time.Sleep(200 * time.Millisecond) {
+				before = pulled.Load()
+			}
+			if n := int(pulled.Load()); n < c.least || n > c.most {
+				t.Errorf("%d bytes of the state were read, and none received: want %d to %d", n, c.least, c.most)
+			}
+			got, err := io.ReadAll(in)
+			if err != nil || !bytes.Equal(got, state) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			if err := errors.Join(in.Accept(), <-sent); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// drops are read some bytes at a time, and counted.
+type drops struct {
+	r     io.Reader
+	most  int
+	count *atomic.Int64
+}
+
+// Read implements io.Reader.
+func (d *drops) Read(b []byte) (int, error) {
+	n, err := d.r.Read(b[:min(len(b), d.most)])
+	d.count.Add(int64(n))
+	return n, err
 }
 
 // A reader that never returns does not keep Send beyond its context.

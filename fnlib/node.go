@@ -156,7 +156,7 @@ func join(ctx context.Context, cfg Config, w wires) (*Node, error) {
 func (n *Node) start(ctx context.Context, w wires) error {
 	began := time.Now()
 	ep, err := transport.Open(transport.Config{
-		Identity: n.id, Key: n.key, Listen4: n.cfg.Listen, NoIPv6: n.cfg.NoIPv6, Logger: n.log, OnLink: n.onLink,
+		Identity: n.id, Key: n.key, Listen4: n.cfg.Listen, NoIPv6: n.cfg.NoIPv6, Window: n.cfg.Window, Logger: n.log, OnLink: n.onLink,
 		Gone: n.gone, OnDisturbed: n.disturbed, OnDoubt: n.doubted,
 		Sockets: w.sockets,
 	})

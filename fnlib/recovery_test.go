@@ -32,13 +32,16 @@ func TestJoinErrors(t *testing.T) {
 		want   error
 		say    string
 	}{
-		"wrong job key":   {func(c *fnlib.Config) { c.JobKey = job.NewKey().Encode() }, rendezvous.ErrNotAllowed, "job"},
-		"garbled job key": {func(c *fnlib.Config) { c.JobKey = "secret" }, nil, "32 bytes in base64"},
-		"no job key":      {func(c *fnlib.Config) { c.JobKey = "" }, nil, fnlib.EnvJobKey},
-		"no URL":          {func(c *fnlib.Config) { c.URL = "" }, nil, fnlib.EnvURL},
-		"no name":         {func(c *fnlib.Config) { c.Name = "" }, fnlib.ErrName, fnlib.EnvName},
-		"illegal name":    {func(c *fnlib.Config) { c.Name = "a.b" }, fnlib.ErrName, "letters, digits"},
-		"no rendezvous":   {func(c *fnlib.Config) { c.URL = "nats://" + closed.Addr().String() }, rendezvous.ErrUnreachable, "unreachable"},
+		"wrong job key":      {func(c *fnlib.Config) { c.JobKey = job.NewKey().Encode() }, rendezvous.ErrNotAllowed, "job"},
+		"garbled job key":    {func(c *fnlib.Config) { c.JobKey = "secret" }, nil, "32 bytes in base64"},
+		"early, too much":    {func(c *fnlib.Config) { c.EarlyBytes = fnlib.MaxEarly + 1 }, nil, fnlib.EnvEarly},
+		"window, too little": {func(c *fnlib.Config) { c.Window = fnlib.MinWindow - 1 }, nil, fnlib.EnvWindow},
+		"window, too much":   {func(c *fnlib.Config) { c.Window = fnlib.MaxWindow + 1 }, nil, fnlib.EnvWindow},
+		"no job key":         {func(c *fnlib.Config) { c.JobKey = "" }, nil, fnlib.EnvJobKey},
+		"no URL":             {func(c *fnlib.Config) { c.URL = "" }, nil, fnlib.EnvURL},
+		"no name":            {func(c *fnlib.Config) { c.Name = "" }, fnlib.ErrName, fnlib.EnvName},
+		"illegal name":       {func(c *fnlib.Config) { c.Name = "a.b" }, fnlib.ErrName, "letters, digits"},
+		"no rendezvous":      {func(c *fnlib.Config) { c.URL = "nats://" + closed.Addr().String() }, rendezvous.ErrUnreachable, "unreachable"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		cfg := w.config("a")

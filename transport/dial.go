@@ -53,6 +53,12 @@ type slot struct {
 	changed chan struct{} // closed and replaced at each change; guarded, like all here, by Endpoint.mu
 }
 
+// Receive windows of a stream, in bytes.
+const (
+	firstWindow = 512 << 10
+	MaxWindow   = 16 << 20
+)
+
 // quicConfig gives a stream a small window at first, which grows with what is read, and the connection
 // a big one: streams that nobody reads yet, such as states that wait their turn, must leave room for
 // the one that is being read, or a receiver that takes them in turn would wait for ever.
@@ -61,8 +67,8 @@ func (e *Endpoint) quicConfig() *quic.Config {
 		MaxIdleTimeout:                 idleTimeout,
 		KeepAlivePeriod:                keepAlive,
 		HandshakeIdleTimeout:           dialTimeout,
-		InitialStreamReceiveWindow:     512 << 10,
-		MaxStreamReceiveWindow:         16 << 20,
+		InitialStreamReceiveWindow:     uint64(min(firstWindow, e.cfg.Window)),
+		MaxStreamReceiveWindow:         uint64(e.cfg.Window),
 		InitialConnectionReceiveWindow: 24 << 20,
 		MaxConnectionReceiveWindow:     24 << 20,
 		MaxIncomingStreams:             1 << 12,

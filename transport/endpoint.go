@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -65,6 +66,8 @@ type Config struct {
 	Listen4, Listen6 netip.AddrPort
 	// NoIPv6 leaves the IPv6 socket out. It is left out anyway where the system has no IPv6.
 	NoIPv6 bool
+	// Window is how many bytes a stream's receive window grows to; 0 is MaxWindow.
+	Window int
 	// OnLink is told of each new link, whoever dialled. It must not block.
 	OnLink func(*Link)
 	// Gone is asked about a linked peer from which nothing has been heard for seconds, since the time given, though something was
@@ -115,6 +118,7 @@ type Endpoint struct {
 
 // Open binds the sockets and starts reading them. Close ends everything it started.
 func Open(cfg Config) (*Endpoint, error) {
+	cfg.Window = cmp.Or(cfg.Window, MaxWindow)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

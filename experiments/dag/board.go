@@ -25,9 +25,9 @@ const (
 // Board is where the functions of a run learn who comes last at a fan-in, and leave their results: what a small metadata server does in
 // Wukong. It is an http.Handler, and keeps one run. All methods are safe for concurrent use.
 //
-//	POST /announce  Ask    -> Answer  the others who are on their way to that task
-//	POST /arrive    Ask    -> Answer  see Ask
-//	POST /call      Call   -> {}      before another function is invoked
+//	POST /announce  []Ask  -> []Answer  the others who are on their way to those tasks
+//	POST /arrive    Ask    -> Answer    see Ask
+//	POST /call      Call   -> {}        before another function is invoked
 //	POST /report    Report -> {}
 //
 // Requests and answers are JSON. Those of a run that is no more are refused with 410.
@@ -54,11 +54,17 @@ type Outcome struct {
 
 // fanIn is a task that several wait for.
 type fanIn struct {
-	coming  []string       // who is on the way
+	coming  []comer        // who is on the way
 	here    map[int]string // who has arrived, by the task whose output it has
 	takes   string         // who runs it, if it was said before
 	taker   string
 	settled chan struct{} // closed when there is a taker
+}
+
+// comer is an executor that is on its way to a task.
+type comer struct {
+	name  string
+	takes bool
 }
 
 // Ask is an executor that has, or will have, the output of one task for another.
@@ -81,7 +87,7 @@ type Answer struct {
 	Last   bool           `json:"last,omitempty"`   // all have arrived, and it runs the task
 	Others map[int]string `json:"others,omitempty"` // then: who has the other inputs
 	Taker  string         `json:"taker,omitempty"`  // who runs it otherwise; empty: not all have arrived
-	Coming []string       `json:"coming,omitempty"` // after an announcement
+	Coming []string       `json:"coming,omitempty"` // after an announcement: who is to be linked with; of a task that has a place who runs it, or to that one all others
 }
 
 // Report is the last word of an executor.
@@ -103,7 +109,7 @@ var errNoRun = errors.New("dag: no such run")
 // NewBoard returns a board without a run.
 func NewBoard() *Board {
 	b := &Board{mux: http.NewServeMux()}
-	b.mux.HandleFunc("POST /announce", serve(maxAsk, func(_ context.Context, a Ask) (Answer, error) { return b.announce(a) }))
+	b.mux.HandleFunc("POST /announce", serve(maxAsk, func(_ context.Context, all []Ask) ([]Answer, error) { return b.announce(all) }))
 	b.mux.HandleFunc("POST /arrive", serve(maxAsk, b.arrive))
 	b.mux.HandleFunc("POST /call", serve(maxAsk, func(_ context.Context, c Call) (struct{}, error) { return struct{}{}, b.call(c) }))
 	b.mux.HandleFunc("POST /report", serve(maxReport, func(_ context.Context, r Report) (struct{}, error) { return struct{}{}, b.report(r) }))
@@ -205,18 +211,25 @@ func (b *Board) taskLocked(a Ask) (*fanIn, Task, error) {
 }
 
 // announce notes who is on the way, and returns who was before.
-func (b *Board) announce(a Ask) (Answer, error) {
+func (b *Board) announce(all []Ask) ([]Answer, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	f, t, err := b.taskLocked(a)
-	if err != nil {
-		return Answer{}, err
+	answers := make([]Answer, len(all))
+	for i, a := range all {
+		f, t, err := b.taskLocked(a)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range f.coming {
+			if t.At == nil || c.takes != a.Takes {
+				answers[i].Coming = append(answers[i].Coming, c.name)
+			}
+		}
+		if len(f.coming) <= len(t.In) { // and one that has no input
+			f.coming = append(f.coming, comer{a.Name, a.Takes})
+		}
 	}
-	before := f.coming
-	if len(f.coming) < len(t.In) {
-		f.coming = append(f.coming, a.Name)
-	}
-	return Answer{Coming: before}, nil
+	return answers, nil
 }
 
 func (b *Board) arrive(ctx context.Context, a Ask) (Answer, error) {

@@ -13,7 +13,7 @@
 //
 // An output is a stream. One that a task can begin before it has all its inputs, such as a sum of vectors, flows through: over fnwire from the leaves to
 // the result at once, over a store as far as the next fan-in. Over fnwire, tasks whose large inputs flow are run where the schedule says ([Graph.Placed])
-// rather than by who is last, so that no function takes in much more than others.
+// rather than by who is last, so that no function takes in much more than others. Those link at the start, before their lines are full.
 //
 // It is no engine: a function that dies fails the run, and nothing is scheduled anew.
 package dag

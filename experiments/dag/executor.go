@@ -32,8 +32,8 @@ type Event struct {
 
 // handOff brings outputs from the function that has made them to the one that takes them.
 type handOff interface {
-	// begin is told that an output for the task is on its way, and may prepare for it.
-	begin(ctx context.Context, e edge)
+	// begin is told over which edges outputs will go, to the executor and from it, and may prepare for it.
+	begin(ctx context.Context, x *executor, to []edge)
 	// bring hands the output of the edge over to who runs its task. If that is this executor, it returns the other inputs, by the tasks that
 	// have made them, and that of the edge again if it has read it; they end with io.EOF only if they are whole.
 	bring(ctx context.Context, e edge) (others map[int]io.Reader, last bool, err error)
@@ -48,6 +48,14 @@ type edge struct {
 	from int
 	more int       // as in Ask
 	out  io.Reader // nil, if from is invoked
+}
+
+// made is a task whose output goes to the taker: the executor's own, if it has one.
+func (e edge) made() int {
+	if e.from == invoked {
+		return e.to.In[0]
+	}
+	return e.from
 }
 
 // key is of the state that goes over the edge from a task.
@@ -105,14 +113,33 @@ func (x *executor) start(ctx context.Context) error {
 	if x.Given {
 		return x.forward(ctx, edge{x: x, to: t, from: invoked, more: 1})
 	}
+	x.hand.begin(ctx, x, x.placed())
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return x.do(ctx, t, nil) })
 	for _, t := range x.Schedule.Tasks {
 		if t.Given && t.isAt(x.Start) {
-			all.Go(func() error { return x.forward(ctx, edge{x: x, to: t, from: invoked, more: 1}) })
+			all.Go(func() error { return x.forward(ctx, x.edge(t, invoked, nil)) })
 		}
 	}
 	return all.Wait()
+}
+
+// placed are the edges of tasks with places, as far as it is known at the start that outputs go over them to or from this executor.
+func (x *executor) placed() (to []edge) {
+	mine := map[int]bool{x.Start: true}
+	for _, t := range x.Schedule.Tasks {
+		i := slices.IndexFunc(t.In, func(in int) bool { return mine[in] })
+		here := t.isAt(x.Start)
+		mine[t.ID] = mine[t.ID] || here || len(t.In) == 1 && i == 0
+		switch {
+		case t.At == nil:
+		case i >= 0:
+			to = append(to, x.edge(t, t.In[i], nil))
+		case here:
+			to = append(to, x.edge(t, invoked, nil))
+		}
+	}
+	return to
 }
 
 // edge is the one to a taker of the output of a task of this executor.
@@ -127,10 +154,14 @@ func (x *executor) edge(to Task, from int, out io.Reader) edge {
 // do runs a task, and what comes after it.
 func (x *executor) do(ctx context.Context, t Task, in []io.Reader) error {
 	takers := x.Schedule.takers(t.ID)
-	for _, c := range takers {
-		if len(c.In) > 1 && (x.Schedule.DelayMS > 0 || !t.Op.flows()) { // else the output is here at once
-			x.hand.begin(ctx, x.edge(c, t.ID, nil))
+	if x.Schedule.DelayMS > 0 || !t.Op.flows() { // else the output is here at once
+		var to []edge
+		for _, c := range takers {
+			if len(c.In) > 1 && c.At == nil {
+				to = append(to, x.edge(c, t.ID, nil))
+			}
 		}
+		x.hand.begin(ctx, x, to)
 	}
 	out, err := x.apply(ctx, t, in)
 	if err != nil {

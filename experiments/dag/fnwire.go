@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/fnwire/fnwire/fnlib"
@@ -26,23 +27,30 @@ type overFnwire struct {
 
 // path is that for the output of the edge.
 func (o overFnwire) path(e edge) fnlib.Path {
-	if e.x.Schedule.size(e.from) <= o.small {
+	if e.x.Schedule.size(e.made()) <= o.small {
 		return fnlib.RelayOnly
 	}
 	return fnlib.Auto
 }
 
-func (o overFnwire) begin(ctx context.Context, e edge) {
-	if !o.ahead || e.x.Schedule.size(e.from) <= o.early {
+func (o overFnwire) begin(ctx context.Context, x *executor, to []edge) {
+	to = slices.DeleteFunc(to, func(e edge) bool { return !o.ahead || x.Schedule.size(e.made()) <= o.early })
+	if len(to) == 0 {
 		return
 	}
-	e.x.background.Go(func() {
-		var a Answer
-		if err := e.x.board.post(ctx, "announce", e.ask(false, false), &a); err != nil {
+	asks := make([]Ask, len(to))
+	for i, e := range to {
+		asks[i] = e.ask(false, false)
+	}
+	x.background.Go(func() {
+		var answers []Answer
+		if err := x.board.post(ctx, "announce", asks, &answers); err != nil || len(answers) != len(asks) {
 			return // who brings something will say so
 		}
-		for _, name := range a.Coming {
-			e.x.background.Go(func() { _, _ = o.node.Ping(ctx, name, o.path(e)) }) // who sends will link, if this has failed
+		for i, a := range answers {
+			for _, name := range a.Coming {
+				x.background.Go(func() { _, _ = o.node.Ping(ctx, name, o.path(to[i])) }) // who sends will link, if this has failed
+			}
 		}
 	})
 }

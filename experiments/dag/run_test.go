@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -214,7 +215,7 @@ func TestBoardRefuses(t *testing.T) {
 		`{"run": "r", "task": 4, "from": 1, "name": "` + strings.Repeat("x", 65) + `"}`:    http.StatusBadRequest,
 		`{"run": "r", "task": 4, "from": 1, "name": "` + strings.Repeat("x", 2<<20) + `"}`: http.StatusBadRequest,
 	} {
-		for _, what := range []string{"arrive", "announce"} {
+		for what, body := range map[string]string{"arrive": body, "announce": "[" + body + "]"} {
 			if got, said := ask(what, body); got != want {
 				t.Errorf("%s %.60s: %d %s, want %d", what, body, got, said, want)
 			}
@@ -256,12 +257,60 @@ func TestBoardRefuses(t *testing.T) {
 	}
 }
 
+// TestAnnounced: of tasks with places, all who will hand over to one another learn of each other at the start, each pair once, and others do not.
+func TestAnnounced(t *testing.T) {
+	for name, g := range map[string]*dag.Graph{
+		"tree": must(t)(dag.Tree(64, 2, 2, 10_000)).Placed(), "wide": must(t)(dag.Tree(40, 3, 4, 10_000)).Placed(), "tsqr": must(t)(dag.TSQR(8, 256, 256, 2, 1)).Placed(),
+		"last": must(t)(dag.Tree(64, 2, 2, 10_000)),
+	} {
+		want := make(map[string]int)
+		at := make(map[int]int)
+		for _, task := range g.Tasks {
+			switch at[task.ID] = task.ID; {
+			case len(task.In) == 1:
+				at[task.ID] = at[task.In[0]]
+			case task.At != nil:
+				at[task.ID] = *task.At
+				for _, in := range task.In {
+					if at[in] != *task.At {
+						want[fmt.Sprint(task.ID, min(at[in], *task.At), max(at[in], *task.At))]++
+					}
+				}
+			}
+		}
+		b := dag.NewBoard()
+		b.Begin("r", g)
+		got := make(map[string]int)
+		for _, leaf := range g.Leaves() {
+			asks := g.Announced(leaf.ID)
+			body, err := json.Marshal(asks)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := httptest.NewRecorder()
+			b.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/announce", bytes.NewReader(body)))
+			var answers []dag.Answer
+			if err := json.Unmarshal(w.Body.Bytes(), &answers); err != nil || len(answers) != len(asks) {
+				t.Fatalf("%s: %s: %d %s", name, body, w.Code, w.Body)
+			}
+			for i, a := range answers {
+				for _, other := range a.Coming { // who has announced itself before, so it is a leaf of a lower ID
+					got[fmt.Sprintf("%d %s %d", asks[i].Task, other, leaf.ID)]++
+				}
+			}
+		}
+		if !maps.Equal(got, want) || (name == "last") != (len(want) == 0) {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}
+
 // FuzzBoard: whatever is asked, the board answers.
 func FuzzBoard(f *testing.F) {
 	f.Add("arrive", []byte(`{"run": "r", "task": 2, "from": 1, "name": "a"}`), []byte(`{"run": "r", "task": 2, "from": 0, "name": "b", "look": true}`))
 	f.Add("report", []byte(`{"run": "r", "at": 1}`), []byte(`{"run": "r", "error": "x", "spans": [{}]}`))
 	f.Add("call", []byte(`{"run": "r"}`), []byte(`{"run": "r"}`))
-	f.Add("announce", []byte(`{"run": "r", "task": 2, "from": -1, "more": 1, "name": "a"}`), []byte(`{}`))
+	f.Add("announce", []byte(`[{"run": "r", "task": 2, "from": -1, "more": 1, "name": "a"}]`), []byte(`[]`))
 	f.Fuzz(func(t *testing.T, what string, first, second []byte) {
 		b := dag.NewBoard()
 		g, err := dag.Tree(2, 1, 2, 1)

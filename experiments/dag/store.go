@@ -12,7 +12,7 @@ import (
 // others. What is not needed is not put (Wukong's delayed I/O): an executor looks first whether it is the last.
 type overStore struct{ store store.Store }
 
-func (overStore) begin(context.Context, edge) {}
+func (overStore) begin(context.Context, *executor, []edge) {}
 
 func (overStore) end(context.Context) error { return nil }
 

@@ -33,7 +33,7 @@ func (c WukongConfig) open(ctx context.Context) (handOff, error) {
 	return overWukong{n, c.Early}, nil
 }
 
-func (overWukong) begin(context.Context, edge) {}
+func (overWukong) begin(context.Context, *executor, []edge) {}
 
 func (o overWukong) end(context.Context) error { return o.node.Close() }
 

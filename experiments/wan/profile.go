@@ -145,7 +145,7 @@ func ProfileNames() []string {
 }
 
 // MostSlow is how many times slower a profile may be.
-const MostSlow = 64
+const MostSlow = 128
 
 // FindProfile returns the profile of a name, which may end with how many times slower it is to be: "aws-region/8".
 func FindProfile(name string) (Profile, error) {
