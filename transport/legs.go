@@ -25,6 +25,9 @@ const (
 	// else unasked.
 	wordAfter = 250 * time.Millisecond
 	flowing   = 4 // sends without such a pause; keep-alives come to two on each side
+	// tiny is up to how many bytes a packet says nothing but that its sender is there, or what it has received: QUIC's keep-alives and
+	// acknowledgements have 28 to 46.
+	tiny = 48
 )
 
 // leg returns the relay that reaches the peer, or nil: its home, or, while that does not work, the one by which it came
@@ -114,6 +117,17 @@ func (p *remote) ask(now int64, class Class) time.Duration {
 	t.used.Store(now)
 	p.flow(now)
 	return time.Duration(now - asked)
+}
+
+// say notes a send of n bytes at now.
+func (p *remote) say(now int64, n int) {
+	if n <= tiny {
+		return
+	}
+	p.said.Store(now)
+	if p.thawed.Load() && p.thawed.CompareAndSwap(true, false) {
+		p.wake()
+	}
 }
 
 // flow notes a send at now. The machine, which sleeps while nothing flows over the relay, is told when something does again:

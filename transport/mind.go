@@ -38,7 +38,7 @@ func (e *Endpoint) mind() {
 			// Both clocks: a suspended machine may not count the pause in the monotonic one.
 			if now.Sub(last)-mindEvery > frozenAfter || now.Round(0).Sub(last.Round(0))-mindEvery > frozenAfter {
 				e.log.Info("transport: the process was frozen", "for", now.Sub(last))
-				e.disturbed("process was frozen")
+				e.disturbed(punch.Thawed{})
 			}
 			last = now
 			e.checkAddresses()
@@ -77,18 +77,18 @@ func (e *Endpoint) checkAddresses() (changed bool) {
 	if changed {
 		e.log.Info("transport: the machine's addresses have changed")
 		e.hub.pace.forget()
-		e.disturbed("local addresses changed")
+		e.disturbed(punch.Disturbed{Reason: "local addresses changed"})
 	}
 	return changed
 }
 
-// disturbed makes every peer's path prove itself, and has the owner look after the relays and the mapped address.
-func (e *Endpoint) disturbed(why string) {
+// disturbed tells every peer's state machine, and has the owner look after the relays and the mapped address.
+func (e *Endpoint) disturbed(what punch.Event) {
 	e.mu.Lock()
 	peers := make([]*remote, 0, len(e.peers))
 	e.tellPeers()
 	for _, r := range e.peers {
-		r.post(punch.Disturbed{Reason: why})
+		r.post(what)
 		peers = append(peers, r)
 	}
 	e.mu.Unlock()

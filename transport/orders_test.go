@@ -29,13 +29,14 @@ func TestFullQueueLosesNoOrder(t *testing.T) {
 		for range 1000 {
 			r.post(punch.SetLocal{})
 			r.post(punch.Disturbed{Reason: "test"})
+			r.post(punch.Thawed{})
 			r.post(punch.Start{Remote: there})
 		}
-		if n := len(r.orders.list); n != 3 {
-			t.Errorf("%d orders wait, not the newest of each of 3 kinds", n)
+		if n := len(r.orders.list); n != 4 {
+			t.Errorf("%d orders wait, not the newest of each of 4 kinds", n)
 		}
-		if s, ok := r.orders.list[2].(punch.Start); !ok || len(s.Told) != 1 || len(s.Remote) != 1 {
-			t.Errorf("the last order is %+v, not the newest Start with what the first says of the peer", r.orders.list[2])
+		if s, ok := r.orders.list[3].(punch.Start); !ok || len(s.Told) != 1 || len(s.Remote) != 1 {
+			t.Errorf("the last order is %+v, not the newest Start with what the first says of the peer", r.orders.list[3])
 		}
 		go r.run()
 		time.Sleep(time.Second)
@@ -44,4 +45,32 @@ func TestFullQueueLosesNoOrder(t *testing.T) {
 			t.Error("no probe was sent: the Start is lost")
 		}
 	})
+}
+
+// After a freeze the machine learns at once when something is said to the peer; keep-alives and acknowledgements say nothing.
+func TestSaidAfterFreeze(t *testing.T) {
+	h, _, _, _, _ := testHub(t, 0, punch.RouteRelay)
+	r := newRemote(h, "other", ident.Short{3}, punch.New(punch.Config{Key: [32]byte{1}}))
+	told := func() bool {
+		select {
+		case <-r.kick:
+			return true
+		default:
+			return false
+		}
+	}
+	r.post(punch.Thawed{})
+	if !told() {
+		t.Error("the machine does not learn of the freeze")
+	}
+	for i, c := range []struct {
+		bytes int
+		told  bool
+		said  int64
+	}{{tiny, false, 0}, {tiny + 1, true, 2}, {1000, false, 3}, {1, false, 3}} {
+		r.say(int64(i+1), c.bytes)
+		if got := told(); got != c.told || r.said.Load() != c.said {
+			t.Errorf("send %d, of %d bytes: told %v, and the last word is of %d; want %v, %d", i, c.bytes, got, r.said.Load(), c.told, c.said)
+		}
+	}
 }

@@ -53,6 +53,8 @@ type remote struct {
 	joins                   atomic.Bool // the peer is known to put pieces together
 	flights                 [classes]atomic.Pointer[Flight]
 	last                    [classes]atomic.Pointer[LinkID] // of the link that ended last
+	said                    atomic.Int64                    // last send of more than tiny
+	thawed                  atomic.Bool                     // the machine is to know of the next of those at once
 	dozing                  atomic.Bool                     // run waits for the machine's own wake-up only
 	kick                    chan struct{}
 
@@ -223,6 +225,9 @@ func (p *remote) receivePunch(from netip.AddrPort, socket int, b []byte) {
 
 // post has the state machine take an event that must not be lost, however many probes arrive: after a freeze there are many at once.
 func (p *remote) post(e punch.Event) {
+	if _, ok := e.(punch.Thawed); ok {
+		p.thawed.Store(true)
+	}
 	p.orders.put(e)
 	p.wake()
 }
@@ -252,6 +257,8 @@ func (o *orders) put(e punch.Event) {
 			_, replaced = e.(punch.SetLocal)
 		case punch.Disturbed:
 			_, replaced = e.(punch.Disturbed)
+		case punch.Thawed:
+			_, replaced = e.(punch.Thawed)
 		}
 		if replaced {
 			o.list = slices.Delete(o.list, i, i+1)
@@ -342,6 +349,7 @@ func (p *remote) traffic() punch.Traffic {
 	}
 	return punch.Traffic{
 		Sent:          at(p.sent.Load()),
+		Said:          at(p.said.Load()),
 		Received:      at(p.heard.Load()),
 		Size:          int(p.size.Load()),
 		RelayReceived: at(p.relayHeard.Load()),

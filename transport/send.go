@@ -35,6 +35,9 @@ func (h *hub) sendPeer(p *remote, class Class, gen uint16, b []byte, seg int) er
 		return nil
 	}
 	now := h.now()
+	if class != RelayOnly {
+		p.say(now, len(b))
+	}
 	silent := p.ask(now, class)
 	if silent > recallAfter {
 		p.talks[class].keep(b[:min(seg, len(b))], gen, now)

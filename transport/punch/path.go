@@ -37,6 +37,7 @@ type path struct {
 	sent       time.Time // last send of any kind
 	heard      time.Time // last authentic packet
 	confirmed  time.Time // last REPLY
+	proof      time.Time // when the newest probe that was answered was sent
 	unanswered time.Time // first send known after heard; zero = none
 	checks     int       // probes sent since unanswered
 	talk       time.Time // when the peer began to talk, with no pause of talkPause since,
@@ -114,6 +115,9 @@ func (p *path) confirm(now time.Time, t transaction) {
 	p.answer()
 	p.addRTT(now.Sub(t.at), now.Sub(p.confirmed) >= measureEvery)
 	p.confirmed, p.measure = now, now.Add(measureEvery)
+	if t.at.After(p.proof) {
+		p.proof = t.at
+	}
 	if p.doubt.IsZero() || t.at.Before(p.doubt) {
 		return
 	}
@@ -202,6 +206,9 @@ func (m *Machine) confirmGap() time.Duration {
 // older one.
 func (m *Machine) traffic(e Traffic) {
 	m.wanted, m.others = e.Wanted, e.KeepAlive
+	if m.thaw.open && m.thaw.last.Sub(e.Said) < saidSince {
+		m.disturb(frozenReason)
+	}
 	p := &m.path
 	if !p.selected() {
 		return
@@ -323,6 +330,7 @@ func (m *Machine) advancePath() {
 		case m.due(m.checkAt()):
 			p.checks++
 			m.probePath(0, max(p.size, ProbeSize))
+		case m.thaw.open: // all else waits
 		case p.confirms > 0 && m.due(p.nextConf):
 			p.confirms--
 			p.nextConf = m.now.Add(m.confirmGap())
@@ -364,12 +372,15 @@ func (m *Machine) wakePath(w *time.Time) {
 	case p.sure():
 		earlier(w, m.doubtAt())
 		earlier(w, m.checkAt())
-		earlier(w, m.silentAt())
-		earlier(w, m.measureAt())
-		earlier(w, m.idleAt())
 		if t := m.relayDoubtAt(); m.now.Before(t) {
 			earlier(w, t)
 		}
+		if m.thaw.open {
+			return
+		}
+		earlier(w, m.silentAt())
+		earlier(w, m.measureAt())
+		earlier(w, m.idleAt())
 		if p.confirms > 0 {
 			earlier(w, p.nextConf)
 		}

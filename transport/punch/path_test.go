@@ -253,6 +253,7 @@ func TestFreeze(t *testing.T) {
 		for _, talking := range []bool{false, true} {
 			s := directPair(t, simConfig{})
 			s.talk(s.b, 50*ms, time.Second)
+			s.net.Run(time.Second) // in which the last word is answered
 			s.a.frozen = true
 			if talking {
 				s.talk(s.b, 50*ms, d)
@@ -263,6 +264,11 @@ func TestFreeze(t *testing.T) {
 			thaw := s.net.Now()
 			calls := s.a.m.State().Counters.Calls
 			s.a.tick()
+			if st := s.a.m.State(); st.Phase != Direct || st.Counters.Calls != calls {
+				t.Errorf("frozen for %v, and nothing is said yet: %+v", d, st)
+			}
+			s.a.say(dataAsk)
+			s.a.tick()
 			if st := s.a.m.State(); st.Phase != Doubt || st.Counters.Calls != calls+1 {
 				t.Errorf("frozen for %v: %+v", d, st)
 			}
@@ -272,6 +278,38 @@ func TestFreeze(t *testing.T) {
 				t.Errorf("frozen for %v: not stable\n%s\n%s", d, s.a.story(), s.b.story())
 			}
 			t.Logf("frozen for %v, talking %v: direct after %v\n%s\n%s", d, talking, s.a.m.State().Since.Sub(thaw), s.a.story(), s.b.story())
+		}
+	}
+}
+
+// A path that nobody uses after a freeze proves itself some seconds later, without a word before; one on which an answer is awaited at once.
+func TestFrozenWhileIdle(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		for _, awaited := range []bool{false, true} {
+			s := directPair(t, simConfig{})
+			s.talk(s.b, 50*ms, time.Second)
+			s.net.Run(time.Second)
+			s.a.wanted, s.b.wanted = false, false
+			if awaited {
+				s.cut(true, true)
+				s.a.say(dataAsk)
+				s.a.tick()
+			}
+			s.a.frozen, s.b.frozen = true, true
+			s.net.Run(time.Minute)
+			s.cut(cut, cut)
+			s.a.frozen, s.b.frozen = false, false
+			before := s.a.m.State()
+			s.a.step(Thawed{})
+			s.b.step(Thawed{})
+			s.net.Run(thawLeast - 10*ms)
+			if st := s.a.m.State(); !awaited && (st.Counters != before.Counters || st.Phase != Direct) || awaited && st.Counters.Calls == before.Counters.Calls {
+				t.Errorf("awaited %v: %+v, before %+v", awaited, st, before)
+			}
+			s.net.Run(thawMost + 5*time.Second)
+			if st := s.a.m.State(); cut != (st.Route == RouteRelay) || !awaited && !cut && s.a.m.path.proof.Before(s.a.m.thaw.last) {
+				t.Errorf("cut %v, awaited %v: %+v", cut, awaited, st)
+			}
 		}
 	}
 }

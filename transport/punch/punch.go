@@ -57,7 +57,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Event is one of SetLocal, Start, Relay, Disturbed, Packet, Traffic and Opened.
+// Event is one of SetLocal, Start, Relay, Disturbed, Thawed, Packet, Traffic and Opened.
 type Event interface{ event() }
 
 // SetLocal gives the instance's own candidates, of which the first MaxCandidates count, and its NAT.
@@ -79,8 +79,12 @@ type Start struct {
 // Relay tells that data can, or can no longer, go through the relay (see Config.NoRelay).
 type Relay struct{ Usable bool }
 
-// Disturbed tells that the process was frozen, or the network is another: the path must prove itself, and a round starts at once.
+// Disturbed tells that the network is another: the path must prove itself, and a round starts at once.
 type Disturbed struct{ Reason string }
+
+// Thawed tells that the process was frozen, for seconds at least. It is as Disturbed once something is said to the peer (see Traffic). If nothing is, a path
+// is probed once, a few seconds later: who has many peers uses few of them, and would have all others answer.
+type Thawed struct{}
 
 // Packet is a datagram that arrived with a first byte of 0x10 to 0x1f. A zero From means that it came
 // through the relay. Data is not kept.
@@ -94,6 +98,7 @@ type Packet struct {
 // flows on a direct path, and when Output.Wake is reached. Times that have not come yet are zero.
 type Traffic struct {
 	Sent     time.Time // last time anything was sent on the selected direct path
+	Said     time.Time // last time something was sent to the peer, by any way, that is more than an acknowledgement
 	Size     int       // of the packets that are sent on it, if they come in batches; 0 = not known
 	Received time.Time // last time anything of the peer was heard on it
 	// RelayReceived is the last time that data of the current generation came through the relay:
@@ -108,6 +113,7 @@ func (SetLocal) event()  {}
 func (Start) event()     {}
 func (Relay) event()     {}
 func (Disturbed) event() {}
+func (Thawed) event()    {}
 func (Packet) event()    {}
 func (Traffic) event()   {}
 func (Opened) event()    {}
@@ -167,8 +173,9 @@ type Machine struct {
 	others     time.Duration // Traffic.KeepAlive
 	strikes    int           // paths lost in a row
 	hold       time.Time     // until when no path is chosen
-	generation uint16        // of the last path that was selected
-	nominated  uint16        // highest generation that was ever offered
+	thaw       thaw
+	generation uint16 // of the last path that was selected
+	nominated  uint16 // highest generation that was ever offered
 
 	sequence  uint64
 	pending   []transaction
@@ -201,7 +208,7 @@ func (m *Machine) Step(now time.Time, ev Event) Output {
 	m.now, m.out = now, Output{}
 	before := m.look()
 	if frozen {
-		m.disturb("process was frozen")
+		m.thawed()
 	}
 	switch e := ev.(type) {
 	case SetLocal:
@@ -212,6 +219,8 @@ func (m *Machine) Step(now time.Time, ev Event) Output {
 		m.relay(e.Usable)
 	case Disturbed:
 		m.disturb(e.Reason)
+	case Thawed:
+		m.thawed()
 	case Packet:
 		m.receive(e)
 	case Traffic:
@@ -237,7 +246,49 @@ func (m *Machine) frozen(now time.Time) bool {
 	return !m.wake.IsZero() && (now.Sub(m.wake) > frozenAfter || stepped > frozenAfter)
 }
 
+// thaw is what is to be done since the process was frozen.
+type thaw struct {
+	last time.Time // when that was noticed last
+	open bool      // the path has not proved itself since
+	due  time.Time // when it is to, at the latest
+}
+
+const (
+	frozenReason = "process was frozen"
+	thawLeast    = time.Second // until paths are looked after that nobody uses
+	thawMost     = 5 * time.Second
+	saidSince    = time.Second // before a freeze is noticed: what is said in it is said after the freeze, which takes longer
+)
+
+// thawed has a path that an answer was awaited on be looked after at once, and others later.
+func (m *Machine) thawed() {
+	if !m.thaw.last.IsZero() && m.now.Sub(m.thaw.last) < frozenAfter { // noticed twice
+		return
+	}
+	m.thaw = thaw{last: m.now}
+	if m.path.selected() && (!m.path.sure() || !m.path.unanswered.IsZero()) {
+		m.disturb(frozenReason)
+		return
+	}
+	m.thaw.open, m.thaw.due = true, m.now.Add(m.between(thawLeast, thawMost))
+}
+
+func (m *Machine) advanceThaw() {
+	switch {
+	case !m.thaw.open:
+	case m.path.sure() && m.path.proof.After(m.thaw.last):
+		m.thaw.open = false
+	case !m.due(m.thaw.due):
+	case m.path.sure():
+		m.thaw.open = false
+		m.probePath(0, ProbeSize)
+	default:
+		m.disturb(frozenReason)
+	}
+}
+
 func (m *Machine) disturb(reason string) {
+	m.thaw.open = false
 	if m.path.selected() {
 		m.enterDoubt(reason, true)
 	}
@@ -294,6 +345,7 @@ func (m *Machine) suspect(reason string) {
 
 // advance does everything whose time has come.
 func (m *Machine) advance() {
+	m.advanceThaw()
 	m.advancePath()
 	m.advanceNomination()
 	m.advanceRound()
@@ -303,6 +355,9 @@ func (m *Machine) advance() {
 // nextWake is the earliest time at which advance would do something.
 func (m *Machine) nextWake() time.Time {
 	var w time.Time
+	if m.thaw.open {
+		earlier(&w, m.thaw.due)
+	}
 	m.wakePath(&w)
 	m.wakeNomination(&w)
 	m.wakeRound(&w)
