@@ -69,10 +69,11 @@ type Config struct {
 	// Only what need not be waited for goes early (a bytes.Reader, bytes.Buffer or strings.Reader), not with DirectOnly, and to the same
 	// name four times: the fifth makes a link, unless it comes a minute after the fourth.
 	EarlyBytes int
-	// Window is how many bytes of a state may be on their way or unread here at most, from MinWindow to MaxWindow; 0 is MaxWindow, of which a
-	// state gets as much as it is read for. It bounds the memory that states take which are not read, and how fast each can come: a window each
-	// round trip. Where round trips are short and lines slow, as between functions of one region, little is enough (96 KiB on a line of 75 MB/s
-	// in 1 ms), and is better for who reads several states side by side: they share its line as it reads them, and wait in no long queue.
+	// Window is how many bytes of a state, or of a connection of Dial or Listen, may be on their way or unread here at most, from MinWindow to MaxWindow;
+	// 0 is MaxWindow, of which each gets as much as it is read for. It bounds the memory that is taken by what is not read, and how fast each can come: a
+	// window each round trip. Where round trips are short and lines slow, as between functions of one region, little is enough (96 KiB on a line of 75 MB/s
+	// in 1 ms), and is better for who reads several states side by side: they share its line as it reads them, and wait in no long queue. Over 100 ms
+	// the same window lets 1 MB/s through.
 	Window int
 	// Listen is the local UDP address; the zero value is every interface and a free port.
 	Listen netip.AddrPort

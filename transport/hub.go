@@ -324,6 +324,7 @@ func (c *cutter) fromRelay(p *remote, gen uint16, frame, packet []byte) {
 		if direct := p.directAddr.Load(); direct != nil && direct.Port == int(gen) {
 			src = direct
 			p.relayHeard.Store(c.hub.now()) // the peer doubts the direct path
+			p.unfreeze()
 		} else {
 			src = p.otherAddr(gen)
 		}

@@ -23,11 +23,9 @@ const (
 	quietFor = 5 * time.Second
 	// wordAfter is how long after the first send into a silence a further one is no such last word, but is to be answered: QUIC sends nothing
 	// else unasked.
-	wordAfter = 250 * time.Millisecond
-	flowing   = 4 // sends without such a pause; keep-alives come to two on each side
-	// tiny is up to how many bytes a packet says nothing but that its sender is there, or what it has received: QUIC's keep-alives and
-	// acknowledgements have 28 to 46.
-	tiny = 48
+	wordAfter  = 250 * time.Millisecond
+	thawingFor = 500 * time.Millisecond
+	flowing    = 4 // sends without such a pause; keep-alives come to two on each side
 )
 
 // leg returns the relay that reaches the peer, or nil: its home, or, while that does not work, the one by which it came
@@ -119,15 +117,22 @@ func (p *remote) ask(now int64, class Class) time.Duration {
 	return time.Duration(now - asked)
 }
 
-// say notes a send of n bytes at now.
-func (p *remote) say(now int64, n int) {
-	if n <= tiny {
-		return
-	}
-	p.said.Store(now)
+// use notes that something is said to the peer, or what it has said is read. The machine learns at once that a path is used for the first time since a freeze.
+func (p *remote) use() {
+	p.talked.Store(p.hub.now())
+	p.unfreeze()
+}
+
+func (p *remote) unfreeze() {
 	if p.thawed.Load() && p.thawed.CompareAndSwap(true, false) {
 		p.wake()
 	}
+}
+
+// thawing tells whether the process was frozen a moment before now: the first that is said may be lost on a path that has died meanwhile.
+func (p *remote) thawing(now int64) bool {
+	t := p.thaw.Load()
+	return t != 0 && time.Duration(now-t) < thawingFor
 }
 
 // flow notes a send at now. The machine, which sleeps while nothing flows over the relay, is told when something does again:

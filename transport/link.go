@@ -96,6 +96,13 @@ func (l *Link) Peer() peer.ID { return l.peer.id }
 // Class is what paths the link may use.
 func (l *Link) Class() Class { return l.class }
 
+// use notes that a stream is used. For RelayOnly no path needs to be looked after.
+func (l *Link) use() {
+	if l.class != RelayOnly {
+		l.peer.use()
+	}
+}
+
 // Done is closed when the link is gone.
 func (l *Link) Done() <-chan struct{} { return l.conn.Context().Done() }
 

@@ -47,10 +47,9 @@ func TestFullQueueLosesNoOrder(t *testing.T) {
 	})
 }
 
-// After a freeze the machine learns at once when something is said to the peer; keep-alives and acknowledgements say nothing.
-func TestSaidAfterFreeze(t *testing.T) {
-	h, _, _, _, _ := testHub(t, 0, punch.RouteRelay)
-	r := newRemote(h, "other", ident.Short{3}, punch.New(punch.Config{Key: [32]byte{1}}))
+// After a freeze the machine learns at once when the peer is talked to, and what is said first is kept to be said again.
+func TestTalkAfterFreeze(t *testing.T) {
+	h, _, _, r, _ := testHub(t, 2, punch.RouteDirect)
 	told := func() bool {
 		select {
 		case <-r.kick:
@@ -59,18 +58,43 @@ func TestSaidAfterFreeze(t *testing.T) {
 			return false
 		}
 	}
+	keeps := func() bool {
+		if err := h.sendPeer(r, Auto, 2, make([]byte, 30), 30); err != nil {
+			t.Fatal(err)
+		}
+		t := &r.talks[Auto]
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return len(t.b) > 0
+	}
+	if r.dozing.Store(false); keeps() || told() {
+		t.Error("a packet is kept, or told of, though nothing was frozen")
+	}
 	r.post(punch.Thawed{})
 	if !told() {
 		t.Error("the machine does not learn of the freeze")
 	}
-	for i, c := range []struct {
-		bytes int
-		told  bool
-		said  int64
-	}{{tiny, false, 0}, {tiny + 1, true, 2}, {1000, false, 3}, {1, false, 3}} {
-		r.say(int64(i+1), c.bytes)
-		if got := told(); got != c.told || r.said.Load() != c.said {
-			t.Errorf("send %d, of %d bytes: told %v, and the last word is of %d; want %v, %d", i, c.bytes, got, r.said.Load(), c.told, c.said)
-		}
+	if !keeps() || told() {
+		t.Error("what is sent first is not kept, or QUIC's own packets are told of")
+	}
+	(&Link{peer: r, class: RelayOnly}).use()
+	if told() || r.traffic().Used.After(h.epoch) {
+		t.Error("what goes by the relay only is told of")
+	}
+	(&Link{peer: r, class: Auto}).use()
+	if !told() || !r.traffic().Used.After(h.epoch) {
+		t.Error("the machine does not learn that the peer is talked to")
+	}
+	if (&Link{peer: r, class: Auto}).use(); told() {
+		t.Error("it learns of it twice")
+	}
+	r.post(punch.Thawed{})
+	told()
+	if r.relayHeard.Store(h.now()); told() {
+		t.Error("told without a packet")
+	}
+	r.wanted.Add(1)
+	if used := r.traffic().Used; h.epoch.Add(time.Duration(h.now())).Sub(used) > time.Second {
+		t.Errorf("who waits for a direct path has used it at %v", used)
 	}
 }

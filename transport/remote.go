@@ -53,8 +53,9 @@ type remote struct {
 	joins                   atomic.Bool // the peer is known to put pieces together
 	flights                 [classes]atomic.Pointer[Flight]
 	last                    [classes]atomic.Pointer[LinkID] // of the link that ended last
-	said                    atomic.Int64                    // last send of more than tiny
-	thawed                  atomic.Bool                     // the machine is to know of the next of those at once
+	talked                  atomic.Int64                    // last time that something was written to the peer, or read
+	thaw                    atomic.Int64                    // when it was noticed last that the process was frozen
+	thawed                  atomic.Bool                     // it was, and the machine is to know at once when the peer is talked to
 	dozing                  atomic.Bool                     // run waits for the machine's own wake-up only
 	kick                    chan struct{}
 
@@ -226,6 +227,7 @@ func (p *remote) receivePunch(from netip.AddrPort, socket int, b []byte) {
 // post has the state machine take an event that must not be lost, however many probes arrive: after a freeze there are many at once.
 func (p *remote) post(e punch.Event) {
 	if _, ok := e.(punch.Thawed); ok {
+		p.thaw.Store(p.hub.now())
 		p.thawed.Store(true)
 	}
 	p.orders.put(e)
@@ -347,9 +349,13 @@ func (p *remote) traffic() punch.Traffic {
 		}
 		return p.hub.epoch.Add(time.Duration(v - 1))
 	}
+	used := p.talked.Load()
+	if p.wanted.Load() > 0 {
+		used = p.hub.now()
+	}
 	return punch.Traffic{
 		Sent:          at(p.sent.Load()),
-		Said:          at(p.said.Load()),
+		Used:          at(used),
 		Received:      at(p.heard.Load()),
 		Size:          int(p.size.Load()),
 		RelayReceived: at(p.relayHeard.Load()),

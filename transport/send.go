@@ -35,11 +35,8 @@ func (h *hub) sendPeer(p *remote, class Class, gen uint16, b []byte, seg int) er
 		return nil
 	}
 	now := h.now()
-	if class != RelayOnly {
-		p.say(now, len(b))
-	}
 	silent := p.ask(now, class)
-	if silent > recallAfter {
+	if silent > recallAfter || p.thawing(now) {
 		p.talks[class].keep(b[:min(seg, len(b))], gen, now)
 	}
 	return h.route(p, class, gen, b, seg, now, silent)

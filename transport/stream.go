@@ -29,12 +29,16 @@ func (s *Stream) Link() *Link { return s.link }
 
 func (s *Stream) Read(b []byte) (int, error) {
 	n, err := s.s.Read(b)
+	if n > 0 {
+		s.link.use()
+	}
 	return n, s.mapError(err)
 }
 
 func (s *Stream) Write(b []byte) (int, error) {
 	s.writes.Lock()
 	defer s.writes.Unlock()
+	s.link.use()
 	n, err := s.s.Write(b)
 	return n, s.mapError(err)
 }
@@ -89,6 +93,7 @@ func (s *Stream) CloseWrite() error {
 	if s.closed.Load() {
 		return net.ErrClosed
 	}
+	s.link.use()
 	_ = s.s.Close() // fails only if the peer, or this side, has cancelled the direction already
 	return nil
 }
@@ -104,6 +109,7 @@ func (s *Stream) Close() error {
 	s.endWrite()
 	s.writes.Lock() // quic-go sends no end if it is asked to while a Write gives up
 	defer s.writes.Unlock()
+	s.link.use()
 	_ = s.s.Close() // fails only if the write side was cancelled, and then there is nothing to end
 	return nil
 }

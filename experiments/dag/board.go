@@ -214,12 +214,14 @@ func (b *Board) taskLocked(a Ask) (*fanIn, Task, error) {
 func (b *Board) announce(all []Ask) ([]Answer, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	answers := make([]Answer, len(all))
-	for i, a := range all {
-		f, t, err := b.taskLocked(a)
-		if err != nil {
+	for _, a := range all { // before any of it is noted
+		if _, _, err := b.taskLocked(a); err != nil {
 			return nil, err
 		}
+	}
+	answers := make([]Answer, len(all))
+	for i, a := range all {
+		f, t, _ := b.taskLocked(a)
 		for _, c := range f.coming {
 			if t.At == nil || c.takes != a.Takes {
 				answers[i].Coming = append(answers[i].Coming, c.name)

@@ -47,6 +47,25 @@ func TestWallClockIsSet(t *testing.T) {
 	}
 }
 
+// A virtual machine is suspended again a moment after it has gone on: its monotonic clock, which stands still meanwhile, has both within a second.
+func TestSuspendedTwice(t *testing.T) {
+	s := directPair(t, simConfig{clocks: true})
+	s.talk(s.a, 50*ms, time.Second)
+	for i := range 3 {
+		s.a.wall += time.Hour
+		s.talk(s.a, 50*ms, time.Second)
+		got := 0
+		for _, h := range s.a.history {
+			if h.Reason == "process was frozen" {
+				got++
+			}
+		}
+		if got != i+1 {
+			t.Errorf("suspended %d times, noticed %d", i+1, got)
+		}
+	}
+}
+
 // A Machine that was made anew after the clock was set back is not refused as a replay of the old one.
 func TestNewMachineAfterClockWasSetBack(t *testing.T) {
 	for _, which := range []string{"a", "b"} {

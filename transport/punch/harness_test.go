@@ -53,7 +53,7 @@ type side struct {
 	wall   time.Duration // by which its wall clock was set forward since the beginning; see simConfig.clocks
 	wanted bool
 
-	sent, said, received, relayReceived time.Time
+	sent, used, received, relayReceived time.Time
 	dataIn                              int
 	size                                int // of the packets that say sends; 0 = small. A new path begins with small ones
 	sizeOf                              uint16
@@ -291,7 +291,7 @@ func (x *side) check(before State, out Output) {
 func (x *side) at() time.Duration { return x.sim.net.Now().Sub(epoch) }
 
 func (x *side) tick() {
-	x.step(Traffic{Sent: x.sent, Said: x.said, Size: x.size, Received: x.received, RelayReceived: x.relayReceived, Wanted: x.wanted, KeepAlive: x.sim.pause})
+	x.step(Traffic{Sent: x.sent, Used: x.used, Size: x.size, Received: x.received, RelayReceived: x.relayReceived, Wanted: x.wanted, KeepAlive: x.sim.pause})
 }
 
 // relay carries something over the relay.
@@ -312,7 +312,7 @@ const (
 func (x *side) say(kind byte) {
 	s := x.m.State()
 	tag := byte(0)
-	x.said = x.sim.net.Now()
+	x.used = x.sim.net.Now()
 	if s.Route != RouteRelay {
 		tag = byte(s.Generation)
 		x.sent = x.sim.net.Now()
@@ -331,6 +331,7 @@ func (x *side) hearData(socket int, from netip.AddrPort, kind, tag byte) {
 		return
 	}
 	x.dataIn++
+	x.used = x.sim.net.Now()
 	s := x.m.State()
 	switch {
 	case from.IsValid() && from == s.Path && socket == s.Socket:

@@ -159,7 +159,7 @@ func (m *Machine) choose(addr end, generation uint16, rtt time.Duration) {
 	m.hardWon(addr)
 	m.lastPath = addr
 	m.nomination, m.deferred = nomination{}, deferred{}
-	m.backoff, m.reason = m.cfg.RetryMin, ""
+	m.backoff, m.reason, m.thaw.open = m.cfg.RetryMin, "", false
 	m.owed, m.owedCall = false, false
 	// What is left of the round looks for a neighbour only.
 	neighbour := m.sameNetwork(addr.AddrPort)
@@ -206,7 +206,7 @@ func (m *Machine) confirmGap() time.Duration {
 // older one.
 func (m *Machine) traffic(e Traffic) {
 	m.wanted, m.others = e.Wanted, e.KeepAlive
-	if m.thaw.open && m.thaw.last.Sub(e.Said) < saidSince {
+	if m.sinceThaw(e.Used) || m.sinceThaw(e.RelayReceived) {
 		m.disturb(frozenReason)
 	}
 	p := &m.path
@@ -323,7 +323,9 @@ func (m *Machine) advancePath() {
 	if p.sure() {
 		switch {
 		case m.due(m.doubtAt()):
-			m.learnPause(0, p.pause)
+			if p.unanswered.Add(-p.pause).After(m.thaw.last) { // else it may be the freeze that the peer, or its NAT, did not survive
+				m.learnPause(0, p.pause)
+			}
 			m.enterDoubt(m.silence(), true)
 		case m.due(m.relayDoubtAt()) && m.now.Sub(p.relayLast) <= relayFresh:
 			m.enterDoubt("peer sends through the relay", false)

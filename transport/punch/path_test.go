@@ -274,7 +274,7 @@ func TestFreeze(t *testing.T) {
 			}
 			s.waitDirect(5 * time.Second)
 			s.net.Run(2 * time.Second)
-			if !s.bothDirect() {
+			if !s.bothDirect() || s.a.m.thaw.open {
 				t.Errorf("frozen for %v: not stable\n%s\n%s", d, s.a.story(), s.b.story())
 			}
 			t.Logf("frozen for %v, talking %v: direct after %v\n%s\n%s", d, talking, s.a.m.State().Since.Sub(thaw), s.a.story(), s.b.story())
@@ -282,35 +282,57 @@ func TestFreeze(t *testing.T) {
 	}
 }
 
-// A path that nobody uses after a freeze proves itself some seconds later, without a word before; one on which an answer is awaited at once.
+// A path that nobody uses after a freeze is probed some seconds later, without a word before; one on which an answer is awaited at once. What died in
+// the freeze says nothing of how long NATs remember.
 func TestFrozenWhileIdle(t *testing.T) {
-	for _, cut := range []bool{false, true} {
-		for _, awaited := range []bool{false, true} {
-			s := directPair(t, simConfig{})
-			s.talk(s.b, 50*ms, time.Second)
-			s.net.Run(time.Second)
-			s.a.wanted, s.b.wanted = false, false
-			if awaited {
-				s.cut(true, true)
-				s.a.say(dataAsk)
-				s.a.tick()
-			}
-			s.a.frozen, s.b.frozen = true, true
-			s.net.Run(time.Minute)
-			s.cut(cut, cut)
-			s.a.frozen, s.b.frozen = false, false
-			before := s.a.m.State()
-			s.a.step(Thawed{})
-			s.b.step(Thawed{})
-			s.net.Run(thawLeast - 10*ms)
-			if st := s.a.m.State(); !awaited && (st.Counters != before.Counters || st.Phase != Direct) || awaited && st.Counters.Calls == before.Counters.Calls {
-				t.Errorf("awaited %v: %+v, before %+v", awaited, st, before)
-			}
-			s.net.Run(thawMost + 5*time.Second)
-			if st := s.a.m.State(); cut != (st.Route == RouteRelay) || !awaited && !cut && s.a.m.path.proof.Before(s.a.m.thaw.last) {
-				t.Errorf("cut %v, awaited %v: %+v", cut, awaited, st)
+	for _, d := range []time.Duration{4 * time.Second, time.Minute} { // of the shorter one only the event tells
+		for _, cut := range []bool{false, true} {
+			for _, awaited := range []bool{false, true} {
+				s := directPair(t, simConfig{})
+				s.talk(s.b, 50*ms, time.Second)
+				s.net.Run(time.Second)
+				s.a.wanted, s.b.wanted = false, false
+				if awaited {
+					s.cut(true, true)
+					s.a.say(dataAsk)
+					s.a.tick()
+				}
+				s.a.frozen, s.b.frozen = true, true
+				s.net.Run(d)
+				s.cut(cut, cut)
+				s.a.frozen, s.b.frozen = false, false
+				before := s.a.m.State()
+				s.a.step(Thawed{})
+				s.b.step(Thawed{})
+				s.net.Run(thawLeast - 10*ms)
+				if st := s.a.m.State(); !awaited && (st.Counters != before.Counters || st.Phase != Direct) || awaited && st.Counters.Calls == before.Counters.Calls {
+					t.Errorf("frozen for %v, awaited %v: %+v, before %+v", d, awaited, st, before)
+				}
+				s.net.Run(thawMost + 5*time.Second)
+				if st := s.a.m.State(); cut != (st.Route == RouteRelay) || s.a.m.thaw.open || !awaited && !cut && s.a.m.path.proof.Before(s.a.m.thaw.last) {
+					t.Errorf("frozen for %v, cut %v, awaited %v: %+v", d, cut, awaited, st)
+				}
+				if s.a.died > 0 && !awaited {
+					t.Errorf("frozen for %v, cut %v: a pause of %v is said to have ended the path", d, cut, s.a.died)
+				}
 			}
 		}
+	}
+}
+
+// One who only listens after a freeze has the path looked after when the peer says something by the relay, as it does when it doubts the path.
+func TestFrozenListener(t *testing.T) {
+	s := directPair(t, simConfig{})
+	s.talk(s.b, 50*ms, time.Second)
+	s.net.Run(time.Second)
+	s.a.frozen = true
+	s.net.Run(4 * time.Second)
+	s.a.frozen = false
+	s.a.step(Thawed{})
+	s.a.relayReceived = s.net.Now()
+	s.a.tick()
+	if st := s.a.m.State(); st.Phase != Doubt {
+		t.Errorf("%+v", st)
 	}
 }
 

@@ -79,11 +79,12 @@ type Start struct {
 // Relay tells that data can, or can no longer, go through the relay (see Config.NoRelay).
 type Relay struct{ Usable bool }
 
-// Disturbed tells that the network is another: the path must prove itself, and a round starts at once.
+// Disturbed tells that the network is another, or the path has changed: it must prove itself, and a round starts at once.
 type Disturbed struct{ Reason string }
 
-// Thawed tells that the process was frozen, for seconds at least. It is as Disturbed once something is said to the peer (see Traffic). If nothing is, a path
-// is probed once, a few seconds later: who has many peers uses few of them, and would have all others answer.
+// Thawed tells that the process was frozen, for seconds at least. If the path was in doubt, or the peer owed an answer, that is as Disturbed. Else it
+// is so when the peer is next talked to (see Traffic), or data of it comes by the relay. If neither happens within some seconds, a path is probed once, and
+// without a path a round starts: who has many peers talks to few of them, and would have all others answer.
 type Thawed struct{}
 
 // Packet is a datagram that arrived with a first byte of 0x10 to 0x1f. A zero From means that it came
@@ -98,7 +99,7 @@ type Packet struct {
 // flows on a direct path, and when Output.Wake is reached. Times that have not come yet are zero.
 type Traffic struct {
 	Sent     time.Time // last time anything was sent on the selected direct path
-	Said     time.Time // last time something was sent to the peer, by any way, that is more than an acknowledgement
+	Used     time.Time // last time that something was said to the peer, or was read of what it said, as far as a direct path would carry it
 	Size     int       // of the packets that are sent on it, if they come in batches; 0 = not known
 	Received time.Time // last time anything of the peer was heard on it
 	// RelayReceived is the last time that data of the current generation came through the relay:
@@ -257,21 +258,26 @@ const (
 	frozenReason = "process was frozen"
 	thawLeast    = time.Second // until paths are looked after that nobody uses
 	thawMost     = 5 * time.Second
-	saidSince    = time.Second // before a freeze is noticed: what is said in it is said after the freeze, which takes longer
+	thawSlack    = time.Second // before a freeze is noticed: what comes in it came after the freeze, which takes longer
 )
 
 // thawed has a path that an answer was awaited on be looked after at once, and others later.
 func (m *Machine) thawed() {
-	if !m.thaw.last.IsZero() && m.now.Sub(m.thaw.last) < frozenAfter { // noticed twice
+	// By either clock, as in frozen.
+	if last := m.thaw.last; !last.IsZero() && max(m.now.Sub(last), m.now.Round(0).Sub(last.Round(0))) < frozenAfter { // noticed twice
 		return
 	}
 	m.thaw = thaw{last: m.now}
+	m.begin()
 	if m.path.selected() && (!m.path.sure() || !m.path.unanswered.IsZero()) {
 		m.disturb(frozenReason)
 		return
 	}
 	m.thaw.open, m.thaw.due = true, m.now.Add(m.between(thawLeast, thawMost))
 }
+
+// sinceThaw tells whether t is after the last freeze, and the path has not proved itself since.
+func (m *Machine) sinceThaw(t time.Time) bool { return m.thaw.open && m.thaw.last.Sub(t) < thawSlack }
 
 func (m *Machine) advanceThaw() {
 	switch {
@@ -292,11 +298,16 @@ func (m *Machine) disturb(reason string) {
 	if m.path.selected() {
 		m.enterDoubt(reason, true)
 	}
-	m.backoff, m.strikes, m.hold = m.cfg.RetryMin, 0, time.Time{}
-	m.forgetHard()
+	m.begin()
 	if m.started {
 		m.startRound(true)
 	}
+}
+
+// begin forgets what attempts have shown: the network may be another.
+func (m *Machine) begin() {
+	m.backoff, m.strikes, m.hold = m.cfg.RetryMin, 0, time.Time{}
+	m.forgetHard()
 }
 
 func (m *Machine) setLocal(e SetLocal) {
