@@ -336,6 +336,23 @@ func TestFrozenListener(t *testing.T) {
 	}
 }
 
+// A path that is found after a freeze has proved itself.
+func TestNewPathAfterFreeze(t *testing.T) {
+	s := directPair(t, simConfig{})
+	s.talk(s.b, 50*ms, time.Second)
+	s.net.Run(time.Second)
+	s.a.frozen = true
+	s.talk(s.b, 50*ms, 10*time.Second) // which gives the path up
+	s.a.frozen = false
+	before := s.a.m.State().Generation
+	s.a.step(Thawed{})
+	s.b.step(Disturbed{Reason: "test"})
+	s.net.Run(thawLeast - 10*ms)
+	if st := s.a.m.State(); st.Phase != Direct || st.Generation == before || s.a.m.thaw.open {
+		t.Errorf("%+v, before generation %d; to be looked after: %v", st, before, s.a.m.thaw.open)
+	}
+}
+
 // TestNATRestarts: all mappings go, new ones have other ports.
 func TestNATRestarts(t *testing.T) {
 	for _, p := range []place{easy, fullCone} {
