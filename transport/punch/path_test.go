@@ -338,18 +338,24 @@ func TestFrozenListener(t *testing.T) {
 
 // A path that is found after a freeze has proved itself.
 func TestNewPathAfterFreeze(t *testing.T) {
-	s := directPair(t, simConfig{})
-	s.talk(s.b, 50*ms, time.Second)
-	s.net.Run(time.Second)
-	s.a.frozen = true
-	s.talk(s.b, 50*ms, 10*time.Second) // which gives the path up
-	s.a.frozen = false
-	before := s.a.m.State().Generation
-	s.a.step(Thawed{})
-	s.b.step(Disturbed{Reason: "test"})
-	s.net.Run(thawLeast - 10*ms)
-	if st := s.a.m.State(); st.Phase != Direct || st.Generation == before || s.a.m.thaw.open {
-		t.Errorf("%+v, before generation %d; to be looked after: %v", st, before, s.a.m.thaw.open)
+	for _, name := range []string{"a", "b"} {
+		s := directPair(t, simConfig{})
+		frozen, other := s.a, s.b
+		if name == "b" {
+			frozen, other = s.b, s.a
+		}
+		s.talk(other, 50*ms, time.Second)
+		s.net.Run(time.Second)
+		frozen.frozen = true
+		s.talk(other, 50*ms, 10*time.Second) // which gives the path up
+		frozen.frozen = false
+		before := frozen.m.State().Generation
+		frozen.step(Thawed{})
+		other.step(Disturbed{Reason: "test"})
+		s.net.Run(thawLeast - 10*ms)
+		if st := frozen.m.State(); st.Phase != Direct || st.Generation == before || frozen.m.thaw.open {
+			t.Errorf("%s: %+v, before generation %d; to be looked after: %v", name, st, before, frozen.m.thaw.open)
+		}
 	}
 }
 
