@@ -183,13 +183,16 @@ func claimed(ss []*section, c comparison) (best *answer) {
 }
 
 // claimRank is the higher, the rather README tells of a section: of functions in one region, with stores as fast as their servers are here,
-// which is the hardest for fnwire.
+// which is the hardest for fnwire, and with slowWay beside them.
 func (s *section) claimRank() (rank int) {
 	settings := s.records[0].Settings
 	if place, _, _ := strings.Cut(settings["profile"], "/"); place == "aws-region" {
 		rank += 2
 	}
 	if settings["service"] != modelledService {
+		rank++
+	}
+	if slices.ContainsFunc(s.records, func(r results.Record) bool { return r.Way == slowWay }) {
 		rank++
 	}
 	return rank
