@@ -28,6 +28,20 @@ func readme(t *testing.T, rs []results.Record) (path, dir string) {
 	return path, dir
 }
 
+// updated is what a README is with the results of these measurements.
+func updated(t *testing.T, rs []results.Record) string {
+	t.Helper()
+	path, dir := readme(t, rs)
+	if err := report.UpdateReadme(path, dir); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 // README tells of measurements with wukong3 beside them, though others are newer and of more works.
 func TestReadmeTellsOfSlowWay(t *testing.T) {
 	var rs []results.Record
@@ -46,15 +60,7 @@ func TestReadmeTellsOfSlowWay(t *testing.T) {
 			rs = append(rs, r)
 		}
 	}
-	path, dir := readme(t, rs)
-	if err := report.UpdateReadme(path, dir); err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text := string(b); !strings.Contains(text, "beside wukong3") || strings.Contains(text, "2 MiB") {
+	if text := updated(t, rs); !strings.Contains(text, "beside wukong3") || strings.Contains(text, "2 MiB") {
 		t.Errorf("%s", text)
 	}
 }
@@ -149,15 +155,7 @@ func TestReadmeTellsOfFailures(t *testing.T) {
 			rs[i].OK, rs[i].Error = false, "broken"
 		}
 	}
-	path, dir := readme(t, rs)
-	if err := report.UpdateReadme(path, dir); err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := "; in 1 it has failed each time, where a store has not."; !strings.Contains(string(b), want) {
-		t.Errorf("it lacks %q:\n%s", want, b)
+	if want, text := "; in 1 it has failed each time, where a store has not.", updated(t, rs); !strings.Contains(text, want) {
+		t.Errorf("it lacks %q:\n%s", want, text)
 	}
 }
