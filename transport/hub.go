@@ -323,8 +323,10 @@ func (c *cutter) fromRelay(p *remote, gen uint16, frame, packet []byte) {
 	if gen > relayGeneration {
 		if direct := p.directAddr.Load(); direct != nil && direct.Port == int(gen) {
 			src = direct
-			p.relayHeard.Store(c.hub.now()) // the peer doubts the direct path
-			p.unfreeze()
+			p.relayHeard.Store(c.hub.now())      // the peer doubts the direct path
+			if p.talked.Load() < p.thaw.Load() { // as after a freeze, when the machine has no other sign of it
+				p.wake()
+			}
 		} else {
 			src = p.otherAddr(gen)
 		}

@@ -119,12 +119,7 @@ func (p *remote) ask(now int64, class Class) time.Duration {
 
 // use notes that something is said to the peer, or what it has said is read. The machine learns at once that a path is used for the first time since a freeze.
 func (p *remote) use() {
-	p.talked.Store(p.hub.now())
-	p.unfreeze()
-}
-
-func (p *remote) unfreeze() {
-	if p.thawed.Load() && p.thawed.CompareAndSwap(true, false) {
+	if p.talked.Swap(p.hub.now()) < p.thaw.Load() {
 		p.wake()
 	}
 }

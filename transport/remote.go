@@ -55,7 +55,6 @@ type remote struct {
 	last                    [classes]atomic.Pointer[LinkID] // of the link that ended last
 	talked                  atomic.Int64                    // last time that something was written to the peer, or read
 	thaw                    atomic.Int64                    // when it was noticed last that the process was frozen
-	thawed                  atomic.Bool                     // it was, and the machine is to know at once when the peer is talked to
 	dozing                  atomic.Bool                     // run waits for the machine's own wake-up only
 	kick                    chan struct{}
 
@@ -228,7 +227,6 @@ func (p *remote) receivePunch(from netip.AddrPort, socket int, b []byte) {
 func (p *remote) post(e punch.Event) {
 	if _, ok := e.(punch.Thawed); ok {
 		p.thaw.Store(p.hub.now())
-		p.thawed.Store(true)
 	}
 	p.orders.put(e)
 	p.wake()

@@ -268,11 +268,11 @@ func (m *Machine) thawed() {
 		return
 	}
 	m.thaw = thaw{last: m.now}
-	m.begin()
 	if m.path.selected() && (!m.path.sure() || !m.path.unanswered.IsZero()) {
 		m.disturb(frozenReason)
 		return
 	}
+	m.forgetTries()
 	m.thaw.open, m.thaw.due = true, m.now.Add(m.between(thawLeast, thawMost))
 }
 
@@ -298,14 +298,14 @@ func (m *Machine) disturb(reason string) {
 	if m.path.selected() {
 		m.enterDoubt(reason, true)
 	}
-	m.begin()
+	m.forgetTries()
 	if m.started {
 		m.startRound(true)
 	}
 }
 
-// begin forgets what attempts have shown: the network may be another.
-func (m *Machine) begin() {
+// forgetTries forgets what attempts have shown: the network may be another.
+func (m *Machine) forgetTries() {
 	m.backoff, m.strikes, m.hold = m.cfg.RetryMin, 0, time.Time{}
 	m.forgetHard()
 }
