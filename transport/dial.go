@@ -65,7 +65,7 @@ const (
 func (e *Endpoint) quicConfig() *quic.Config {
 	return &quic.Config{
 		MaxIdleTimeout:                 idleTimeout,
-		KeepAlivePeriod:                keepAlive,
+		EnableDatagrams:                true, // for Link.keepAlive only
 		HandshakeIdleTimeout:           dialTimeout,
 		InitialStreamReceiveWindow:     uint64(min(firstWindow, e.cfg.Window)),
 		MaxStreamReceiveWindow:         uint64(e.cfg.Window),
@@ -295,6 +295,7 @@ func (e *Endpoint) install(r *remote, class Class, conn *quic.Conn, dialled bool
 	s := e.slot(key)
 	old := s.link
 	s.link, s.err = l, nil
+	r.links[class].Store(l)
 	s.notify()
 	e.wg.Add(1)
 	e.mu.Unlock()
@@ -314,6 +315,7 @@ func (e *Endpoint) install(r *remote, class Class, conn *quic.Conn, dialled bool
 		if id := l.ID(); id != (LinkID{}) {
 			r.last[class].Store(&id)
 		}
+		r.links[class].CompareAndSwap(l, nil)
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if s.link == l {

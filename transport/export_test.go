@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"log/slog"
+	"time"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -24,3 +25,9 @@ func (l *Link) AbandonPaths(ctx context.Context, n uint16) error {
 	}
 	return nil
 }
+
+// Thaw does what follows a freeze of the process.
+func (e *Endpoint) Thaw() { e.thawed(time.Now()) }
+
+// Talking tells whether a stream is open with the link's peer that a direct path would carry.
+func (l *Link) Talking() bool { return l.peer.talking() }

@@ -131,7 +131,7 @@ func (p *remote) thawing(now int64) bool {
 }
 
 // flow notes a send at now. The machine, which sleeps while nothing flows over the relay, is told when something does again:
-// more than QUIC's keep-alives and their acknowledgements.
+// more than keep-alives and their acknowledgements.
 func (p *remote) flow(now int64) {
 	if time.Duration(now-p.used.Swap(now)) > quietFor {
 		p.sends.Store(0)

@@ -29,9 +29,12 @@ type Link struct {
 	remote  net.Addr // of the handshake; at the dialling side quic-go's own getter races with Switch
 	id      atomic.Pointer[LinkID]
 	gen     atomic.Uint32 // of the path that QUIC sends on, at the dialling side
+	streams atomic.Int32  // that are open
 
-	lastSent, lastLost uint64 // packets; this and lossy are touched by Endpoint.mind only
-	lossy              int    // looks in a row at which many were lost
+	lastSent, lastLost uint64    // packets; this and what follows, up to ping, are touched by Endpoint.mind only
+	lossy              int       // looks in a row at which many were lost
+	received           uint64    // packets
+	ping               time.Time // when it will have been idle for keepAlive
 
 	renewals chan struct{} // for follow, capacity 1
 	fresh    uint16        // paths by the relay that were taken; this and what follows are touched by follow only

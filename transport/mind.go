@@ -3,10 +3,12 @@ package transport
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/quic-go/quic-go"
 
 	"github.com/fnwire/fnwire/transport/punch"
 )
@@ -38,11 +40,11 @@ func (e *Endpoint) mind() {
 			// Both clocks: a suspended machine may not count the pause in the monotonic one.
 			if now.Sub(last)-mindEvery > frozenAfter || now.Round(0).Sub(last.Round(0))-mindEvery > frozenAfter {
 				e.log.Info("transport: the process was frozen", "for", now.Sub(last))
-				e.disturbed(punch.Thawed{})
+				e.thawed(now)
 			}
 			last = now
 			e.checkAddresses()
-			e.careForLinks()
+			e.careForLinks(now)
 			e.forgetIdle()
 		case <-e.looks:
 			if !e.checkAddresses() && e.cfg.OnDoubt != nil {
@@ -77,18 +79,39 @@ func (e *Endpoint) checkAddresses() (changed bool) {
 	if changed {
 		e.log.Info("transport: the machine's addresses have changed")
 		e.hub.pace.forget()
-		e.disturbed(punch.Disturbed{Reason: "local addresses changed"})
+		e.disturbed("local addresses changed")
 	}
 	return changed
 }
 
-// disturbed tells every peer's state machine, and has the owner look after the relays and the mapped address.
-func (e *Endpoint) disturbed(what punch.Event) {
+// thawed tells every peer's state machine that the process was frozen, and has the owner look after the relays and the mapped address. What was
+// under way QUIC sends again by itself, since its timers are overdue; links on which nothing is are left alone for some seconds.
+func (e *Endpoint) thawed(now time.Time) {
+	e.mu.Lock()
+	e.tellPeers()
+	for _, r := range e.peers {
+		r.post(punch.Thawed{Talking: r.talking()})
+	}
+	for _, s := range e.links {
+		if l := s.link; l != nil {
+			if t := now.Add(punch.ThawLeast + rand.N(punch.ThawMost-punch.ThawLeast)); l.ping.Before(t) {
+				l.ping = t
+			}
+		}
+	}
+	e.mu.Unlock()
+	if e.cfg.OnDisturbed != nil {
+		e.cfg.OnDisturbed()
+	}
+}
+
+// disturbed tells every peer's state machine that the network is another, and has the owner look after the relays and the mapped address.
+func (e *Endpoint) disturbed(reason string) {
 	e.mu.Lock()
 	peers := make([]*remote, 0, len(e.peers))
 	e.tellPeers()
 	for _, r := range e.peers {
-		r.post(what)
+		r.post(punch.Disturbed{Reason: reason})
 		peers = append(peers, r)
 	}
 	e.mu.Unlock()
@@ -100,9 +123,9 @@ func (e *Endpoint) disturbed(what punch.Event) {
 	}
 }
 
-// careForLinks looks whether packets are too long for the ways that they take, and after peers from which nothing is heard though
+// careForLinks keeps idle links alive, looks whether packets are too long for the ways that they take, and after peers from which nothing is heard though
 // something is sent: Config.Gone is asked about them. Two answers that a peer is gone, some time apart, end its links.
-func (e *Endpoint) careForLinks() {
+func (e *Endpoint) careForLinks(now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for k, s := range e.links {
@@ -112,6 +135,7 @@ func (e *Endpoint) careForLinks() {
 		}
 		st := s.link.conn.ConnectionStats()
 		e.split.look(e, s.link, st)
+		s.link.keepAlive(now, st)
 		t := &r.talks[k.class]
 		if r.measure(k.class, st.SmoothedRTT+4*st.MeanDeviation+maxAckDelay) {
 			s.link.widen()
@@ -127,6 +151,22 @@ func (e *Endpoint) careForLinks() {
 			r.asking = true
 			e.wg.Go(func() { e.askAbout(r, t, since) })
 		}
+	}
+}
+
+// keepAlive has the peer answer when nothing was heard for long. It is an empty datagram (RFC 9221), since QUIC's own PING cannot be held back: after a
+// freeze it would go out on every link, however short the thaw.
+func (l *Link) keepAlive(now time.Time, st quic.ConnectionStats) {
+	if st.PacketsReceived != l.received || l.ping.IsZero() {
+		l.received, l.ping = st.PacketsReceived, now.Add(keepAlive)
+		return
+	}
+	if now.Before(l.ping) {
+		return
+	}
+	l.ping = now.Add(keepAlive)
+	if err := l.conn.SendDatagram(nil); err != nil && l.conn.Context().Err() == nil {
+		l.e.log.Debug("transport: keep-alive not sent", "peer", l.peer.id, "error", err)
 	}
 }
 

@@ -48,7 +48,8 @@ type remote struct {
 	shun                    atomic.Int64           // until when the home relay is not used
 	via                     atomic.Pointer[string] // the relay by which it came, when that was not the home
 	talks                   [classes]talk
-	size                    atomic.Int32 // of the longest packets that QUIC sends on the direct path
+	links                   [classes]atomic.Pointer[Link] // that were installed last
+	size                    atomic.Int32                  // of the longest packets that QUIC sends on the direct path
 	pieces                  *pieces.Codec
 	joins                   atomic.Bool // the peer is known to put pieces together
 	flights                 [classes]atomic.Pointer[Flight]
@@ -358,8 +359,19 @@ func (p *remote) traffic() punch.Traffic {
 		Size:          int(p.size.Load()),
 		RelayReceived: at(p.relayHeard.Load()),
 		KeepAlive:     p.hub.pace.pause(),
+		Talking:       p.talking(),
 		Wanted:        p.wanted.Load() > 0 || p.since(max(p.used.Load(), p.direct.Load())) < wantedFor,
 	}
+}
+
+// talking tells whether a stream is open that a direct path would carry.
+func (p *remote) talking() bool {
+	for class := range classes {
+		if l := p.links[class].Load(); class != RelayOnly && l != nil && l.streams.Load() > 0 && l.conn.Context().Err() == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // apply sends what the machine wants sent and publishes a change of state.

@@ -22,7 +22,10 @@ type Stream struct {
 	writes sync.Mutex // held while a Write is under way, so that the end is sent behind it
 }
 
-func newStream(l *Link, s *quic.Stream) *Stream { return &Stream{s: s, link: l} }
+func newStream(l *Link, s *quic.Stream) *Stream {
+	l.streams.Add(1)
+	return &Stream{s: s, link: l}
+}
 
 // Link returns the link that the stream is on.
 func (s *Stream) Link() *Link { return s.link }
@@ -102,7 +105,7 @@ func (s *Stream) CloseWrite() error {
 // Cancelling the read side matters: a stream that is closed for writing only would stay open until the
 // peer ends its side.
 func (s *Stream) Close() error {
-	if s.closed.Swap(true) {
+	if !s.end() {
 		return nil
 	}
 	s.s.CancelRead(0)
@@ -114,10 +117,19 @@ func (s *Stream) Close() error {
 	return nil
 }
 
+// end notes that the stream is not open any more; false: it was not before.
+func (s *Stream) end() bool {
+	if s.closed.Swap(true) {
+		return false
+	}
+	s.link.streams.Add(-1)
+	return true
+}
+
 // Reset ends both directions at once and tells the peer a code, at most 2^62-1. What was written and
 // not yet acknowledged may be lost.
 func (s *Stream) Reset(code uint64) {
-	if s.closed.Swap(true) {
+	if !s.end() {
 		return
 	}
 	s.s.CancelRead(quic.StreamErrorCode(code))

@@ -52,6 +52,7 @@ type side struct {
 	frozen bool
 	wall   time.Duration // by which its wall clock was set forward since the beginning; see simConfig.clocks
 	wanted bool
+	talks  bool // Traffic.Talking
 
 	sent, used, received, relayReceived time.Time
 	dataIn                              int
@@ -291,7 +292,7 @@ func (x *side) check(before State, out Output) {
 func (x *side) at() time.Duration { return x.sim.net.Now().Sub(epoch) }
 
 func (x *side) tick() {
-	x.step(Traffic{Sent: x.sent, Used: x.used, Size: x.size, Received: x.received, RelayReceived: x.relayReceived, Wanted: x.wanted, KeepAlive: x.sim.pause})
+	x.step(Traffic{Sent: x.sent, Used: x.used, Size: x.size, Received: x.received, RelayReceived: x.relayReceived, Wanted: x.wanted, Talking: x.talks, KeepAlive: x.sim.pause})
 }
 
 // relay carries something over the relay.

@@ -89,12 +89,13 @@ func (p *path) answer() {
 
 // transmit notes a send at t.
 func (p *path) transmit(t time.Time) {
+	if !t.After(p.sent) {
+		return
+	}
 	if p.unanswered.IsZero() && !t.Before(p.heard) {
 		p.unanswered, p.pause = t, min(t.Sub(p.heard), t.Sub(p.sent))
 	}
-	if t.After(p.sent) {
-		p.sent = t
-	}
+	p.sent = t
 }
 
 // listen notes a packet of the peer's that is no probe.
@@ -161,10 +162,14 @@ func (m *Machine) choose(addr end, generation uint16, rtt time.Duration) {
 	m.nomination, m.deferred = nomination{}, deferred{}
 	m.backoff, m.reason, m.thaw.open = m.cfg.RetryMin, "", false
 	m.owed, m.owedCall = false, false
-	// What is left of the round looks for a neighbour only.
-	neighbour := m.sameNetwork(addr.AddrPort)
+	m.settle()
+}
+
+// settle has what is left of the round look for a neighbour only, since there is a path.
+func (m *Machine) settle() {
+	neighbour := m.sameNetwork(m.path.addr.AddrPort)
 	for _, c := range m.candidates {
-		if neighbour || !c.local || c.addr == addr {
+		if neighbour || !c.local || c.addr == m.path.addr {
 			c.next = time.Time{}
 		}
 	}
@@ -207,7 +212,7 @@ func (m *Machine) confirmGap() time.Duration {
 func (m *Machine) traffic(e Traffic) {
 	m.wanted, m.others = e.Wanted, e.KeepAlive
 	if m.sinceThaw(e.Used) || m.sinceThaw(e.RelayReceived) {
-		m.disturb(frozenReason)
+		m.useThawed()
 	}
 	p := &m.path
 	if !p.selected() {

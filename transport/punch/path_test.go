@@ -282,17 +282,19 @@ func TestFreeze(t *testing.T) {
 	}
 }
 
-// A path that nobody uses after a freeze is probed some seconds later, without a word before; one on which an answer is awaited at once. What died in
-// the freeze says nothing of how long NATs remember.
+// A path that nobody uses after a freeze is probed some seconds later, without a word before; one on which an answer is awaited at once, if a talk is under
+// way: else it was an acknowledgement. What died in the freeze says nothing of how long NATs remember.
 func TestFrozenWhileIdle(t *testing.T) {
 	for _, d := range []time.Duration{4 * time.Second, time.Minute} { // of the shorter one only the event tells
 		for _, cut := range []bool{false, true} {
-			for _, awaited := range []bool{false, true} {
+			for _, unanswered := range []string{"", "an acknowledgement", "a word"} {
+				awaited := unanswered == "a word"
 				s := directPair(t, simConfig{})
 				s.talk(s.b, 50*ms, time.Second)
 				s.net.Run(time.Second)
 				s.a.wanted, s.b.wanted = false, false
-				if awaited {
+				s.a.talks = awaited
+				if unanswered != "" {
 					s.cut(true, true)
 					s.a.say(dataAsk)
 					s.a.tick()
@@ -302,20 +304,63 @@ func TestFrozenWhileIdle(t *testing.T) {
 				s.cut(cut, cut)
 				s.a.frozen, s.b.frozen = false, false
 				before := s.a.m.State()
-				s.a.step(Thawed{})
+				s.a.step(Thawed{Talking: awaited})
 				s.b.step(Thawed{})
-				s.net.Run(thawLeast - 10*ms)
+				s.a.tick()
+				s.net.Run(ThawLeast - 10*ms)
 				if st := s.a.m.State(); !awaited && (st.Counters != before.Counters || st.Phase != Direct) || awaited && st.Counters.Calls == before.Counters.Calls {
-					t.Errorf("frozen for %v, awaited %v: %+v, before %+v", d, awaited, st, before)
+					t.Errorf("frozen for %v after %q: %+v, before %+v", d, unanswered, st, before)
 				}
-				s.net.Run(thawMost + 5*time.Second)
+				s.net.Run(ThawMost + 5*time.Second)
 				if st := s.a.m.State(); cut != (st.Route == RouteRelay) || s.a.m.thaw.open || !awaited && !cut && s.a.m.path.proof.Before(s.a.m.thaw.last) {
-					t.Errorf("frozen for %v, cut %v, awaited %v: %+v", d, cut, awaited, st)
+					t.Errorf("frozen for %v, cut %v, after %q: %+v", d, cut, unanswered, st)
 				}
 				if s.a.died > 0 && !awaited {
 					t.Errorf("frozen for %v, cut %v: a pause of %v is said to have ended the path", d, cut, s.a.died)
 				}
 			}
+		}
+	}
+}
+
+// A path that is used after a freeze is asked whether it lives. If it does, that is all: others are looked for only if it does not answer, or if it was
+// left alone for longer than many NATs remember.
+func TestUsedAfterFreeze(t *testing.T) {
+	for _, c := range []struct {
+		frozen time.Duration
+		cut    bool
+		calls  bool // at once, and then later
+		later  bool
+	}{
+		{10 * time.Second, false, false, false},
+		{10 * time.Second, true, false, true},
+		{time.Minute, false, true, true},
+		{time.Minute, true, true, true},
+	} {
+		s := directPair(t, simConfig{})
+		s.talk(s.b, 50*ms, time.Second)
+		s.net.Run(time.Second)
+		s.a.frozen, s.b.frozen = true, true
+		s.net.Run(c.frozen)
+		s.a.frozen, s.b.frozen = false, false
+		s.cut(c.cut, c.cut)
+		s.a.step(Thawed{})
+		s.b.step(Thawed{})
+		before := s.a.m.State().Counters
+		called := func() bool { return s.a.m.State().Counters.Calls > before.Calls }
+		s.a.used = s.net.Now()
+		s.a.say(dataAsk)
+		s.a.tick()
+		if st := s.a.m.State(); called() != c.calls || st.Route != RouteBoth {
+			t.Errorf("%+v: called at once %v, %v", c, called(), st)
+		}
+		s.net.Run(3 * time.Second)
+		st := s.a.m.State()
+		if called() != c.later || (st.Phase == Direct) == c.cut {
+			t.Errorf("%+v: called %v, %+v", c, called(), st)
+		}
+		if n := st.Counters.Probes - before.Probes; !c.cut && n > 8 {
+			t.Errorf("%+v: %d probes of paths, though the one that was there lives", c, n)
 		}
 	}
 }
@@ -352,7 +397,7 @@ func TestNewPathAfterFreeze(t *testing.T) {
 		before := frozen.m.State().Generation
 		frozen.step(Thawed{})
 		other.step(Disturbed{Reason: "test"})
-		s.net.Run(thawLeast - 10*ms)
+		s.net.Run(ThawLeast - 10*ms)
 		if st := frozen.m.State(); st.Phase != Direct || st.Generation == before || frozen.m.thaw.open {
 			t.Errorf("%s: %+v, before generation %d; to be looked after: %v", name, st, before, frozen.m.thaw.open)
 		}

@@ -82,10 +82,10 @@ type Relay struct{ Usable bool }
 // Disturbed tells that the network is another, or the path has changed: it must prove itself, and a round starts at once.
 type Disturbed struct{ Reason string }
 
-// Thawed tells that the process was frozen, for seconds at least. If the path was in doubt, or the peer owed an answer, that is as Disturbed. Else it
-// is so when the peer is next talked to (see Traffic), or data of it comes by the relay. If neither happens within some seconds, a path is probed once, and
-// without a path a round starts: who has many peers talks to few of them, and would have all others answer.
-type Thawed struct{}
+// Thawed tells that the process was frozen, for seconds at least. If the path was in doubt, or a talk is under way and the peer owed an answer, that is as
+// Disturbed. Else the path is doubted when the peer is next talked to (see Traffic), or data of it comes by the relay. If neither happens within some seconds,
+// it is probed once, and without a path a round starts: who has many peers talks to few of them, and would have all others answer.
+type Thawed struct{ Talking bool } // as in Traffic
 
 // Packet is a datagram that arrived with a first byte of 0x10 to 0x1f. A zero From means that it came
 // through the relay. Data is not kept.
@@ -106,6 +106,7 @@ type Traffic struct {
 	// the peer doubts the path.
 	RelayReceived time.Time
 	Wanted        bool // data flows or a direct path is asked for; rounds are repeated only then
+	Talking       bool // something may be under way. Else what was sent last is not waited for: an acknowledgement is never answered
 	// KeepAlive is the pause that fits the NAT here, as far as other peers' paths have shown (see Pace); 0 = not known.
 	KeepAlive time.Duration
 }
@@ -153,6 +154,7 @@ type Machine struct {
 	out  Output
 
 	started, wanted bool
+	talking         bool // Traffic.Talking
 	local, remote   []netip.AddrPort
 	here, there     NAT
 	candidates      []*candidate
@@ -208,6 +210,12 @@ func (m *Machine) Step(now time.Time, ev Event) Output {
 	frozen := m.frozen(now)
 	m.now, m.out = now, Output{}
 	before := m.look()
+	switch e := ev.(type) {
+	case Traffic:
+		m.talking = e.Talking
+	case Thawed:
+		m.talking = e.Talking
+	}
 	if frozen {
 		m.thawed()
 	}
@@ -247,6 +255,12 @@ func (m *Machine) frozen(now time.Time) bool {
 	return !m.wake.IsZero() && (now.Sub(m.wake) > frozenAfter || stepped > frozenAfter)
 }
 
+// ThawLeast and ThawMost bound the time after a freeze in which a path that nobody uses is looked after.
+const (
+	ThawLeast = time.Second
+	ThawMost  = 5 * time.Second
+)
+
 // thaw is what is to be done since the process was frozen.
 type thaw struct {
 	last time.Time // when that was noticed last
@@ -256,8 +270,6 @@ type thaw struct {
 
 const (
 	frozenReason = "process was frozen"
-	thawLeast    = time.Second // until paths are looked after that nobody uses
-	thawMost     = 5 * time.Second
 	thawSlack    = time.Second // before a freeze is noticed: what comes in it came after the freeze, which takes longer
 )
 
@@ -268,12 +280,15 @@ func (m *Machine) thawed() {
 		return
 	}
 	m.thaw = thaw{last: m.now}
-	if m.path.selected() && (!m.path.sure() || !m.path.unanswered.IsZero()) {
-		m.disturb(frozenReason)
-		return
+	if p := &m.path; p.selected() {
+		if !p.sure() || m.talking && !p.unanswered.IsZero() {
+			m.disturb(frozenReason)
+			return
+		}
+		p.unanswered, p.checks, p.pause = time.Time{}, 0, 0
 	}
 	m.forgetTries()
-	m.thaw.open, m.thaw.due = true, m.now.Add(m.between(thawLeast, thawMost))
+	m.thaw.open, m.thaw.due = true, m.now.Add(m.between(ThawLeast, ThawMost))
 }
 
 // sinceThaw tells whether t is after the last freeze, and the path has not proved itself since.
@@ -291,6 +306,18 @@ func (m *Machine) advanceThaw() {
 	default:
 		m.disturb(frozenReason)
 	}
+}
+
+// useThawed doubts a path that is used for the first time since a freeze. Other paths are looked for at once only if a NAT may have forgotten it.
+func (m *Machine) useThawed() {
+	p := &m.path
+	if !p.sure() || m.now.Sub(p.heard) > KeepAliveMost && m.now.Sub(p.sent) > KeepAliveMost {
+		m.disturb(frozenReason)
+		return
+	}
+	m.thaw.open = false
+	m.forgetTries()
+	m.enterDoubt(frozenReason, true)
 }
 
 func (m *Machine) disturb(reason string) {

@@ -161,9 +161,12 @@ func (m *Machine) receiveReply(from end, msg message) bool {
 		m.peerKnows(msg, t.at)
 	}
 	if from == m.path.addr {
-		m.path.confirm(m.now, t)
-		if m.path.sure() {
+		was := m.path.sure()
+		if m.path.confirm(m.now, t); m.path.sure() {
 			m.reason = ""
+			if !was {
+				m.settle()
+			}
 		}
 		m.noticeMapping(c)
 	}
