@@ -174,7 +174,7 @@ func (r *run) judgeSteady(rec *results.Record, slow, windows int64) {
 
 // judgeLines notes what the lines did between two times, by the busiest and the latest of them, and marks once what any of them was too slow for.
 func (r *run) judgeLines(rec *results.Record, before, after map[string]wan.Usage) {
-	var busy, all, late, over float64
+	var busy, all, late, over, packets, bytes float64
 	var fates [wan.Fates]int64
 	for _, host := range slices.Sorted(maps.Keys(after)) {
 		b, a := before[host], after[host]
@@ -184,6 +184,7 @@ func (r *run) judgeLines(rec *results.Record, before, after map[string]wan.Usage
 		for i := range fates {
 			fates[i] += up.Fates[i] + down.Fates[i]
 		}
+		packets, bytes = packets+float64(up.Packets+down.Packets), bytes+float64(up.Bytes+down.Bytes)
 		lost := up.Overrun + down.Overrun
 		busy, all, late, over = max(busy, share), all+share, max(late, ms(behind)), over+float64(lost)
 	}
@@ -200,7 +201,7 @@ func (r *run) judgeLines(rec *results.Record, before, after map[string]wan.Usage
 			rec.Marks = append(rec.Marks, "bound by the emulator: a line "+m.what)
 		}
 	}
-	rec.Measured["lines_percent_of_core"] = all
+	rec.Measured["lines_percent_of_core"], rec.Measured["line_packets"], rec.Measured["line_bytes"] = all, packets, bytes
 	rec.Measured["line_busiest_percent"], rec.Measured["line_late_ms_p99"], rec.Measured["line_overrun"] = busy, late, over
 	rec.Measured["line_lost"], rec.Measured["line_overflowed"] = float64(fates[wan.Lost]+fates[wan.Out]), float64(fates[wan.Overflow])
 }

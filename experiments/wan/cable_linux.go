@@ -250,7 +250,7 @@ func (w *way) take(now time.Duration, frame []byte) {
 	for i := range b.packets {
 		at, fate := w.send(now, b.bytes(i))
 		switch {
-		case fate == InOrder && from < to && at-first <= Gather:
+		case fate == InOrder && from < to && at-first <= w.link.path.gather():
 			to, last = i+1, at
 			continue
 		case fate == InOrder:

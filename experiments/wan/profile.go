@@ -40,7 +40,8 @@ func (p Path) slowed(n int) Path {
 	if p.Rate > 0 {
 		p.Queue = p.queue() // what waits is the same, and waits longer
 	}
-	for _, d := range []*time.Duration{&p.Delay, &p.Jitter, &p.Late, &p.OutageEvery, &p.OutageFor} {
+	p.Gather = p.gather()
+	for _, d := range []*time.Duration{&p.Gather, &p.Delay, &p.Jitter, &p.Late, &p.OutageEvery, &p.OutageFor} {
 		*d *= time.Duration(n)
 	}
 	p.Rate /= int64(n)
@@ -145,7 +146,7 @@ func ProfileNames() []string {
 }
 
 // MostSlow is how many times slower a profile may be.
-const MostSlow = 128
+const MostSlow = 256
 
 // FindProfile returns the profile of a name, which may end with how many times slower it is to be: "aws-region/8".
 func FindProfile(name string) (Profile, error) {

@@ -20,6 +20,9 @@ func TestSlowed(t *testing.T) {
 	if b.Delay != 8*a.Delay || b.Rate != a.Rate/8 || b.Queue != int(float64(a.Rate)/8*0.01) || p.Slow != 8 || p.Name != "aws-region/8" {
 		t.Errorf("%+v slowed is %+v", a, b)
 	}
+	if b.Gather != 8*wan.Gather || a.Gather != 0 || p.Slowed(2).Function(3).Up.Gather != 16*wan.Gather {
+		t.Errorf("packets are gathered for %v, and slowed for %v", a.Gather, b.Gather)
+	}
 	for _, p := range wan.Profiles()[1:] {
 		if err := p.Slowed(wan.MostSlow).Check(); err != nil {
 			t.Errorf("%s: %v", p.Name, err)
@@ -30,7 +33,7 @@ func TestSlowed(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"none/8", "aws-region/", "aws-region/1", "aws-region/129", "x/8", "lan/2/2", "lan/-2"} {
+	for _, name := range []string{"none/8", "aws-region/", "aws-region/1", "aws-region/257", "x/8", "lan/2/2", "lan/-2"} {
 		if p, err := wan.FindProfile(name); err == nil {
 			t.Errorf("%s: %+v", name, p)
 		}

@@ -34,6 +34,7 @@
 package wan
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -53,12 +54,14 @@ type Path struct {
 	// Outages, in which all packets are lost, last OutageFor; between them are OutageEvery on average, exponentially distributed.
 	OutageEvery time.Duration `json:"outage_every,omitzero"`
 	OutageFor   time.Duration `json:"outage_for,omitzero"`
+	// Gather is how long a packet of a batch waits for the next ones at most; 0 is the constant.
+	Gather time.Duration `json:"gather,omitzero"`
 }
 
 const (
 	queueFor   = 10 * time.Millisecond
 	queueLeast = 64 << 10 // a batch of the kernel's
-	longest    = time.Minute
+	longest    = 2 * time.Minute
 	fastest    = 100_000_000_000
 	slowest    = 8_000
 )
@@ -70,9 +73,11 @@ func (p Path) queue() int {
 	return max(queueLeast, int(float64(p.Rate)/8*queueFor.Seconds()))
 }
 
+func (p Path) gather() time.Duration { return cmp.Or(p.Gather, Gather) }
+
 // Check tells what is wrong with p, if anything.
 func (p Path) Check() error {
-	for name, d := range map[string]time.Duration{"delay": p.Delay, "jitter": p.Jitter, "late": p.Late, "time of outages": p.OutageFor} {
+	for name, d := range map[string]time.Duration{"delay": p.Delay, "jitter": p.Jitter, "late": p.Late, "time of outages": p.OutageFor, "gather": p.Gather} {
 		if d < 0 || d > longest {
 			return fmt.Errorf("wan: %s %v: want 0 to %v", name, d, longest)
 		}
@@ -107,7 +112,7 @@ func (l Line) Check() error { return errors.Join(l.Up.Check(), l.Down.Check()) }
 func Even(p Path) Line { return Line{p, p} }
 
 const (
-	// Gather is how long a packet of a batch waits for the next ones at most.
+	// Gather is how long a packet of a batch waits for the next ones at most, unless the path has a time of its own.
 	Gather = 50 * time.Microsecond
 
 	holdBytes = 64 << 20 // under way in one direction, at most: further packets are dropped, and counted as overrun
