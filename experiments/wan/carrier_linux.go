@@ -123,8 +123,8 @@ func Carry() error {
 		}
 	}()
 	for i, j := range jobs {
-		at := uintptr(firstFile + 1 + 2*i)
-		c, err := NewCable(j.Line, j.Seed, os.NewFile(at, "inside"), os.NewFile(at+1, "outside"))
+		at := firstFile + 1 + 2*i
+		c, err := NewCable(j.Line, j.Seed, inherited(at, "inside"), inherited(at+1, "outside"))
 		if err != nil {
 			return errors.Join(err, enc.Encode(answer{Error: err.Error()}))
 		}
@@ -148,6 +148,13 @@ func Carry() error {
 			return fmt.Errorf("wan: %w", err)
 		}
 	}
+}
+
+// inherited is a file that the process has been given. It blocks until NewCable has it: else the runtime's poller would have it too, and wake up a thread
+// of its own for each frame.
+func inherited(fd int, name string) *os.File {
+	_ = unix.SetNonblock(fd, false) // of one that is not open NewCable will tell
+	return os.NewFile(uintptr(fd), name)
 }
 
 // urgent gives all threads of the process, and those they will start, real-time priority, or as much as they may have. They work
