@@ -363,6 +363,7 @@ func pingLink(ctx context.Context, l *transport.Link, b [pingSize]byte) (time.Du
 	if err != nil {
 		return 0, err
 	}
+	defer s.Close()
 	defer context.AfterFunc(ctx, func() { s.Reset(resetAborted) })()
 	if _, err := s.Write(b[:]); err != nil {
 		return 0, cause(ctx, err)
@@ -375,7 +376,6 @@ func pingLink(ctx context.Context, l *transport.Link, b [pingSize]byte) (time.Du
 	if got != b {
 		return 0, fmt.Errorf("%w: ping", errWire)
 	}
-	_ = s.Close()
 	return time.Since(began), nil
 }
 

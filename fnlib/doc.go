@@ -16,7 +16,7 @@
 //
 // A function platform such as AWS Lambda stops a process the moment its handler has returned, lets it go on when the next event comes, for
 // minutes or never, and has it end at some time. A node lives through that: paths, relays, the name and the connection to the rendezvous
-// are looked after as soon as a freeze of more than 3 s is over, within some 1.5 s, and links go on for 3 minutes. So
+// are looked after as soon as a freeze of more than 3 s is over, within some 1.5 s, those of peers that nobody talks to within some 6 s, and links go on for 3 minutes. So
 //
 //   - join once for each instance, not once for each event; join again if Err tells that the node is closed;
 //   - accept what was received before the handler returns: what is not accepted then is not lost, but its sender waits;

@@ -65,7 +65,8 @@ const (
 func (e *Endpoint) quicConfig() *quic.Config {
 	return &quic.Config{
 		MaxIdleTimeout:                 idleTimeout,
-		EnableDatagrams:                true, // for Link.keepAlive only
+		KeepAlivePeriod:                idleTimeout / 2, // for links of processes that are thawed for less than Link.keepAlive waits
+		EnableDatagrams:                true,            // for Link.keepAlive only
 		HandshakeIdleTimeout:           dialTimeout,
 		InitialStreamReceiveWindow:     uint64(min(firstWindow, e.cfg.Window)),
 		MaxStreamReceiveWindow:         uint64(e.cfg.Window),

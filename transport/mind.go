@@ -84,16 +84,21 @@ func (e *Endpoint) checkAddresses() (changed bool) {
 	return changed
 }
 
-// thawed tells every peer's state machine that the process was frozen, and has the owner look after the relays and the mapped address. What was
-// under way QUIC sends again by itself, since its timers are overdue; links on which nothing is are left alone for some seconds.
+// thawed tells every peer's state machine that the process was frozen, and has the owner look after the relays and the mapped address. Links on which no
+// stream is open are left alone for some seconds.
 func (e *Endpoint) thawed(now time.Time) {
 	e.mu.Lock()
 	e.tellPeers()
 	for _, r := range e.peers {
 		r.post(punch.Thawed{Talking: r.talking()})
 	}
-	for _, s := range e.links {
-		if l := s.link; l != nil {
+	var repeats []func()
+	for k, s := range e.links {
+		switch l := s.link; {
+		case l == nil:
+		case l.streams.Load() > 0:
+			repeats = append(repeats, func() { l.peer.repeat(k.class, againFirst) })
+		default:
 			if t := now.Add(punch.ThawLeast + rand.N(punch.ThawMost-punch.ThawLeast)); l.ping.Before(t) {
 				l.ping = t
 			}
@@ -102,6 +107,9 @@ func (e *Endpoint) thawed(now time.Time) {
 	e.mu.Unlock()
 	if e.cfg.OnDisturbed != nil {
 		e.cfg.OnDisturbed()
+	}
+	for _, repeat := range repeats {
+		repeat()
 	}
 }
 
@@ -155,7 +163,7 @@ func (e *Endpoint) careForLinks(now time.Time) {
 }
 
 // keepAlive has the peer answer when nothing was heard for long. It is an empty datagram (RFC 9221), since QUIC's own PING cannot be held back: after a
-// freeze it would go out on every link, however short the thaw.
+// freeze it would go out on every link, however short the thaw. So that one goes only where the link would soon end.
 func (l *Link) keepAlive(now time.Time, st quic.ConnectionStats) {
 	if st.PacketsReceived != l.received || l.ping.IsZero() {
 		l.received, l.ping = st.PacketsReceived, now.Add(keepAlive)

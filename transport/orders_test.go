@@ -93,6 +93,12 @@ func TestTalkAfterFreeze(t *testing.T) {
 	if r.relayHeard.Store(h.now()); told() {
 		t.Error("told without a packet")
 	}
+	if r.talking() {
+		t.Error("a talk without a stream")
+	}
+	if r.talks[Auto].owed.Store(1); !r.talking() || !r.traffic().Talking {
+		t.Error("what the peer has to answer for certain is no talk")
+	}
 	r.wanted.Add(1)
 	if used := r.traffic().Used; h.epoch.Add(time.Duration(h.now())).Sub(used) > time.Second {
 		t.Errorf("who waits for a direct path has used it at %v", used)

@@ -300,6 +300,10 @@ func (p *remote) run() {
 			continue
 		}
 		now := time.Now()
+		if !wake.IsZero() && now.Sub(wake) > frozenAfter { // else what was sent right before would be taken for unanswered since
+			p.thaw.Store(p.hub.now())
+			p.apply(p.machine.Step(now, punch.Thawed{Talking: p.talking()}))
+		}
 		if has := p.leg() != nil; has != p.relayed {
 			p.relayed = has
 			p.apply(p.machine.Step(now, punch.Relay{Usable: has}))
@@ -364,10 +368,14 @@ func (p *remote) traffic() punch.Traffic {
 	}
 }
 
-// talking tells whether a stream is open that a direct path would carry.
+// talking tells whether a stream is open that a direct path would carry, or the peer has to answer something there for certain.
 func (p *remote) talking() bool {
 	for class := range classes {
-		if l := p.links[class].Load(); class != RelayOnly && l != nil && l.streams.Load() > 0 && l.conn.Context().Err() == nil {
+		if class == RelayOnly {
+			continue
+		}
+		l := p.links[class].Load()
+		if p.talks[class].owed.Load() != 0 || l != nil && l.streams.Load() > 0 && l.conn.Context().Err() == nil {
 			return true
 		}
 	}

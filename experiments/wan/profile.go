@@ -37,6 +37,9 @@ func (p Profile) Slowed(n int) Profile {
 }
 
 func (p Path) slowed(n int) Path {
+	if p == (Path{}) {
+		return p // a plain cable
+	}
 	if p.Rate > 0 {
 		p.Queue = p.queue() // what waits is the same, and waits longer
 	}

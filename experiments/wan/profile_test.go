@@ -27,6 +27,9 @@ func TestSlowed(t *testing.T) {
 		if err := p.Slowed(wan.MostSlow).Check(); err != nil {
 			t.Errorf("%s: %v", p.Name, err)
 		}
+		if plain := p.Public == (wan.Line{}); plain != (p.Slowed(8).Public == (wan.Line{})) {
+			t.Errorf("%s: plain cable of the public host: %v; slowed: %+v", p.Name, plain, p.Slowed(8).Public)
+		}
 		for _, l := range p.Slowed(3).Functions {
 			if p.Name == "lossy" && l.Up.OutageEvery != 3*time.Minute {
 				t.Errorf("%+v", l)

@@ -12,7 +12,7 @@
 //
 // [Link] is one direction as a state machine in virtual time. [Cable] carries real frames by it, between two TAP
 // devices, on a thread of its own which has real-time priority if it may (else the times are those of a busy machine). Batches
-// (UDP_SEGMENT, TSO) cross it as such: each packet in them has a fate of its own, and those that arrive within [Gather] are
+// (UDP_SEGMENT, TSO) cross it as such: each packet in them has a fate of its own, and those that arrive within Path.Gather are
 // handed over in one batch, at the time of the last, as network cards that moderate interrupts do. ARP and neighbour discovery,
 // which stand for routers that know each other, pass at once.
 //

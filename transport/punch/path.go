@@ -22,7 +22,7 @@ const (
 	longTalk  = 500 * time.Millisecond // after which the path is probed once when it falls silent
 
 	measureEvery = KeepAliveMost   // the RTT, while the peer talks: no keep-alive does it then
-	chatPause    = 5 * time.Second // without a word: what came until then is worth measuring for; QUIC's keep-alives are further apart
+	chatPause    = 5 * time.Second // without a word: what came until then is worth measuring for; keep-alives are further apart
 )
 
 // path is the selected direct path; its zero value means none.
@@ -222,7 +222,7 @@ func (m *Machine) traffic(e Traffic) {
 		p.listen(e.Received)
 		p.hear(e.Received)
 	}
-	if e.Sent.After(p.since) {
+	if e.Sent.After(p.since) && (m.talking || m.thaw.last.Sub(e.Sent) < thawSlack) { // else it is the last word before a freeze, of which there was no tick
 		p.transmit(e.Sent)
 	}
 	if p.idle > m.pause()*11/10 {

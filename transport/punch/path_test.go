@@ -134,7 +134,7 @@ func TestOutageLosesLittle(t *testing.T) {
 }
 
 // A path that was chosen while it was slow is known to have become faster after five minutes of talk, so its end is noticed as soon as that of
-// any such path. That costs a probe in 25 s; words that are further apart, as QUIC's keep-alives are, cost none.
+// any such path. That costs a probe in 25 s; words that are further apart, as keep-alives of links are, cost none.
 func TestPathGetsFaster(t *testing.T) {
 	for _, gap := range []time.Duration{50 * ms, 3 * time.Second} {
 		for _, first := range []time.Duration{600 * ms, 2 * time.Second} {
@@ -287,7 +287,7 @@ func TestFreeze(t *testing.T) {
 func TestFrozenWhileIdle(t *testing.T) {
 	for _, d := range []time.Duration{4 * time.Second, time.Minute} { // of the shorter one only the event tells
 		for _, cut := range []bool{false, true} {
-			for _, unanswered := range []string{"", "an acknowledgement", "a word"} {
+			for _, unanswered := range []string{"", "an acknowledgement", "an acknowledgement before a tick", "a word"} {
 				awaited := unanswered == "a word"
 				s := directPair(t, simConfig{})
 				s.talk(s.b, 50*ms, time.Second)
@@ -297,7 +297,9 @@ func TestFrozenWhileIdle(t *testing.T) {
 				if unanswered != "" {
 					s.cut(true, true)
 					s.a.say(dataAsk)
-					s.a.tick()
+					if awaited || unanswered == "an acknowledgement" {
+						s.a.tick()
+					}
 				}
 				s.a.frozen, s.b.frozen = true, true
 				s.net.Run(d)
@@ -323,19 +325,37 @@ func TestFrozenWhileIdle(t *testing.T) {
 	}
 }
 
+// A path over which the peer may have something to say is probed at once, which opens the NAT here.
+func TestFrozenListening(t *testing.T) {
+	for _, talks := range []bool{false, true} {
+		s := directPair(t, simConfig{})
+		s.talk(s.b, 50*ms, time.Second)
+		s.net.Run(time.Second)
+		s.a.talks, s.a.frozen = talks, true
+		s.net.Run(time.Minute)
+		s.a.frozen = false
+		before := s.a.m.State().Counters
+		s.a.step(Thawed{Talking: talks})
+		s.a.tick()
+		if st := s.a.m.State(); st.Counters.Probes > before.Probes != talks || st.Counters.Calls != before.Calls || st.Phase != Direct {
+			t.Errorf("talks %v: %+v", talks, st)
+		}
+	}
+}
+
 // A path that is used after a freeze is asked whether it lives. If it does, that is all: others are looked for only if it does not answer, or if it was
 // left alone for longer than many NATs remember.
 func TestUsedAfterFreeze(t *testing.T) {
 	for _, c := range []struct {
-		frozen time.Duration
-		cut    bool
-		calls  bool // at once, and then later
-		later  bool
+		frozen       time.Duration
+		cut, heard   bool // something of the peer has waited in the socket
+		calls, later bool // at once, and within seconds
 	}{
-		{10 * time.Second, false, false, false},
-		{10 * time.Second, true, false, true},
-		{time.Minute, false, true, true},
-		{time.Minute, true, true, true},
+		{10 * time.Second, false, false, false, false},
+		{10 * time.Second, true, false, false, true},
+		{time.Minute, false, false, true, true},
+		{time.Minute, true, false, true, true},
+		{time.Minute, true, true, true, true},
 	} {
 		s := directPair(t, simConfig{})
 		s.talk(s.b, 50*ms, time.Second)
@@ -348,6 +368,10 @@ func TestUsedAfterFreeze(t *testing.T) {
 		s.b.step(Thawed{})
 		before := s.a.m.State().Counters
 		called := func() bool { return s.a.m.State().Counters.Calls > before.Calls }
+		if c.heard {
+			s.a.received = s.net.Now()
+			s.a.tick()
+		}
 		s.a.used = s.net.Now()
 		s.a.say(dataAsk)
 		s.a.tick()

@@ -263,9 +263,10 @@ const (
 
 // thaw is what is to be done since the process was frozen.
 type thaw struct {
-	last time.Time // when that was noticed last
-	open bool      // the path has not proved itself since
-	due  time.Time // when it is to, at the latest
+	last  time.Time // when that was noticed last
+	open  bool      // the path has not proved itself since
+	due   time.Time // when it is to, at the latest
+	stale bool      // it was left alone for longer than many NATs remember
 }
 
 const (
@@ -286,9 +287,13 @@ func (m *Machine) thawed() {
 			return
 		}
 		p.unanswered, p.checks, p.pause = time.Time{}, 0, 0
+		m.thaw.stale = m.now.Sub(p.heard) > KeepAliveMost && m.now.Sub(p.sent) > KeepAliveMost
 	}
 	m.forgetTries()
 	m.thaw.open, m.thaw.due = true, m.now.Add(m.between(ThawLeast, ThawMost))
+	if m.talking && m.path.selected() { // the peer may have something to say, and a NAT here let it in no more
+		m.probePath(0, ProbeSize)
+	}
 }
 
 // sinceThaw tells whether t is after the last freeze, and the path has not proved itself since.
@@ -310,8 +315,7 @@ func (m *Machine) advanceThaw() {
 
 // useThawed doubts a path that is used for the first time since a freeze. Other paths are looked for at once only if a NAT may have forgotten it.
 func (m *Machine) useThawed() {
-	p := &m.path
-	if !p.sure() || m.now.Sub(p.heard) > KeepAliveMost && m.now.Sub(p.sent) > KeepAliveMost {
+	if !m.path.sure() || m.thaw.stale {
 		m.disturb(frozenReason)
 		return
 	}
