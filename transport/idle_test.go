@@ -84,6 +84,55 @@ func TestThawIsQuiet(t *testing.T) {
 	})
 }
 
+// What was said before a freeze and may be lost is said again right after it, if a stream is open.
+func TestThawRepeats(t *testing.T) {
+	inMesh(t, func(t *testing.T, lent *net.UDPConn) {
+		m := &mesh{sockets: make(map[netip.AddrPort]*meshSocket)}
+		var out atomic.Bool
+		m.set(func(netip.AddrPort, netip.AddrPort) int {
+			if out.Load() {
+				return 0
+			}
+			return ethernet
+		})
+		client, server := meshPair(t, m, lent, true)
+		lc, ls := meshLinks(t, client, server, transport.RelayOnly, "r")
+		s, err := lc.OpenStream(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		say := func() {
+			if _, err := s.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		say()
+		in, err := ls.AcceptStream(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		hear := func() time.Duration {
+			began := time.Now()
+			if _, err := in.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			return time.Since(began)
+		}
+		hear()
+		for i := range 5 {
+			time.Sleep(10 * time.Second)
+			out.Store(true)
+			say()
+			time.Sleep(4*time.Second + time.Duration(i)*200*time.Millisecond)
+			out.Store(false)
+			client.Thaw()
+			if d := hear(); d > 100*time.Millisecond {
+				t.Errorf("it comes %v after the thaw", d)
+			}
+		}
+	})
+}
+
 // A talk lasts as long as a stream is open, at either end.
 func TestTalking(t *testing.T) {
 	inMesh(t, func(t *testing.T, lent *net.UDPConn) {

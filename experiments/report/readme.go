@@ -182,8 +182,8 @@ func claimed(ss []*section, c comparison) (best *answer) {
 	return best
 }
 
-// claimRank is the higher, the rather README tells of a section: of functions in one region, with stores as fast as their servers are here,
-// which is the hardest for fnwire, and with slowWay beside them.
+// claimRank is the higher, the rather README tells of a section: of functions in one region, with slowWay beside them, and then with stores as fast as
+// their servers are here, which is the hardest for fnwire.
 func (s *section) claimRank() (rank int) {
 	settings := s.records[0].Settings
 	if place, _, _ := strings.Cut(settings["profile"], "/"); place == "aws-region" {
@@ -193,7 +193,7 @@ func (s *section) claimRank() (rank int) {
 		rank++
 	}
 	if slices.ContainsFunc(s.records, func(r results.Record) bool { return r.Way == slowWay }) {
-		rank++
+		rank += 2
 	}
 	return rank
 }
