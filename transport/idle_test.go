@@ -15,14 +15,7 @@ import (
 // An idle link lasts, however long, as long as the peer does.
 func TestIdleLink(t *testing.T) {
 	inMesh(t, func(t *testing.T, lent *net.UDPConn) {
-		m := &mesh{sockets: make(map[netip.AddrPort]*meshSocket)}
-		var gone atomic.Bool
-		m.set(func(netip.AddrPort, netip.AddrPort) int {
-			if gone.Load() {
-				return 0
-			}
-			return ethernet
-		})
+		m, gone := switchedMesh()
 		client, server := meshPair(t, m, lent, true)
 		classes := []transport.Class{transport.Auto, transport.RelayOnly}
 		for _, class := range classes {
@@ -87,14 +80,7 @@ func TestThawIsQuiet(t *testing.T) {
 // What was said before a freeze and may be lost is said again right after it, if a stream is open.
 func TestThawRepeats(t *testing.T) {
 	inMesh(t, func(t *testing.T, lent *net.UDPConn) {
-		m := &mesh{sockets: make(map[netip.AddrPort]*meshSocket)}
-		var out atomic.Bool
-		m.set(func(netip.AddrPort, netip.AddrPort) int {
-			if out.Load() {
-				return 0
-			}
-			return ethernet
-		})
+		m, out := switchedMesh()
 		client, server := meshPair(t, m, lent, true)
 		lc, ls := meshLinks(t, client, server, transport.RelayOnly, "r")
 		s, err := lc.OpenStream(t.Context())
@@ -190,4 +176,16 @@ func inMesh(t *testing.T, f func(*testing.T, *net.UDPConn)) {
 	}
 	defer lent.Close()
 	synctest.Test(t, func(t *testing.T) { f(t, lent) })
+}
+
+// switchedMesh is a mesh that loses all packets while off is set.
+func switchedMesh() (m *mesh, off *atomic.Bool) {
+	m, off = &mesh{sockets: make(map[netip.AddrPort]*meshSocket)}, new(atomic.Bool)
+	m.set(func(netip.AddrPort, netip.AddrPort) int {
+		if off.Load() {
+			return 0
+		}
+		return ethernet
+	})
+	return m, off
 }
