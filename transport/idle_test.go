@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/fnwire/fnwire/transport"
@@ -40,10 +39,9 @@ func TestIdleLink(t *testing.T) {
 // After a freeze nothing is sent to a peer that nobody talks to, for as long as a handler takes; later the link is looked after.
 func TestThawIsQuiet(t *testing.T) {
 	inMesh(t, func(t *testing.T, lent *net.UDPConn) {
-		m := &mesh{sockets: make(map[netip.AddrPort]*meshSocket)}
 		var last atomic.Pointer[time.Time] // packet
 		var packets atomic.Int64
-		m.set(func(netip.AddrPort, netip.AddrPort) int {
+		m := newMesh(func(netip.AddrPort, netip.AddrPort) int {
 			now := time.Now()
 			last.Store(&now)
 			packets.Add(1)
@@ -122,8 +120,7 @@ func TestThawRepeats(t *testing.T) {
 // A talk lasts as long as a stream is open, at either end.
 func TestTalking(t *testing.T) {
 	inMesh(t, func(t *testing.T, lent *net.UDPConn) {
-		m := &mesh{sockets: make(map[netip.AddrPort]*meshSocket)}
-		m.set(func(netip.AddrPort, netip.AddrPort) int { return ethernet })
+		m := newMesh(wide)
 		client, server := meshPair(t, m, lent, true)
 		for _, class := range []transport.Class{transport.RelayOnly, transport.Auto} {
 			lc, ls := meshLinks(t, client, server, class, "r")
@@ -168,24 +165,13 @@ func TestTalking(t *testing.T) {
 	})
 }
 
-// inMesh runs f in virtual time, with a socket to lend.
-func inMesh(t *testing.T, f func(*testing.T, *net.UDPConn)) {
-	lent, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lent.Close()
-	synctest.Test(t, func(t *testing.T) { f(t, lent) })
-}
-
 // switchedMesh is a mesh that loses all packets while off is set.
 func switchedMesh() (m *mesh, off *atomic.Bool) {
-	m, off = &mesh{sockets: make(map[netip.AddrPort]*meshSocket)}, new(atomic.Bool)
-	m.set(func(netip.AddrPort, netip.AddrPort) int {
+	off = new(atomic.Bool)
+	return newMesh(func(from, to netip.AddrPort) int {
 		if off.Load() {
 			return 0
 		}
-		return ethernet
-	})
-	return m, off
+		return wide(from, to)
+	}), off
 }

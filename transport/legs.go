@@ -224,8 +224,11 @@ func (e *Endpoint) RelayGone(relay string, peer ident.Short) {
 }
 
 // RelayChanged is to be called when what Usable of a relay reports has changed. It calls Usable and Send of relays.
-func (e *Endpoint) RelayChanged() {
-	for _, p := range e.hub.tables.Load().peers {
+func (e *Endpoint) RelayChanged() { e.hub.again() }
+
+// again has it said to all peers again what may be lost.
+func (h *hub) again() {
+	for _, p := range h.tables.Load().peers {
 		p.again()
 	}
 }

@@ -87,47 +87,38 @@ func (e *Endpoint) checkAddresses() (changed bool) {
 // thawed tells every peer's state machine that the process was frozen, and has the owner look after the relays and the mapped address. Links on which no
 // stream is open are left alone for some seconds.
 func (e *Endpoint) thawed(now time.Time) {
+	e.unsettle(func(r *remote) punch.Event { return punch.Thawed{Talking: r.talking()} })
 	e.mu.Lock()
-	e.tellPeers()
-	for _, r := range e.peers {
-		r.post(punch.Thawed{Talking: r.talking()})
-	}
-	var repeats []func()
+	defer e.mu.Unlock()
 	for k, s := range e.links {
 		switch l := s.link; {
 		case l == nil:
 		case l.streams.Load() > 0:
-			repeats = append(repeats, func() { l.peer.repeat(k.class, againFirst) })
+			l.peer.repeat(k.class, againFirst)
 		default:
 			if t := now.Add(punch.ThawLeast + rand.N(punch.ThawMost-punch.ThawLeast)); l.ping.Before(t) {
 				l.ping = t
 			}
 		}
 	}
-	e.mu.Unlock()
-	if e.cfg.OnDisturbed != nil {
-		e.cfg.OnDisturbed()
-	}
-	for _, repeat := range repeats {
-		repeat()
-	}
 }
 
 // disturbed tells every peer's state machine that the network is another, and has the owner look after the relays and the mapped address.
 func (e *Endpoint) disturbed(reason string) {
+	e.unsettle(func(*remote) punch.Event { return punch.Disturbed{Reason: reason} })
+	e.hub.again()
+}
+
+// unsettle has every peer's state machine take an event, and the owner look after the relays and the mapped address.
+func (e *Endpoint) unsettle(what func(*remote) punch.Event) {
 	e.mu.Lock()
-	peers := make([]*remote, 0, len(e.peers))
 	e.tellPeers()
 	for _, r := range e.peers {
-		r.post(punch.Disturbed{Reason: reason})
-		peers = append(peers, r)
+		r.post(what(r))
 	}
 	e.mu.Unlock()
 	if e.cfg.OnDisturbed != nil {
 		e.cfg.OnDisturbed()
-	}
-	for _, r := range peers {
-		r.again()
 	}
 }
 

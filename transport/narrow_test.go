@@ -60,6 +60,24 @@ type meshPacket struct {
 	b    []byte
 }
 
+// newMesh returns a mesh without sockets.
+func newMesh(mtu func(from, to netip.AddrPort) int) *mesh {
+	return &mesh{sockets: make(map[netip.AddrPort]*meshSocket), mtu: mtu}
+}
+
+// wide has all packets pass.
+func wide(netip.AddrPort, netip.AddrPort) int { return ethernet }
+
+// inMesh runs f in virtual time, with a socket to lend.
+func inMesh(t *testing.T, f func(*testing.T, *net.UDPConn)) {
+	lent, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lent.Close()
+	synctest.Test(t, func(t *testing.T) { f(t, lent) })
+}
+
 func (m *mesh) socket(addr netip.AddrPort, lent *net.UDPConn) *meshSocket {
 	s := &meshSocket{UDPConn: lent, mesh: m, addr: addr, queue: make(chan meshPacket, 1<<12), closed: make(chan struct{})}
 	m.mu.Lock()
@@ -273,15 +291,9 @@ func TestNarrowLine(t *testing.T) {
 
 // A peer that is farther away than a second gets packets as they are, for as long as the path is wide.
 func TestFarAway(t *testing.T) {
-	lent, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lent.Close()
-	synctest.Test(t, func(t *testing.T) {
+	inMesh(t, func(t *testing.T, lent *net.UDPConn) {
 		const rtt, near, settles, far = 1500 * time.Millisecond, 3 * time.Second, 20 * time.Second, 30 * time.Second
-		m := &mesh{sockets: make(map[netip.AddrPort]*meshSocket)}
-		m.set(func(_, _ netip.AddrPort) int { return ethernet })
+		m := newMesh(wide)
 		client, server := meshPair(t, m, lent, true)
 		lc, ls := meshLinks(t, client, server, transport.RelayOnly, "r")
 		go func() { _ = pour(t.Context(), lc, chunk/4, chunkPace) }()
@@ -327,7 +339,6 @@ func (n narrowing) path() string {
 }
 
 func (n narrowing) run(t *testing.T, lent *net.UDPConn, clientSends bool) {
-	m := &mesh{sockets: make(map[netip.AddrPort]*meshSocket)}
 	lines := func(mtu int) func(from, to netip.AddrPort) int {
 		return func(from, to netip.AddrPort) int {
 			switch relayed := from == meshRelay || to == meshRelay; {
@@ -339,7 +350,7 @@ func (n narrowing) run(t *testing.T, lent *net.UDPConn, clientSends bool) {
 			return mtu
 		}
 	}
-	m.set(lines(ethernet))
+	m := newMesh(lines(ethernet))
 	client, server := meshPair(t, m, lent, !n.alone)
 	relay := "r"
 	if n.alone {

@@ -35,9 +35,8 @@ func TestWordAfterOutage(t *testing.T) {
 
 // wordAfter returns how long after an outage the word arrives that was said at its beginning.
 func wordAfter(t *testing.T, lent *net.UDPConn, class transport.Class, outage time.Duration) time.Duration {
-	m := &mesh{sockets: make(map[netip.AddrPort]*meshSocket)}
 	var out atomic.Pointer[netip.AddrPort] // cut off
-	m.set(func(from, to netip.AddrPort) int {
+	m := newMesh(func(from, to netip.AddrPort) int {
 		if a := out.Load(); a != nil && (from == *a || to == *a) {
 			return 0
 		}

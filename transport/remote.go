@@ -300,10 +300,6 @@ func (p *remote) run() {
 			continue
 		}
 		now := time.Now()
-		if !wake.IsZero() && now.Sub(wake) > frozenAfter { // else what was sent right before would be taken for unanswered since
-			p.thaw.Store(p.hub.now())
-			p.apply(p.machine.Step(now, punch.Thawed{Talking: p.talking()}))
-		}
 		if has := p.leg() != nil; has != p.relayed {
 			p.relayed = has
 			p.apply(p.machine.Step(now, punch.Relay{Usable: has}))

@@ -222,7 +222,7 @@ func (m *Machine) traffic(e Traffic) {
 		p.listen(e.Received)
 		p.hear(e.Received)
 	}
-	if e.Sent.After(p.since) && (m.talking || m.thaw.last.Sub(e.Sent) < thawSlack) { // else it is the last word before a freeze, of which there was no tick
+	if e.Sent.After(p.since) && (m.talking || m.now.Sub(e.Sent) < thawSlack) { // else it is the last word before a freeze, of which there was no tick
 		p.transmit(e.Sent)
 	}
 	if p.idle > m.pause()*11/10 {

@@ -2,6 +2,7 @@ package punch
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 )
@@ -287,7 +288,7 @@ func TestFreeze(t *testing.T) {
 func TestFrozenWhileIdle(t *testing.T) {
 	for _, d := range []time.Duration{4 * time.Second, time.Minute} { // of the shorter one only the event tells
 		for _, cut := range []bool{false, true} {
-			for _, unanswered := range []string{"", "an acknowledgement", "an acknowledgement before a tick", "a word"} {
+			for _, unanswered := range []string{"", "an acknowledgement", "an acknowledgement before a tick", "an acknowledgement before a tick that is late", "a word"} {
 				awaited := unanswered == "a word"
 				s := directPair(t, simConfig{})
 				s.talk(s.b, 50*ms, time.Second)
@@ -306,6 +307,9 @@ func TestFrozenWhileIdle(t *testing.T) {
 				s.cut(cut, cut)
 				s.a.frozen, s.b.frozen = false, false
 				before := s.a.m.State()
+				if strings.HasSuffix(unanswered, "late") { // and comes before the freeze is noticed
+					s.a.tick()
+				}
 				s.a.step(Thawed{Talking: awaited})
 				s.b.step(Thawed{})
 				s.a.tick()

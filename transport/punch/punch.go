@@ -315,21 +315,24 @@ func (m *Machine) advanceThaw() {
 
 // useThawed doubts a path that is used for the first time since a freeze. Other paths are looked for at once only if a NAT may have forgotten it.
 func (m *Machine) useThawed() {
-	if !m.path.sure() || m.thaw.stale {
-		m.disturb(frozenReason)
+	if m.path.sure() && !m.thaw.stale {
+		m.mistrust(frozenReason)
 		return
 	}
-	m.thaw.open = false
-	m.forgetTries()
-	m.enterDoubt(frozenReason, true)
+	m.disturb(frozenReason)
 }
 
-func (m *Machine) disturb(reason string) {
+// mistrust has the path prove itself.
+func (m *Machine) mistrust(reason string) {
 	m.thaw.open = false
 	if m.path.selected() {
 		m.enterDoubt(reason, true)
 	}
 	m.forgetTries()
+}
+
+func (m *Machine) disturb(reason string) {
+	m.mistrust(reason)
 	if m.started {
 		m.startRound(true)
 	}
