@@ -172,19 +172,24 @@ func TestCPUTime(t *testing.T) {
 	}
 }
 
-// One probe that was interrupted makes no slow window, and most that took long do.
-func TestSlowed(t *testing.T) {
-	for name, c := range map[string]struct {
+// One probe that was interrupted makes no slow window, one that seems faster than the machine is makes none of those after it, and most that took long do.
+func TestPace(t *testing.T) {
+	var p results.Pace
+	for _, c := range []struct {
+		name string
 		took []time.Duration
 		want bool
 	}{
-		"steady":      {[]time.Duration{10, 11, 10, 12, 10}, false},
-		"sibling":     {[]time.Duration{16, 15, 16, 10, 16}, false},
-		"interrupted": {[]time.Duration{10, 11, 900, 12, 300}, false},
-		"slowed":      {[]time.Duration{50, 60, 10, 12, 70}, true},
+		{"first", []time.Duration{30, 31, 30, 33, 30}, false},
+		{"best", []time.Duration{10, 11, 10, 12, 10}, false},
+		{"sibling", []time.Duration{16, 15, 16, 10, 16}, false},
+		{"interrupted", []time.Duration{10, 11, 900, 12, 300}, false},
+		{"short account", []time.Duration{10, 2, 10, 12, 10}, false},
+		{"steady again", []time.Duration{10, 11, 10, 12, 10}, false},
+		{"slowed", []time.Duration{50, 60, 10, 12, 70}, true},
 	} {
-		if got := results.Slowed(c.took, 10); got != c.want {
-			t.Errorf("%s: %v", name, got)
+		if got := p.SlowWindow(c.took); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
 		}
 	}
 }

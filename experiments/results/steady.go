@@ -13,7 +13,7 @@ const (
 	steadyProbe  = 20_000                // rounds of scramble: some 40 us
 	steadyWindow = 10                    // probes, of whose times the median counts: an interrupt may be on the account of the thread that it hits
 	steadyKept   = 6000                  // slow windows that are remembered
-	steadySlow   = 2                     // times what a probe takes at best. A busy sibling of the core (SMT) makes it 1.3 to 1.6
+	steadySlow   = 2                     // times what probes take at best. A busy sibling of the core (SMT) makes it 1.3 to 1.6
 )
 
 // Steady tells how often the machine is slower than it can be, for a reason that lies outside it: a fixed piece of work takes longer by the CPU
@@ -78,19 +78,16 @@ func (s *Steady) watch(ctx context.Context) {
 	runtime.LockOSThread() // the thread ends with the goroutine
 	tick := time.NewTicker(steadyPause)
 	defer tick.Stop()
-	var best time.Duration
+	var p pace
 	took := make([]time.Duration, 0, steadyWindow)
 	began := time.Now()
 	for x := uint64(1); ; {
 		before, _ := threadTime()
 		x = scramble(x)
 		after, _ := threadTime()
-		if took = append(took, after-before); best == 0 || after-before < best {
-			best = after - before
-		}
-		if len(took) == steadyWindow {
+		if took = append(took, after-before); len(took) == steadyWindow {
 			now := time.Now()
-			s.note(span{began, now}, slowed(took, best))
+			s.note(span{began, now}, p.slow(took))
 			took, began = took[:0], now
 		}
 		select {
@@ -101,10 +98,18 @@ func (s *Steady) watch(ctx context.Context) {
 	}
 }
 
-// slowed tells whether the machine had less than half its speed during a window. It changes the order of the times.
-func slowed(took []time.Duration, best time.Duration) bool {
+// pace is what the machine can do: the best median of a window so far. Not the best probe: the kernel's account of a thread that
+// changes cores may be short of some microseconds.
+type pace struct{ best time.Duration }
+
+// slow tells whether the machine had less than half its speed during a window. It changes the order of the times.
+func (p *pace) slow(took []time.Duration) bool {
 	slices.Sort(took)
-	return took[len(took)/2] > steadySlow*best
+	median := took[len(took)/2]
+	if p.best == 0 || median < p.best {
+		p.best = median
+	}
+	return median > steadySlow*p.best
 }
 
 // scramble is the fixed piece of work: a xorshift generator (Marsaglia 2003), which needs no memory.
