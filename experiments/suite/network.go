@@ -23,7 +23,7 @@ func profileSetting() Setting {
 
 // Beyond these, a measurement is of the emulator rather than of what it emulates.
 const (
-	carrierBusy = 80                      // percent of a core, of one line
+	carrierBusy = 80                      // percent of a core, of one thread of lines
 	machineIdle = 5                       // percent of all cores, which hosts and lines share: hosts in a real network do not
 	carrierLate = 2048 * time.Microsecond // to which lateness is known
 )
@@ -174,11 +174,12 @@ func (r *run) judgeSteady(rec *results.Record, slow, windows int64) {
 
 // judgeLines notes what the lines did between two times, by the busiest and the latest of them, and marks once what any of them was too slow for.
 func (r *run) judgeLines(rec *results.Record, before, after map[string]wan.Usage) {
-	var busy, all, late, over, packets, bytes float64
+	var late, over, packets, bytes float64
 	var fates [wan.Fates]int64
+	threads := make(map[int]float64) // percent of a core
 	for _, host := range slices.Sorted(maps.Keys(after)) {
 		b, a := before[host], after[host]
-		share := 100 * float64(a.CPU-b.CPU) / float64(a.At.Sub(b.At))
+		threads[a.Thread] = 100 * float64(a.CPU-b.CPU) / float64(a.At.Sub(b.At))
 		up, down := a.Up.Sub(b.Up), a.Down.Sub(b.Down)
 		behind := max(up.LateBy(0.99), down.LateBy(0.99))
 		for i := range fates {
@@ -186,7 +187,11 @@ func (r *run) judgeLines(rec *results.Record, before, after map[string]wan.Usage
 		}
 		packets, bytes = packets+float64(up.Packets+down.Packets), bytes+float64(up.Bytes+down.Bytes)
 		lost := up.Overrun + down.Overrun
-		busy, all, late, over = max(busy, share), all+share, max(late, ms(behind)), over+float64(lost)
+		late, over = max(late, ms(behind)), over+float64(lost)
+	}
+	var busy, all float64
+	for _, share := range threads {
+		busy, all = max(busy, share), all+share
 	}
 	lateFor := carrierLate * time.Duration(r.slow())
 	for _, m := range []struct {
@@ -194,7 +199,7 @@ func (r *run) judgeLines(rec *results.Record, before, after map[string]wan.Usage
 		what string
 	}{
 		{over > 0, "dropped frames"},
-		{busy > carrierBusy, fmt.Sprintf("took more than %d %% of a core", carrierBusy)},
+		{busy > carrierBusy, fmt.Sprintf("and those of its thread took more than %d %% of a core", carrierBusy)},
 		{late > ms(lateFor), fmt.Sprintf("was late by more than %v for 1 %% of the frames", lateFor.Truncate(time.Millisecond))},
 	} {
 		if m.is {

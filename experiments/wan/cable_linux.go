@@ -1,6 +1,7 @@
 package wan
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -8,13 +9,14 @@ import (
 	"runtime"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
 	tunPath   = "/dev/net/tun"
-	turn      = 64 // frames that are read from one side before the other has its turn
+	turn      = 16 // frames that are read from one side before the others have their turn
 	threadCPU = 6  // with the complement of a thread's ID times 8 before it: the clock of its CPU time
 
 	learnStep = time.Microsecond / 2
@@ -51,26 +53,27 @@ func TAP(name string) (*os.File, error) {
 	return f, nil
 }
 
-// Cable carries frames between two TAP devices as a Line says.
-type Cable struct {
-	began    time.Time
-	up, down way
-	ends     [2]*os.File // inside, outside
-	stop     [2]int      // a pipe
-	done     chan struct{}
-	close    sync.Once
+// Cables carry frames between pairs of TAP devices, each as a Line says, on a thread of their own.
+type Cables struct {
+	began time.Time
+	ways  []way // up and down of the first, up and down of the second...
+	ends  []*os.File
+	epoll int // of what is to be read: a way's number, and stopped
+	stop  int // an eventfd
+	done  chan struct{}
+	close sync.Once
 
 	// waking is how long the thread takes to wake up, and writing how long to hand a frame over: medians, followed in small steps. What
 	// frames wait for the first when they come, and would again when they are due, and for the second, is made up for.
 	// Both are the thread's own.
 	waking, writing time.Duration
 
-	mu     sync.Mutex // guards what follows, and up and down; let go while the thread sleeps
+	mu     sync.Mutex // guards what follows, and ways; let go while the thread sleeps
 	thread int
 	cpu    time.Duration // once the thread has ended
 }
 
-// way is one direction.
+// way is one direction of a cable.
 type way struct {
 	from, to      int // file descriptors
 	link          *Link
@@ -80,21 +83,22 @@ type way struct {
 	counts        Counts
 }
 
-// NewCable starts a cable between the host's side and the internet's, whose files it owns from here on: see TAP. What is
+const stopped = -1 // in place of a way's number
+
+// NewCables starts cables between the host's side and the internet's of each job, whose files they own from here on: see TAP. What is
 // random is the same for the same seed.
-func NewCable(l Line, seed uint64, inside, outside *os.File) (*Cable, error) {
-	c := &Cable{began: time.Now(), ends: [2]*os.File{inside, outside}, done: make(chan struct{})}
-	if err := unix.Pipe2(c.stop[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return nil, errors.Join(fmt.Errorf("wan: pipe: %w", err), inside.Close(), outside.Close())
+func NewCables(jobs []Job) (*Cables, error) {
+	c := &Cables{began: time.Now(), epoll: -1, stop: -1, done: make(chan struct{})}
+	for _, j := range jobs {
+		c.ends = append(c.ends, j.Inside, j.Outside)
+		in, out := int(j.Inside.Fd()), int(j.Outside.Fd()) // which sets them to blocking
+		c.ways = append(c.ways,
+			way{from: in, to: out, link: NewLink(j.Line.Up, 2*j.Seed, j.Seed)},
+			way{from: out, to: in, link: NewLink(j.Line.Down, 2*j.Seed+1, j.Seed)})
 	}
-	in, out := int(inside.Fd()), int(outside.Fd()) // which sets them to blocking
-	for _, fd := range []int{in, out} {
-		if err := unix.SetNonblock(fd, true); err != nil {
-			return nil, errors.Join(fmt.Errorf("wan: %w", err), c.release())
-		}
+	if err := c.watch(); err != nil {
+		return nil, errors.Join(fmt.Errorf("wan: %w", err), c.release())
 	}
-	c.up = way{from: in, to: out, link: NewLink(l.Up, 2*seed, seed)}
-	c.down = way{from: out, to: in, link: NewLink(l.Down, 2*seed+1, seed)}
 	started := make(chan struct{})
 	go func() {
 		defer close(c.done)
@@ -110,29 +114,61 @@ func NewCable(l Line, seed uint64, inside, outside *os.File) (*Cable, error) {
 	return c, nil
 }
 
-// Close ends the cable and with it both devices, and waits. It may be called more than once.
-func (c *Cable) Close() error {
+// watch has the kernel tell what there is to read.
+func (c *Cables) watch() (err error) {
+	if c.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("epoll: %w", err)
+	}
+	if c.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	add := func(fd, number int) error {
+		return unix.EpollCtl(c.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(number)})
+	}
+	err = add(c.stop, stopped)
+	for i, w := range c.ways {
+		err = errors.Join(err, unix.SetNonblock(w.from, true), add(w.from, i))
+	}
+	return err
+}
+
+// Close ends the cables and with them the devices, and waits. It may be called more than once.
+func (c *Cables) Close() error {
 	var err error
 	c.close.Do(func() {
-		_, err = unix.Write(c.stop[1], []byte{0})
+		_, err = unix.Write(c.stop, binary.NativeEndian.AppendUint64(nil, 1))
 		<-c.done
 		err = errors.Join(err, c.release())
 	})
 	return err
 }
 
-func (c *Cable) release() error {
-	return errors.Join(c.ends[0].Close(), c.ends[1].Close(), unix.Close(c.stop[0]), unix.Close(c.stop[1]))
+func (c *Cables) release() error {
+	var err error
+	for _, f := range c.ends {
+		err = errors.Join(err, f.Close())
+	}
+	for _, fd := range []int{c.epoll, c.stop} {
+		if fd >= 0 {
+			err = errors.Join(err, unix.Close(fd))
+		}
+	}
+	return err
 }
 
-// Usage tells what the cable has done.
-func (c *Cable) Usage() Usage {
+// Usage tells what the cables have done, in the order of the jobs.
+func (c *Cables) Usage() []Usage {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Usage{At: time.Now(), CPU: c.used(), Up: c.up.counts, Down: c.down.counts}
+	now, cpu := time.Now(), c.used()
+	all := make([]Usage, 0, len(c.ways)/2)
+	for i := 0; i < len(c.ways); i += 2 {
+		all = append(all, Usage{At: now, CPU: cpu, Up: c.ways[i].counts, Down: c.ways[i+1].counts})
+	}
+	return all
 }
 
-func (c *Cable) used() time.Duration {
+func (c *Cables) used() time.Duration {
 	if c.thread == 0 {
 		return c.cpu
 	}
@@ -143,9 +179,8 @@ func (c *Cable) used() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-func (c *Cable) run() {
-	buf := make([]byte, maxFrame)
-	polled := []unix.PollFd{{Fd: int32(c.up.from), Events: unix.POLLIN}, {Fd: int32(c.down.from), Events: unix.POLLIN}, {Fd: int32(c.stop[0]), Events: unix.POLLIN}}
+func (c *Cables) run() {
+	buf, events := make([]byte, maxFrame), make([]unix.EpollEvent, 1+len(c.ways))
 	for {
 		var timeout *unix.Timespec
 		next, ok := c.deliver()
@@ -156,7 +191,7 @@ func (c *Cable) run() {
 			timeout = &t
 		}
 		c.mu.Unlock()
-		n, err := unix.Ppoll(polled, timeout, nil)
+		n, err := epollWait(c.epoll, events, timeout)
 		c.mu.Lock()
 		if n == 0 && err == nil && sleep > 0 {
 			learn(&c.waking, time.Since(c.began)-next)
@@ -164,19 +199,32 @@ func (c *Cable) run() {
 		if err != nil && err != unix.EINTR {
 			return
 		}
-		if polled[2].Revents != 0 {
-			return
-		}
-		for i, w := range []*way{&c.up, &c.down} {
-			if err == nil && polled[i].Revents != 0 && !w.read(buf, c.began) {
+		for _, e := range events[:n] {
+			if e.Fd == stopped {
 				return
 			}
+			if w := &c.ways[e.Fd]; !w.read(buf, c.began) { // a device that has gone has no more to tell
+				_ = unix.EpollCtl(c.epoll, unix.EPOLL_CTL_DEL, w.from, nil)
+			}
+			c.deliver()
 		}
 	}
 }
 
+// epollWait waits as epoll_pwait2 does. The runtime does not know that the thread sleeps: what wakes up at each frame has no use for another
+// to take its place meanwhile, and one of the runtime's that looked for those that sleep took a quarter of the CPU. Its signals, which
+// ask a goroutine to stop and come again until it does, end the wait (EINTR).
+func epollWait(epoll int, events []unix.EpollEvent, timeout *unix.Timespec) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
+		uintptr(unsafe.Pointer(timeout)), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
 // ahead is how much earlier than they are due frames are handed over, so that they arrive in time.
-func (c *Cable) ahead() time.Duration { return c.waking + c.writing + hosts }
+func (c *Cables) ahead() time.Duration { return c.waking + c.writing + hosts }
 
 // learn moves a median towards what something took.
 func learn(median *time.Duration, took time.Duration) {
@@ -188,9 +236,10 @@ func learn(median *time.Duration, took time.Duration) {
 }
 
 // deliver hands over what has arrived, and says when the next will.
-func (c *Cable) deliver() (next time.Duration, ok bool) {
+func (c *Cables) deliver() (next time.Duration, ok bool) {
 	now := time.Since(c.began)
-	for _, w := range []*way{&c.up, &c.down} {
+	for i := range c.ways {
+		w := &c.ways[i]
 		for _, f := range []*fifo{&w.inOrder, &w.late} {
 			for !f.empty() && f.first().at <= now+c.ahead() {
 				p := f.pop()

@@ -3,6 +3,7 @@ package wan_test
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"slices"
 	"testing"
@@ -58,7 +59,7 @@ func TestCable(t *testing.T) {
 	const delay = 50 * time.Millisecond
 	inside, host := device(t)
 	outside, internet := device(t)
-	c, err := wan.NewCable(wan.Line{Up: wan.Path{Delay: delay}}, 1, inside, outside)
+	c, err := wan.NewCables([]wan.Job{{Line: wan.Line{Up: wan.Path{Delay: delay}}, Seed: 1, Inside: inside, Outside: outside}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func TestCable(t *testing.T) {
 	want(t, internet, two)
 	send(t, internet, one)
 	want(t, host, one)
-	u := c.Usage()
+	u := c.Usage()[0]
 	if u.Up.Packets != 2 || u.Up.Bytes != 6 || u.Up.Fates[wan.InOrder] != 2 || u.Down.Packets != 1 || u.CPU <= 0 || u.Up.LateBy(1) == 0 {
 		t.Errorf("%+v", u)
 	}
@@ -84,20 +85,41 @@ func TestCable(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if after := c.Usage(); after.CPU < u.CPU || after.Up.Packets != 2 {
+	if after := c.Usage()[0]; after.CPU < u.CPU || after.Up.Packets != 2 {
 		t.Errorf("after Close %+v", after)
 	}
 }
 
-// A cable whose device has gone ends by itself, and Close still works.
+// Cables on one thread do not mix their frames; one whose device has gone carries no more, the other does; and Close still works.
 func TestCableDeviceGone(t *testing.T) {
-	inside, host := device(t)
-	outside, _ := device(t)
-	c, err := wan.NewCable(wan.Line{}, 1, inside, outside)
+	var jobs []wan.Job
+	var hosts, internets [2]*os.File
+	for i := range hosts {
+		var inside, outside *os.File
+		inside, hosts[i] = device(t)
+		outside, internets[i] = device(t)
+		jobs = append(jobs, wan.Job{Inside: inside, Outside: outside})
+	}
+	c, err := wan.NewCables(jobs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	host.Close()
+	for _, text := range []string{"first", "second"} {
+		for i := range hosts {
+			if i == 0 && text == "second" {
+				hosts[0].Close()
+				continue
+			}
+			f := frame(0x0800, fmt.Sprint(text, i))
+			send(t, hosts[i], f)
+			want(t, internets[i], f)
+			send(t, internets[i], f)
+			want(t, hosts[i], f)
+		}
+	}
+	if u := c.Usage(); len(u) != 2 || u[0].Up.Packets != 1 || u[0].Down.Packets != 1 || u[1].Up.Packets != 2 || u[1].Down.Packets != 2 {
+		t.Errorf("%+v", u)
+	}
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}

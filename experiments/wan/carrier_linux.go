@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -113,22 +114,27 @@ func Carry() error {
 	if err := dec.Decode(&jobs); err != nil {
 		return fmt.Errorf("wan: %w", err)
 	}
-	// A thread that wakes up must not wait for one of the runtime's processors, which those that sleep may hold.
-	runtime.GOMAXPROCS(len(jobs) + runtime.NumCPU())
 	realTime := urgent()
-	cables := make([]*Cable, 0, len(jobs))
+	var threads []*Cables
 	defer func() {
-		for _, c := range cables {
+		for _, c := range threads {
 			_ = c.Close()
 		}
 	}()
-	for i, j := range jobs {
+	for i := range jobs {
 		at := firstFile + 1 + 2*i
-		c, err := NewCable(j.Line, j.Seed, inherited(at, "inside"), inherited(at+1, "outside"))
+		jobs[i].Inside, jobs[i].Outside = inherited(at, "inside"), inherited(at+1, "outside")
+	}
+	// A thread of cables never lets go of one of the runtime's processors, so there are more than threads.
+	most := runtime.NumCPU()
+	runtime.GOMAXPROCS(2 * most)
+	each := max(1, (len(jobs)+most-1)/most)
+	for some := range slices.Chunk(jobs, each) {
+		c, err := NewCables(some)
 		if err != nil {
 			return errors.Join(err, enc.Encode(answer{Error: err.Error()}))
 		}
-		cables = append(cables, c)
+		threads = append(threads, c)
 	}
 	if err := enc.Encode(answer{RealTime: realTime}); err != nil {
 		return fmt.Errorf("wan: %w", err)
@@ -141,8 +147,11 @@ func Carry() error {
 			return fmt.Errorf("wan: %w", err)
 		}
 		a := answer{RealTime: realTime}
-		for _, c := range cables {
-			a.Usage = append(a.Usage, c.Usage())
+		for i, c := range threads {
+			for _, u := range c.Usage() {
+				u.Thread = i
+				a.Usage = append(a.Usage, u)
+			}
 		}
 		if err := enc.Encode(a); err != nil {
 			return fmt.Errorf("wan: %w", err)
@@ -150,10 +159,10 @@ func Carry() error {
 	}
 }
 
-// inherited is a file that the process has been given. It blocks until NewCable has it: else the runtime's poller would have it too, and wake up a thread
+// inherited is a file that the process has been given. It blocks until NewCables has it: else the runtime's poller would have it too, and wake up a thread
 // of its own for each frame.
 func inherited(fd int, name string) *os.File {
-	_ = unix.SetNonblock(fd, false) // of one that is not open NewCable will tell
+	_ = unix.SetNonblock(fd, false) // of one that is not open NewCables will tell
 	return os.NewFile(uintptr(fd), name)
 }
 

@@ -10,8 +10,8 @@
 // [Profile] has lines for several hosts in turn, and for the public host. What the sum cannot say is that two hosts which are
 // far from a third are near each other.
 //
-// [Link] is one direction as a state machine in virtual time. [Cable] carries real frames by it, between two TAP
-// devices, on a thread of its own which has real-time priority if it may (else the times are those of a busy machine). Batches
+// [Link] is one direction as a state machine in virtual time. [Cables] carry real frames by it, between pairs of TAP
+// devices, on as many threads as there are cores, which have real-time priority if they may (else the times are those of a busy machine). Batches
 // (UDP_SEGMENT, TSO) cross it as such: each packet in them has a fate of its own, and those that arrive within Path.Gather are
 // handed over in one batch, at the time of the last, as network cards that moderate interrupts do. ARP and neighbour discovery,
 // which stand for routers that know each other, pass at once.
@@ -158,6 +158,7 @@ func (c Counts) LateBy(q float64) time.Duration {
 // Usage is what a cable has done.
 type Usage struct {
 	At       time.Time
-	CPU      time.Duration // of its thread
+	Thread   int           // a number
+	CPU      time.Duration // of its thread, which others may share
 	Up, Down Counts
 }
