@@ -129,7 +129,13 @@ func (c *Cables) watch() (err error) {
 	for i, w := range c.ways {
 		err = errors.Join(err, unix.SetNonblock(w.from, true), add(w.from, i))
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	if _, err = epollWait(c.epoll, make([]unix.EpollEvent, 1), new(unix.Timespec)); err != nil {
+		return fmt.Errorf("epoll_pwait2, which Linux has from 5.11 on: %w", err)
+	}
+	return nil
 }
 
 // Close ends the cables and with them the devices, and waits. It may be called more than once.
@@ -193,11 +199,11 @@ func (c *Cables) run() {
 		c.mu.Unlock()
 		n, err := epollWait(c.epoll, events, timeout)
 		c.mu.Lock()
-		if n == 0 && err == nil && sleep > 0 {
-			learn(&c.waking, time.Since(c.began)-next)
-		}
-		if err != nil && err != unix.EINTR {
+		if err != nil {
 			return
+		}
+		if late := time.Since(c.began) - next; n == 0 && sleep > 0 && late >= 0 {
+			learn(&c.waking, late)
 		}
 		for _, e := range events[:n] {
 			if e.Fd == stopped {
@@ -213,14 +219,17 @@ func (c *Cables) run() {
 
 // epollWait waits as epoll_pwait2 does. The runtime does not know that the thread sleeps: what wakes up at each frame has no use for another
 // to take its place meanwhile, and one of the runtime's that looked for those that sleep took a quarter of the CPU. Its signals, which
-// ask a goroutine to stop and come again until it does, end the wait (EINTR).
+// ask a goroutine to stop and come again until it does, end the wait.
 func epollWait(epoll int, events []unix.EpollEvent, timeout *unix.Timespec) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
 		uintptr(unsafe.Pointer(timeout)), 0, 0)
-	if errno != 0 {
-		return 0, errno
+	switch errno {
+	case 0:
+		return int(n), nil
+	case unix.EINTR:
+		return 0, nil
 	}
-	return int(n), nil
+	return 0, errno
 }
 
 // ahead is how much earlier than they are due frames are handed over, so that they arrive in time.
