@@ -24,8 +24,7 @@ import (
 )
 
 const (
-	dagMemory  = 1769           // MB, with which a function on Lambda has one core
-	dagCores   = "GOMAXPROCS=1" // of which a function knows: it has no use for threads that look for work on others
+	dagMemory  = 1769 // MB, which on Lambda comes with one core
 	dagTimeout = 5 * time.Minute
 )
 
@@ -99,7 +98,7 @@ func (d *dagRun) open(ctx context.Context, ways []string) error {
 			return errors.Join(err, d.w.Close())
 		}
 		functions = append(functions, faas.Function{
-			Name: way, Dir: filepath.Dir(program), Env: append(env, dagCores), MemoryMB: dagMemory, Timeout: dagTimeout,
+			Name: way, Dir: filepath.Dir(program), Env: env, MemoryMB: dagMemory, Timeout: dagTimeout,
 		})
 	}
 	d.platform, err = faas.New(faas.Config{
