@@ -3,8 +3,6 @@ package suite
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -177,8 +175,8 @@ func (r *run) judgeLines(rec *results.Record, before, after map[string]wan.Usage
 	var late, over, packets, bytes float64
 	var fates [wan.Fates]int64
 	threads := make(map[int]float64) // percent of a core
-	for _, host := range slices.Sorted(maps.Keys(after)) {
-		b, a := before[host], after[host]
+	for host, a := range after {
+		b := before[host]
 		threads[a.Thread] = 100 * float64(a.CPU-b.CPU) / float64(a.At.Sub(b.At))
 		up, down := a.Up.Sub(b.Up), a.Down.Sub(b.Down)
 		behind := max(up.LateBy(0.99), down.LateBy(0.99))

@@ -16,8 +16,9 @@ import (
 
 const (
 	tunPath   = "/dev/net/tun"
-	turn      = 16 // frames that are read from one side before the others have their turn
-	threadCPU = 6  // with the complement of a thread's ID times 8 before it: the clock of its CPU time
+	turn      = 16                    // frames that are read from one side, or handed over from one queue, before the others have their turn
+	nap       = 10 * time.Millisecond // the most that a thread sleeps: see epollWait
+	threadCPU = 6                     // with the complement of a thread's ID times 8 before it: the clock of its CPU time
 
 	learnStep = time.Microsecond / 2
 	learnMost = 50 * time.Microsecond
@@ -34,6 +35,9 @@ func TAP(name string) (*os.File, error) {
 		return nil, fmt.Errorf("a line needs %s (in a container, pass the device in; for another user than root, type: chmod 666 %s): %w", tunPath, tunPath, err)
 	}
 	f := os.NewFile(uintptr(fd), tunPath)
+	if _, err := epollWait(-1, make([]unix.EpollEvent, 1), nil); errors.Is(err, unix.ENOSYS) {
+		return nil, errors.Join(fmt.Errorf("a line needs epoll_pwait2, which Linux has from 5.11 on: %w", err), f.Close())
+	}
 	req, err := unix.NewIfreq(name)
 	if err == nil {
 		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
@@ -85,13 +89,13 @@ type way struct {
 
 const stopped = -1 // in place of a way's number
 
-// NewCables starts cables between the host's side and the internet's of each job, whose files they own from here on: see TAP. What is
-// random is the same for the same seed.
+// NewCables starts cables between the host's side and the internet's of each job, whose files, of the kind that TAP makes, they own from here on. What is
+// random is the same for the same seed. The thread keeps one of the runtime's processors while it sleeps, so there must be more (GOMAXPROCS) than Cables.
 func NewCables(jobs []Job) (*Cables, error) {
 	c := &Cables{began: time.Now(), epoll: -1, stop: -1, done: make(chan struct{})}
 	for _, j := range jobs {
 		c.ends = append(c.ends, j.Inside, j.Outside)
-		in, out := int(j.Inside.Fd()), int(j.Outside.Fd()) // which sets them to blocking
+		in, out := int(j.Inside.Fd()), int(j.Outside.Fd())
 		c.ways = append(c.ways,
 			way{from: in, to: out, link: NewLink(j.Line.Up, 2*j.Seed, j.Seed)},
 			way{from: out, to: in, link: NewLink(j.Line.Down, 2*j.Seed+1, j.Seed)})
@@ -127,15 +131,17 @@ func (c *Cables) watch() (err error) {
 	}
 	err = add(c.stop, stopped)
 	for i, w := range c.ways {
-		err = errors.Join(err, unix.SetNonblock(w.from, true), add(w.from, i))
+		if err == nil {
+			err = unix.SetNonblock(w.from, true)
+		}
+		if err == nil {
+			err = add(w.from, i)
+		}
+		if err != nil {
+			return fmt.Errorf("read %s of cable %d: %w", c.ends[i].Name(), i/2, err)
+		}
 	}
-	if err != nil {
-		return err
-	}
-	if _, err = epollWait(c.epoll, make([]unix.EpollEvent, 1), new(unix.Timespec)); err != nil {
-		return fmt.Errorf("epoll_pwait2, which Linux has from 5.11 on: %w", err)
-	}
-	return nil
+	return err
 }
 
 // Close ends the cables and with them the devices, and waits. It may be called more than once.
@@ -188,28 +194,28 @@ func (c *Cables) used() time.Duration {
 func (c *Cables) run() {
 	buf, events := make([]byte, maxFrame), make([]unix.EpollEvent, 1+len(c.ways))
 	for {
-		var timeout *unix.Timespec
 		next, ok := c.deliver()
 		next -= c.waking + c.ahead()
-		sleep := next - time.Since(c.began)
+		sleep := nap
 		if ok {
-			t := unix.NsecToTimespec(int64(max(sleep, 0)))
-			timeout = &t
+			sleep = min(max(next-time.Since(c.began), 0), nap)
 		}
+		timeout := unix.NsecToTimespec(int64(sleep))
 		c.mu.Unlock()
-		n, err := epollWait(c.epoll, events, timeout)
+		n, err := epollWait(c.epoll, events, &timeout)
 		c.mu.Lock()
 		if err != nil {
 			return
 		}
-		if late := time.Since(c.began) - next; n == 0 && sleep > 0 && late >= 0 {
-			learn(&c.waking, late)
+		woke := time.Since(c.began)
+		if n == 0 && 0 < sleep && sleep < nap && woke >= next {
+			learn(&c.waking, woke-next)
 		}
 		for _, e := range events[:n] {
 			if e.Fd == stopped {
 				return
 			}
-			if w := &c.ways[e.Fd]; !w.read(buf, c.began) { // a device that has gone has no more to tell
+			if w := &c.ways[e.Fd]; !w.read(buf, c.began, woke) { // a device that has gone has no more to tell
 				_ = unix.EpollCtl(c.epoll, unix.EPOLL_CTL_DEL, w.from, nil)
 			}
 			c.deliver()
@@ -217,9 +223,9 @@ func (c *Cables) run() {
 	}
 }
 
-// epollWait waits as epoll_pwait2 does. The runtime does not know that the thread sleeps: what wakes up at each frame has no use for another
-// to take its place meanwhile, and one of the runtime's that looked for those that sleep took a quarter of the CPU. Its signals, which
-// ask a goroutine to stop and come again until it does, end the wait.
+// epollWait waits as epoll_pwait2 does. The runtime does not know that the thread sleeps, and lets it have its processor: what wakes up at each frame
+// has no use for another to take its place meanwhile, and a thread of the runtime that looked for those that sleep took a quarter of the CPU. To stop
+// it (as garbage collection must, and the scheduler wants each 10 ms) the runtime sends signals, which end the wait, or waits for a nap to end if it has none.
 func epollWait(epoll int, events []unix.EpollEvent, timeout *unix.Timespec) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
 		uintptr(unsafe.Pointer(timeout)), 0, 0)
@@ -244,13 +250,13 @@ func learn(median *time.Duration, took time.Duration) {
 	}
 }
 
-// deliver hands over what has arrived, and says when the next will.
+// deliver hands over what has arrived, and says when the next will, or should have.
 func (c *Cables) deliver() (next time.Duration, ok bool) {
 	now := time.Since(c.began)
 	for i := range c.ways {
 		w := &c.ways[i]
 		for _, f := range []*fifo{&w.inOrder, &w.late} {
-			for !f.empty() && f.first().at <= now+c.ahead() {
+			for i := 0; i < turn && !f.empty() && f.first().at <= now+c.ahead(); i++ {
 				p := f.pop()
 				w.write(p.data)
 				done := time.Since(c.began)
@@ -268,9 +274,9 @@ func (c *Cables) deliver() (next time.Duration, ok bool) {
 	return next, ok
 }
 
-// read takes what has come; false means that the device has gone.
-func (w *way) read(buf []byte, began time.Time) bool {
-	for range turn {
+// read takes what has come, the first frame no later than the thread woke; false means that the device has gone.
+func (w *way) read(buf []byte, began time.Time, woke time.Duration) bool {
+	for i := range turn {
 		n, err := unix.Read(w.from, buf)
 		switch {
 		case err == unix.EAGAIN || err == unix.EINTR:
@@ -278,7 +284,11 @@ func (w *way) read(buf []byte, began time.Time) bool {
 		case err != nil || n == 0:
 			return false
 		}
-		w.take(time.Since(began), buf[:n])
+		now := woke
+		if i > 0 {
+			now = time.Since(began)
+		}
+		w.take(now, buf[:n])
 	}
 	return true
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -120,8 +121,25 @@ func TestCableDeviceGone(t *testing.T) {
 	if u := c.Usage(); len(u) != 2 || u[0].Up.Packets != 1 || u[0].Down.Packets != 1 || u[1].Up.Packets != 2 || u[1].Down.Packets != 2 {
 		t.Errorf("%+v", u)
 	}
+	before := c.Usage()[0].CPU
+	time.Sleep(200 * time.Millisecond)
+	if took := c.Usage()[0].CPU - before; took > 50*time.Millisecond {
+		t.Errorf("with a device that has gone the thread takes %v of 200 ms", took)
+	}
 	if err := c.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a job has in place of a device is told of.
+func TestCableWithoutDevice(t *testing.T) {
+	inside, _ := device(t)
+	outside, err := os.CreateTemp(t.TempDir(), "outside")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wan.NewCables([]wan.Job{{Inside: inside, Outside: outside}}); err == nil || !strings.Contains(err.Error(), "of cable 0: operation not permitted") {
+		t.Errorf("a regular file: %v", err)
 	}
 }
 

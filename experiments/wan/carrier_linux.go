@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"slices"
 	"strconv"
 	"sync"
 
@@ -125,12 +124,10 @@ func Carry() error {
 		at := firstFile + 1 + 2*i
 		jobs[i].Inside, jobs[i].Outside = inherited(at, "inside"), inherited(at+1, "outside")
 	}
-	// A thread of cables never lets go of one of the runtime's processors, so there are more than threads.
-	most := runtime.NumCPU()
-	runtime.GOMAXPROCS(2 * most)
-	each := max(1, (len(jobs)+most-1)/most)
-	for some := range slices.Chunk(jobs, each) {
-		c, err := NewCables(some)
+	n := min(len(jobs), runtime.NumCPU())
+	runtime.GOMAXPROCS(n + runtime.NumCPU())
+	for i := range n {
+		c, err := NewCables(jobs[i*len(jobs)/n : (i+1)*len(jobs)/n])
 		if err != nil {
 			return errors.Join(err, enc.Encode(answer{Error: err.Error()}))
 		}
