@@ -129,19 +129,18 @@ func (c *Cables) watch() (err error) {
 	add := func(fd, number int) error {
 		return unix.EpollCtl(c.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(number)})
 	}
-	err = add(c.stop, stopped)
+	if err = add(c.stop, stopped); err != nil {
+		return fmt.Errorf("epoll: %w", err)
+	}
 	for i, w := range c.ways {
-		if err == nil {
-			err = unix.SetNonblock(w.from, true)
-		}
-		if err == nil {
+		if err = unix.SetNonblock(w.from, true); err == nil {
 			err = add(w.from, i)
 		}
 		if err != nil {
 			return fmt.Errorf("read %s of cable %d: %w", c.ends[i].Name(), i/2, err)
 		}
 	}
-	return err
+	return nil
 }
 
 // Close ends the cables and with them the devices, and waits. It may be called more than once.
@@ -256,7 +255,7 @@ func (c *Cables) deliver() (next time.Duration, ok bool) {
 	for i := range c.ways {
 		w := &c.ways[i]
 		for _, f := range []*fifo{&w.inOrder, &w.late} {
-			for i := 0; i < turn && !f.empty() && f.first().at <= now+c.ahead(); i++ {
+			for left := turn; left > 0 && !f.empty() && f.first().at <= now+c.ahead(); left-- {
 				p := f.pop()
 				w.write(p.data)
 				done := time.Since(c.began)
